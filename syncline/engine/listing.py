@@ -117,6 +117,8 @@ async def take_out_unclear(
 
 async def enter_landed(target: asyncpg.Connection, listing: Listing) -> None:
     """Enter the rows that are still staged: they have been merged."""
+    if listing.points is not None:
+        await target.execute(listing.points)
     if listing.landed is not None:
         await target.execute(listing.landed)
 

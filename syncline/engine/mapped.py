@@ -20,6 +20,7 @@ from syncline.engine.render.fragments import column
 from syncline.engine.render.identity import Identity, ours
 from syncline.engine.render.links import LinkTable
 from syncline.engine.render.listing import keys_from_list
+from syncline.engine.render.points import PointNames
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.state import FILL
 from syncline.engine.strangers import strangers
@@ -149,7 +150,8 @@ class MapState:
                 statement = sql(
                     "mapped_queue" if change.points else "mapped_touch",
                     target=f"{own.ours} t" if table.listed else own.ours,
-                    id=own.column,
+                    id=PointNames(table).of(),
+                    order=own.column,
                 )
                 await target.execute(statement, table.vector.collection)
 

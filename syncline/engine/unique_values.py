@@ -13,8 +13,9 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from syncline.engine.aside import Aside, NotKept
-from syncline.engine.render.fragments import commas, merged_values, queue
+from syncline.engine.render.fragments import commas, merged_values
 from syncline.engine.render.identity import Identity, row_hash
+from syncline.engine.render.points import queue
 from syncline.engine.render.stats import counting_columns, new_lines, touched
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.template import sql

@@ -35,12 +35,6 @@ def identity_faults(table: TableMap) -> Iterator[Found]:
     yield from _types(table)
     if table.id is not None:
         yield from _id(table, table.id)
-    if table.vector is not None and table.identified and table.id_type.kind is not Kind.UUID:
-        yield (
-            ("vector",),
-            f"points of the vector store have uuids, and the id is {table.id_type.name}",
-            "Use another rule for the id, such as `hash` or `uuid5`, or leave this out.",
-        )
 
 
 def _types(table: TableMap) -> Iterator[Found]:

@@ -35,8 +35,8 @@ class Takeover(Message):
     """Missing and stale is what the first sync writes; extra is what the write-db does not have."""
     strange: tuple[StrangeRows, ...] = ()
     unlisted: dict[str, int] = Field(default_factory=dict)
-    """Table whose rows are listed -> rows there that are in no list yet. They are compared with nothing:
-    those that a sync takes over keep their ids, and count as missing before."""
+    """Table whose rows are listed -> rows there that a sync does not take over: they are nobody's of the
+    write-db, and stay."""
     unlisted_links: dict[str, int] = Field(default_factory=dict)
     """Link table without `owned: ours` -> links of such rows there: the first sync removes those that the
     array of a row that it takes over does not name."""
@@ -112,8 +112,8 @@ class Takeover(Message):
             yield f"It writes {self.written:,} of the rows and links."
         for table, rows in self.unlisted.items():
             yield (
-                f"{table} has {counted(rows, 'row')} in no list yet: those of source rows count as missing "
-                "here, keep their ids, and are written where they differ; the others stay."
+                f"{table} has {counted(rows, 'row')} of no source row, by id or natural key: others may have "
+                "rows there, so these stay."
             )
         points = sum(one.missing.count + one.stale.count for one in self._of(RelationKind.VECTORS))
         if points:

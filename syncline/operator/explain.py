@@ -11,6 +11,7 @@ from syncline.engine.keys import hex_of, is_text, key_text, key_uuid, presented,
 from syncline.engine.render.fragments import column, differs_from_none
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.kept import keeps, live
+from syncline.engine.render.points import PointNames
 from syncline.engine.render.statements import DELETES, Cursor, deleted_keys
 from syncline.engine.render.tenants import bound_tenant, deleted_rows, source_rows
 from syncline.engine.table_map import SchemaMap, TableMap
@@ -77,7 +78,7 @@ async def _explain(
         source = await _read_source(connection, write.schema, schema_map, found, key)
     async with reading(target) as connection:
         row = await _read_target(connection, schema_map, found, key, source, limit)
-        point = await _target_id(connection, schema_map, found, key)
+        point = await _point_id(connection, schema_map, found, key)
     row = await _ask_vector_store(vectors, row, point)
     return row.model_copy(update={"state": state_of(row), "verdict": verdict(row)})
 
@@ -207,16 +208,21 @@ def _stamp(own: Identity, column: str, listed: str) -> str:
     return f"t.{column}" if own.table.stamped else "NULL::bigint"
 
 
-async def _target_id(
+async def _point_id(
     connection: asyncpg.Connection, schema_map: SchemaMap, table: TableMap, key: Sequence[str]
 ) -> UUID | None:
     """Return the id of the row's point: of the row in the target, whether it is there or not."""
     if table.vector is None or not is_text(key):
         return None
-    own = Identity(schema_map, table)
     parts = [f"($1::text[])[{place}]" for place in range(1, len(key) + 1)]
-    found: UUID = await connection.fetchval(f"SELECT {own.derived(parts)}", list(key))  # rendered
+    made = PointNames(table).of_id(Identity(schema_map, table).derived(parts))
+    found: UUID | None = await connection.fetchval(f"SELECT {made}", list(key))  # rendered
     return found
+
+
+def _same_id(own: Identity, key: str, parts: int) -> str:
+    """Return the condition that a target row `t` has the id of a key."""
+    return f"t.{own.column} = {own.derived([f'({key}::text[])[{place}]' for place in range(1, parts + 1)])}"
 
 
 def _in_graph_db(row: asyncpg.Record | None, source: _Source) -> InGraphDb:
@@ -282,14 +288,16 @@ async def _read_vector(
     vector = table.vector
     if vector is None:
         return None
-    question = sql(
-        "vector_of_row",
-        target=live(schema_map, table) or quoted(table.name),
-        id=column(table.id_column),
-        text=vector.text,
-    )
-    point = await _target_id(connection, schema_map, table, key)
-    row = await connection.fetchrow(question, vector.collection, point or row_uuid(key))
+    point = await _point_id(connection, schema_map, table, key)
+    asked: list[object] = [vector.collection, point or row_uuid(key)]
+    same_row = f"t.{column(table.id_column)} = $2"
+    if not PointNames(table).same:
+        # Its row is found by its id, not by the hash of that.
+        same_row = "false" if point is None else _same_id(Identity(schema_map, table), "$3", len(key))
+        asked += [] if point is None else [list(key)]
+    target = live(schema_map, table) or quoted(table.name)
+    question = sql("vector_of_row", target=target, same_row=same_row, text=vector.text)
+    row = await connection.fetchrow(question, *asked)
     return InVectorStore(collection=vector.collection, **row)
 
 

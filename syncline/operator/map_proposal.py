@@ -203,9 +203,7 @@ class _Proposal:
                 )
                 yield f"    # {column.name} of the graph-db is {kind} no source column.{counter}"
         text = next((name for name in _TEXTS if name in source.columns), None)
-        # Points have uuids, which a key of another type is not.
-        of_uuid = not self._decided.same_id(table) or self._decided.type_of_key(table) == "uuid"
-        if text is not None and self._decided.identified(table) and of_uuid:
+        if text is not None and self._decided.identified(table):
             yield "    # vector:  # to search it by meaning"
             yield f"    #   collection: {_scalar(table.name)}"
             yield f"    #   text: t.{_scalar(text)}"

@@ -5,7 +5,7 @@ engine before used this graph's embedding service, and the text of the map, says
 payloads, and embeds the texts that it changes.
 """
 
-from syncline.engine.render.fragments import column
+from syncline.engine.render.points import PointNames
 from syncline.engine.table_map import SchemaMap
 from syncline.provider import GraphSchema, GraphVectors
 from syncline.sql import quoted, statements_of
@@ -35,7 +35,7 @@ async def keep_vectors(
             "keep_vectors",
             text=f"({table.vector.text})",
             target=quoted(table.name),
-            id=column(table.id_column),
+            point=PointNames(table).of("t"),
         )
         seen = 0
         async for page in vectors.store.scroll(vectors.collection(collection), fields=()):

@@ -1,7 +1,7 @@
 """Snapshots: a consistent view of both databases of a graph, with the cursors at that moment."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 import asyncpg
@@ -15,7 +15,16 @@ from syncline.sql import statements_of
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.tenants import read_settings
 
-__all__ = ["Side", "Snapshots", "open_side", "open_snapshots", "open_source"]
+__all__ = [
+    "Opening",
+    "Side",
+    "Snapshots",
+    "open_side",
+    "open_snapshot",
+    "open_snapshots",
+    "open_source",
+    "ready",
+]
 
 _sql = statements_of("syncline.verify")
 
@@ -58,6 +67,17 @@ class Snapshots:
     """Whether the cursors belong to another write-db, and were reset to the beginning here."""
 
 
+Opening = Callable[[GraphSchema, Collection[str]], AbstractAsyncContextManager[Side]]
+"""Opens a snapshot of the graph-db to compare these tables."""
+
+
+def open_snapshot(
+    target: GraphSchema, tables: Collection[str], opening: Opening | None
+) -> AbstractAsyncContextManager[Side]:
+    """Return a snapshot of the graph-db, as `opening` shows it if there is one."""
+    return open_side(target, snapshot=True) if opening is None else opening(target, tables)
+
+
 @asynccontextmanager
 async def open_snapshots(
     write: GraphSchema,
@@ -65,13 +85,14 @@ async def open_snapshots(
     statements: SchemaStatements,
     tables: Sequence[str],
     *,
-    unread_as_read: bool = False,
+    opening: Opening | None = None,
 ) -> AsyncIterator[Snapshots]:
     """Yield both snapshots, to compare these tables; takes no lock that a cycle or writer needs.
 
-    `unread_as_read`: what a cycle would read now counts as read, of tables that none has read yet.
+    With `opening`, which opens the graph-db, what a cycle would read now counts as read, of tables that none
+    has read yet.
     """
-    async with open_side(target, snapshot=True) as graph_db:
+    async with open_snapshot(target, tables, opening) as graph_db:
         ledger = await read_ledger(graph_db.connection, tables=statements.tables, run_id="")
         async with open_source(write, statements.sources(write.schema, tables)) as write_db:
             # Only cluster and horizon are needed: pending rows are found table by table.
@@ -85,7 +106,7 @@ async def open_snapshots(
             if rescan:
                 ledger = ledger.rescanned()
             cursors = dict(ledger.cursors)
-            if unread_as_read:
+            if opening is not None:
                 read = Cursor(xid=pending.horizon)
                 cursors |= {name: read for name in cursors if name not in ledger.stored}
             yield Snapshots(
@@ -105,9 +126,14 @@ async def open_side(place: GraphSchema, *, snapshot: bool) -> AsyncIterator[Side
         place.store.driver() as connection,
         connection.transaction(isolation=kind, readonly=snapshot),
     ):
-        await connection.execute("SELECT set_config('search_path', quote_ident($1), true)", place.schema)
-        await connection.fetch(_sql("settings"))
-        yield Side(place.store, connection)
+        yield await ready(place, connection)
+
+
+async def ready(place: GraphSchema, connection: asyncpg.Connection) -> Side:
+    """Return the side of a connection in a transaction, with the settings of comparisons."""
+    await connection.execute("SELECT set_config('search_path', quote_ident($1), true)", place.schema)
+    await connection.fetch(_sql("settings"))
+    return Side(place.store, connection)
 
 
 @asynccontextmanager

@@ -1,7 +1,8 @@
 """Takeover: compares a target that somebody else filled with what a first sync would make of it.
 
-The comparison is that of `verify`, with everything that the write-db has taken as read: nothing is pending
-because no cycle has run. Rows under other ids than the map's are looked for before.
+The comparison is that of `verify`, with everything that the write-db has taken as read, and with the list of
+rows that the first sync would make: nothing is pending, or somebody else's, because no cycle has run. Rows
+under other ids than the map's are looked for before.
 """
 
 from syncline.control.audit import Actor
@@ -12,10 +13,10 @@ from syncline.engine.state import read_ledger
 from syncline.engine.strangers import strange_condition, ways_to_leave
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.errors import TakeoverRefused
-from syncline.maps.table_map import Ownership
 from syncline.messages.takeover import StrangeRows, Takeover
 from syncline.provider import GraphSchema, GraphVectors
 from syncline.sql import quoted, statements_of
+from syncline.verify.foreseen import Foreseen
 from syncline.verify.kept_vectors import keep_vectors
 from syncline.verify.repair import Repair
 from syncline.verify.snapshots import Side, open_side
@@ -54,14 +55,20 @@ async def take_over(
         if ledger.map_hash == map_hash(schema_map):
             raise TakeoverRefused(graph)
         strange: list[StrangeRows] = []
-        unlisted: dict[str, int] = {}
-        unlisted_links: dict[str, int] = {}
         for table in schema_map:
             told(table.name, 0)
-            if table.listed:
-                await _unlisted(side, schema_map, table, unlisted, unlisted_links)
             rows = await _strange(side, schema_map, table, target.schema, keys)
             strange += [] if rows is None else [rows]
+    foreseen = Foreseen(schema_map, write)
+    unlisted: dict[str, int] = {}
+    listed = [table for table in schema_map if table.listed and table.into is None]
+    if listed:
+        async with foreseen.open(target, [table.name for table in listed]) as side:
+            for table in listed:
+                told(table.name, 0)
+                places = {"target": quoted(table.name), "ours": Identity(schema_map, table).is_ours("t")}
+                [counted] = await side.fetch(_sql("unlisted_counted", **places))
+                unlisted |= {table.name: counted["rows"]} if counted["rows"] else {}
     asking = None
     if actor is not None and delete_extra and not strange:
         asking = Repair(target, actor, verb="take over", extras_only=True)
@@ -75,7 +82,7 @@ async def take_over(
         keys=keys,
         repair=asking,
         beat=told,
-        unread_as_read=True,
+        opening=foreseen.open,
     )
     verified = await inspection.run()
     found = Takeover(
@@ -84,7 +91,6 @@ async def take_over(
         found=verified,
         strange=tuple(strange),
         unlisted=unlisted,
-        unlisted_links=unlisted_links,
         delete_extra=delete_extra,
         asked=verified.queued,
     )
@@ -92,23 +98,6 @@ async def take_over(
         kept = await keep_vectors(schema_map, target, vectors, embedding=embedding, beat=told)
         found = found.model_copy(update={"kept_vectors": kept})
     return found
-
-
-async def _unlisted(
-    side: Side, schema_map: SchemaMap, table: TableMap, rows: dict[str, int], links: dict[str, int]
-) -> None:
-    """Count the rows that are in no list, and their links that a sync removes unless an array names them."""
-    own = Identity(schema_map, table)
-    places = {"target": quoted(table.name), "ours": own.is_ours("t")}
-    [found] = await side.fetch(_sql("unlisted_counted", **places))
-    if not found["rows"]:
-        return
-    rows[table.name] = found["rows"]
-    for each in table.links:
-        if each.owned is Ownership.ALL:
-            ends = {"links": quoted(each.table), "owner": quoted(each.owner), "id": own.column}
-            [found] = await side.fetch(_sql("unlisted_links_counted", **ends, **places))
-            links |= {each.table: found["links"]} if found["links"] else {}
 
 
 async def _strange(

@@ -12,15 +12,16 @@ from pydantic_core import from_json
 from syncline.engine.render.fragments import commas
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.kept import live
+from syncline.engine.render.points import PointNames
 from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
 from syncline.engine.vectors.outbox import fields_sql, payload_sql
 from syncline.errors import VectorStoreRejected
 from syncline.messages.verification import Verdict
 from syncline.provider import GraphSchema, GraphVectors
-from syncline.sql import statements_of
+from syncline.sql import quoted, statements_of
 from syncline.stores.vectors import PointPayload, VectorStore
 from syncline.verify.rows import pairs
-from syncline.verify.snapshots import open_side
+from syncline.verify.snapshots import Opening, open_side, open_snapshot
 from syncline.verify.tally import Tally
 
 __all__ = ["compare_vectors", "points_in_order", "same_json"]
@@ -51,13 +52,14 @@ async def compare_vectors(
     tally: Tally,
     *,
     embedding: str,
+    opening: Opening | None = None,
 ) -> None:
     """Compare all points of a collection with their rows; note differences in `tally`.
 
     The vector store has no snapshots: an apparent damage counts if neither the row nor its outbox entry has
     changed since the comparison began, so that no cycle can have touched the point meanwhile.
     """
-    await _Comparison(target, vectors, schema_map, table, vector, tally, embedding).run()
+    await _Comparison(target, vectors, schema_map, table, vector, tally, embedding, opening).run()
 
 
 class _Comparison:
@@ -70,29 +72,34 @@ class _Comparison:
         vector: VectorProjection,
         tally: Tally,
         embedding: str,
+        opening: Opening | None,
     ) -> None:
         own = Identity(schema_map, table)
+        self._opening, self._tables = opening, [table.name]
         self._target, self._tally, self._embedding = target, tally, embedding
         self._store = vectors.store
         self._full_name = vectors.collection(vector.collection)
         self._name = vector.collection
-        text = f"({vector.text})"
-        rows = live(schema_map, own.table) or own.ours
+        text, points = f"({vector.text})", PointNames(table)
+        rows = live(schema_map, table) or own.ours
         self._rows = _sql(
             "points",
-            payload=payload_sql(text, fields_sql(vector)),
+            payload=payload_sql(text, fields_sql(vector, points.fields)),
             text=text,
             target=rows,
             id=own.column,
+            point=points.of("t"),
             key=commas(own.parts("t")),
         )
-        self._now = _sql("points_now", target=rows, id=own.column)
+        # Before a first sync no list has the rows, and none is anybody else's for a comparison.
+        now = rows if opening is None else quoted(table.name)
+        self._now = _sql("points_now", target=now, point=points.of("t"))
         self._suspects: list[_Suspect] = []
         self._doubtful: dict[UUID, _Suspect] = {}
         self._fence = 0
 
     async def run(self) -> None:
-        async with open_side(self._target, snapshot=True) as graph_db:
+        async with open_snapshot(self._target, self._tables, self._opening) as graph_db:
             [state] = await graph_db.fetch(_sql("fence"))
             self._fence = state["fence"]
             rows = graph_db.stream(self._rows, self._name, self._embedding)
@@ -161,6 +168,8 @@ class _Comparison:
         unmoved = []
         for suspect in suspects:
             row = now[suspect.id]
+            if suspect.version is None and row["version"] is not None and self._opening is not None:
+                continue  # The point of a row that stays somebody else's.
             if row["owed"] or row["version"] != suspect.version:
                 await self._tally.note(Verdict.PENDING, suspect.key, suspect.id)
             else:

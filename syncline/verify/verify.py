@@ -16,7 +16,7 @@ from syncline.verify.in_flight import find_refused
 from syncline.verify.links import compare_links
 from syncline.verify.repair import RelationRepair, Repair
 from syncline.verify.rows import compare_rows
-from syncline.verify.snapshots import Side, Snapshots, open_side, open_snapshots
+from syncline.verify.snapshots import Opening, Side, Snapshots, open_snapshot, open_snapshots
 from syncline.verify.stats import KEPT_COUNTS, Recounting, compare_counts, mend_counts
 from syncline.verify.tally import Heartbeater, Mend, Tally
 from syncline.verify.vectors import compare_vectors
@@ -71,7 +71,7 @@ async def verify(
 
 
 class Inspection:
-    """One verification of one graph; with `unread_as_read` as if a table without a cursor had been read."""
+    """One verification of one graph; with `opening`, as before its first sync (syncline.verify.foreseen)."""
 
     def __init__(
         self,
@@ -84,10 +84,10 @@ class Inspection:
         keys: int,
         repair: Repair | None,
         beat: Heartbeater | None,
-        unread_as_read: bool = False,
+        opening: Opening | None = None,
     ) -> None:
         self._started = time.monotonic()
-        self._map, self._unread_as_read = schema_map, unread_as_read
+        self._map, self._opening = schema_map, opening
         self._statements = SchemaStatements(schema_map)
         self._write, self._target, self._vectors = write, target, vectors
         self._embedding, self._keys, self._repair = embedding, keys, repair
@@ -113,7 +113,7 @@ class Inspection:
             # Separate snapshots for each table: a long one stops Postgres from vacuuming behind writers.
             read = [table.name, *(links.rejected_by for links in table.links if links.rejected_by)]
             async with open_snapshots(
-                self._write, self._target, self._statements, read, unread_as_read=self._unread_as_read
+                self._write, self._target, self._statements, read, opening=self._opening
             ) as snapshots:
                 self._rescan |= snapshots.rescan
                 await self._both_sides(snapshots, table, tally, found)
@@ -162,7 +162,8 @@ class Inspection:
         name, _ = table.stats_place
         repair = self._repair_of(name, RelationKind.STATS)
         self._open = tally = self._tally(name, RelationKind.STATS, table, repair, mend=None)
-        async with open_side(self._target, snapshot=True) as graph_db:
+        counted = [table.name, *(stat.counted for stat in stats.columns)]
+        async with open_snapshot(self._target, counted, self._opening) as graph_db:
             recounting = Recounting(self._map, table, stats, await _types(graph_db, name))
             await recounting.compare(graph_db, tally)
         relation = await tally.close()
@@ -181,7 +182,14 @@ class Inspection:
         tally = self._tally(collection, RelationKind.VECTORS, table, repair, mend=mend)
         try:
             await compare_vectors(
-                self._target, vectors, self._map, table, vector, tally, embedding=self._embedding
+                self._target,
+                vectors,
+                self._map,
+                table,
+                vector,
+                tally,
+                embedding=self._embedding,
+                opening=self._opening,
             )
         except VectorStoreError as error:
             # The databases can be compared without it.

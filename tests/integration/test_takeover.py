@@ -364,18 +364,23 @@ async def test_counts_and_points_are_made_again_whatever_the_id_is_called_and_is
 
 
 @pytest.mark.long("test_only_what_differs_is_written_and_extras_stay_unless_asked")
-async def test_rows_in_no_list_are_named_and_their_links_not_removed_unasked(shop: TestGraph) -> None:
+async def test_rows_in_no_list_are_compared_as_the_first_sync_lists_them(shop: TestGraph) -> None:
     listed = replace(SHOP["parts"], id=Id(rule=IdRule.HASH, beside=True), vector=None)
     beside = replace(SHOP, tables=(*SHOP.tables[:2], listed))
     await on_target(shop, "ALTER TABLE parts ALTER key DROP NOT NULL")
+    await on_target(shop, "INSERT INTO part_tags VALUES ($1, $2)", key_uuid("p1"), tag("dim"))
     found = await taken(shop, schema_map=beside, actor=ADA)
-    [(rows, links)] = await read(
-        shop, "SELECT (SELECT count(*) FROM parts), (SELECT count(*) FROM part_tags)"
-    )
-    assert (found.unlisted, found.unlisted_links) == ({"parts": rows}, {"part_tags": links})
+    assert told(found.found)["parts"] == {"missing": {("p3",), ("p4",)}, "stale": {("p2",)}}
+    assert told(found.found)["part_tags"] == {
+        "missing": {("p2", "red"), ("p2", "blue")},
+        "extra": {("p1", "dim")},
+    }
+    # p8 is no source row: where others may have rows, it is theirs.
+    assert (found.unlisted, found.unlisted_links) == ({"parts": 1}, {})
     [refusal] = found.refusals
-    assert "part_tags" in refusal
-    assert any(f"parts has {rows} rows in no list yet" in said for said in found.sentences())
+    assert "removes 1 link that no array names" in refusal
+    assert any("parts has 1 row of no source row" in said for said in found.sentences())
+    assert await read(shop, "SELECT count(*) FROM sync_row") == [(0,)]
     ours = replace(listed, links=(replace(listed.links[0], owned=Ownership.OURS),))
     kept = replace(beside, tables=(*SHOP.tables[:2], ours))
     assert (await taken(shop, schema_map=kept, actor=ADA)).refusals == ()

@@ -179,8 +179,6 @@ BAD: dict[str, tuple[str, str, str, str]] = {
     "a natural key of the same id": (HEAD + "  items:\n    source: item\n    columns: [uri]\n    id:\n      rule: same\n      natural: uri # !\n", "tables.items.id.natural", "rule same finds no existing row", "Leave it out"),
     "the same id with bookkeeping beside": (HEAD + "  items:\n    source: item\n    id:\n      rule: same\n      beside: true # !\n", "tables.items.id.beside", "the id is the key", "Leave it out"),
     "a key column with bookkeeping beside": (HEAD + "  items:\n    source: item\n    id:\n      rule: hash\n      key: k # !\n      beside: true\n", "tables.items.id.key", "leaves no key in the target", "Leave `key` or `beside` out"),
-    "points with assigned numbers": (HEAD + "  items:\n    source: item\n    id: {rule: assigned, type: bigint}\n    vector: {collection: c, text: t.key, payload: {}} # !\n", "tables.items.vector", "the id is bigint", "uuid5"),
-    "points with numbers": (HEAD + "  items:\n    source: item\n    types: {id: bigint}\n    id: same\n    vector: {collection: c, text: t.id::text, payload: {}} # !\n", "tables.items.vector", "the id is bigint", "uuid5"),
     "a rule of no kind": (HEAD + "  items:\n    source: item\n    id: random # !\n", "tables.items.id", "must be 'hash'", "one of them"),
     "links of a row without an id": (TAGS + "  pairs:\n    source: pair\n    key: [i, t]\n    references: {i: items, t: tags}\n    links: # !\n      l: {source: a, owner: o, member: m, parent: tags}\n", "tables.pairs.links", "need a key that is no reference", "leave this out"),
     "a column named like the engine's": (HEAD + "  items:\n    source: item\n    columns:\n      key: text # !\n", "tables.items.columns.key", "two target columns", "separate names"),

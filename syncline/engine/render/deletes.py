@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from syncline.engine.render.fragments import commas, differs_from_none, link_names, queue
+from syncline.engine.render.fragments import commas, differs_from_none, link_names
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.kept import keeps, stubbing
 from syncline.engine.render.links import LinkTable
 from syncline.engine.render.marks import aside, marked_aside, marking, stubs_aside
+from syncline.engine.render.points import queue
 from syncline.engine.render.stats import counting_columns, touched
 from syncline.engine.schema_transaction import looking_up
 from syncline.engine.table_map import Reference, SchemaMap, TableMap

@@ -27,7 +27,6 @@ __all__ = [
     "named_together",
     "of_table",
     "parts_together",
-    "queue",
     "reference_id",
     "row_id",
     "same_key",
@@ -271,10 +270,3 @@ def unrejected(schema_map: SchemaMap, links: Links) -> str:
         rejected_owner=quoted(owner),
         rejected_member=quoted(member),
     )
-
-
-def queue(table: TableMap) -> str:
-    """Return the part of a statement that puts rows `changed` into the outbox, or an empty string."""
-    if table.vector is None:
-        return ""
-    return sql("queue", collection=literal(table.vector.collection), id=column(table.id_column))

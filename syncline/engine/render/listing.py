@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from syncline.engine.key_forms import read
 from syncline.engine.render.fragments import commas, merged_values, reference_id
 from syncline.engine.render.identity import Identity, listed_as, row_hash
+from syncline.engine.render.points import PointNames
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.maps.ids import IdRule
@@ -32,6 +33,8 @@ class Listing:
             if table.listed and not self._own.hashed
             else "NULL",
         }
+        self.entry_id = self._names["id"]
+        """The target id of a staged row, as the list has it."""
         parents = [
             (reference, self._own.of(reference))
             for reference in table.references
@@ -74,6 +77,8 @@ class Listing:
         """Enter what is staged, of which nothing is listed."""
         self.landed = self._landed(stamps) if table.listed else None
         """Enter what is still staged, which has been applied."""
+        self.points = self._points() if table.listed else None
+        """Before that, queue the points of rows that stood there: one that is equal was not written."""
 
     @property
     def any(self) -> bool:
@@ -136,6 +141,19 @@ class Listing:
 
     def _named(self, reference: Reference, parent: Identity) -> str:
         return row_hash(parent.split(parent.named_by(self.table, reference, f"s.{quoted(reference.column)}")))
+
+    def _points(self) -> str | None:
+        if self.table.vector is None:
+            return None
+        points, staged = PointNames(self.table), f"s.{self._own.staged}"
+        return sql(
+            "list_points",
+            collection=literal(self.table.vector.collection),
+            named=points.queued()["named"],
+            point=points.of_id(staged),
+            text="" if points.same else f", {self._names['id']}",
+            **{name: self._names[name] for name in ("stage", "table")},
+        )
 
     def _stamps(self) -> dict[str, str]:
         """Return the further columns of the list that a row is entered with, and their values."""

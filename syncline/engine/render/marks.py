@@ -1,7 +1,8 @@
 """Marks: rows that leave the write-db stay in the target with columns set, until they return."""
 
-from syncline.engine.render.fragments import commas, queue, row_id
+from syncline.engine.render.fragments import commas, row_id
 from syncline.engine.render.kept import keeps, referred, target_key
+from syncline.engine.render.points import queue
 from syncline.engine.render.stats import counting_columns, touched
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.template import sql

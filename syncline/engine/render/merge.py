@@ -10,10 +10,10 @@ from syncline.engine.render.fragments import (
     commas,
     link_names,
     merged_values,
-    queue,
 )
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.links import LinkTable
+from syncline.engine.render.points import queue
 from syncline.engine.render.stats import counting_columns, first_counts, new_lines, touched
 from syncline.engine.table_map import Links, SchemaMap, TableMap
 from syncline.engine.template import sql

@@ -12,7 +12,6 @@ from syncline.engine.render.fragments import (
     merged_values,
     named_together,
     of_table,
-    queue,
     reference_id,
     row_id,
     unrejected,
@@ -20,6 +19,7 @@ from syncline.engine.render.fragments import (
 from syncline.engine.render.identity import Identity, key_hash, row_hash
 from syncline.engine.render.links import LinkTable
 from syncline.engine.render.merge import Ranged
+from syncline.engine.render.points import queue
 from syncline.engine.render.stats import touched
 from syncline.engine.table_map import Links, Reference, SchemaMap, TableMap
 from syncline.engine.template import sql

@@ -8,6 +8,7 @@ from syncline.engine.render.fragments import column, commas, merged_values, refe
 from syncline.engine.render.identity import Identity, key_hash
 from syncline.engine.render.kept import stubbing
 from syncline.engine.render.merge import Ranged
+from syncline.engine.render.points import PointNames
 from syncline.engine.render.stats import counting_columns, first_counts, new_lines, stubs_noted, touched
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.engine.template import sql
@@ -170,7 +171,7 @@ class Stubs:
                     "queue_moved",
                     number=str(number),
                     collection=literal(child.vector.collection),
-                    id=column(child.id_column),
+                    **PointNames(child).queued(),
                 ),
                 touched=touched(self._map, child.target, [(moved, counted)], name=f"touched{number}"),
             )

@@ -144,7 +144,7 @@ SELECT count(*) FROM changed
 
 -- name: queue_moved
 , queued@{number} AS (
-    INSERT INTO sync_outbox (collection, point_id) SELECT '@{collection}', @{id} FROM moved@{number}
+    INSERT INTO sync_outbox (collection, point_id@{named}) SELECT '@{collection}', @{id} FROM moved@{number}
     ON CONFLICT (collection, point_id) DO UPDATE SET
-        seq = excluded.seq, queued_at = excluded.queued_at, attempts = 0, next_retry_at = NULL, error = NULL
+        seq = excluded.seq, queued_at = excluded.queued_at, attempts = 0, next_retry_at = NULL, error = NULL@{renamed}
 )

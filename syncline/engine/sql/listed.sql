@@ -131,3 +131,11 @@ DELETE FROM sync_row WHERE ctid = ANY (ARRAY(
 -- The list leaves, and the target tells the keys again: nothing else does until each row has been read again.
 UPDATE @{target} t SET @{changes} FROM sync_row
 WHERE sync_row.table_name = '@{table}' AND coalesce(sync_row.target_id, sync_row.row_id::text) COLLATE "C" = @{id}
+
+-- name: list_points
+-- Rows that no list had: those that the merge has written are queued already.
+INSERT INTO sync_outbox (collection, point_id@{named})
+SELECT '@{collection}', @{point}@{text}
+FROM @{stage} s
+WHERE s.sync_present AND NOT EXISTS (SELECT FROM sync_row l WHERE l.table_name = '@{table}' AND l.row_id = s.sync_row_id)
+ON CONFLICT DO NOTHING

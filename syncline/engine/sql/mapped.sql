@@ -82,7 +82,7 @@ ON CONFLICT (collection, point_id) DO UPDATE SET
 
 -- name: mapped_touch
 -- One point: before it is written, the collection gets its indexes.
-INSERT INTO sync_outbox (collection, point_id) SELECT $1, @{id} FROM @{target} ORDER BY @{id} LIMIT 1
+INSERT INTO sync_outbox (collection, point_id) SELECT $1, @{id} FROM @{target} ORDER BY @{order} LIMIT 1
 ON CONFLICT (collection, point_id) DO NOTHING
 
 -- name: recount_page

@@ -47,9 +47,9 @@ SELECT count(*) FROM changed
 
 -- name: queue
 , queued AS (
-    INSERT INTO sync_outbox (collection, point_id) SELECT '@{collection}', @{id} FROM changed
+    INSERT INTO sync_outbox (collection, point_id@{named}) SELECT '@{collection}', @{id} FROM changed
     ON CONFLICT (collection, point_id) DO UPDATE SET
-        seq = excluded.seq, queued_at = excluded.queued_at, attempts = 0, next_retry_at = NULL, error = NULL
+        seq = excluded.seq, queued_at = excluded.queued_at, attempts = 0, next_retry_at = NULL, error = NULL@{renamed}
 )
 
 -- name: rematch

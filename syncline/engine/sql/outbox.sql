@@ -49,9 +49,9 @@ SELECT (SELECT point_id FROM sync_vector WHERE collection = $1 ORDER BY point_id
 -- The vector store has lost this collection. Entries get a new seq even if they were queued already: a batch
 -- in progress must not take them along.
 WITH lost AS (DELETE FROM sync_vector WHERE collection = $1)
-INSERT INTO sync_outbox (collection, point_id) SELECT $1, @{id} FROM @{target}
+INSERT INTO sync_outbox (collection, point_id@{named}) SELECT $1, @{id} FROM @{target}
 ON CONFLICT (collection, point_id) DO UPDATE SET
-    seq = excluded.seq, attempts = 0, next_retry_at = NULL, error = NULL
+    seq = excluded.seq, attempts = 0, next_retry_at = NULL, error = NULL@{renamed}
 
 -- name: outbox_embedding
 INSERT INTO sync_vector_embedding (collection, embedding) VALUES ($1, $2)
@@ -63,6 +63,13 @@ INSERT INTO sync_outbox (collection, point_id)
 SELECT collection, point_id FROM sync_vector WHERE collection = $1 AND embedding <> $2
 ON CONFLICT (collection, point_id) DO NOTHING
 
+-- name: outbox_resolve
+-- Entries that were queued by their points alone know their rows; an empty text is of none.
+UPDATE sync_outbox o SET target_id = coalesce(
+    (SELECT f.text FROM (SELECT @{point} AS point_id, @{text} AS text FROM @{target}) f WHERE f.point_id = o.point_id), ''
+)
+WHERE o.collection = $1 AND o.target_id IS NULL
+
 -- name: outbox_read
 -- A row without a text has no point, like a deleted row. The projection is read from the current row, so a
 -- point is never written with an older text. Entries are read once: those before $3 may be deleted but still
@@ -73,20 +80,20 @@ SELECT o.point_id, o.seq, projected.text IS NOT NULL AS present, projected.text,
        @{payload} AS payload,
        v.text_hash IS NOT DISTINCT FROM projected.text_hash AND v.embedding IS NOT DISTINCT FROM $5 AS unchanged
 FROM (
-    SELECT sized.point_id, sized.seq
+    SELECT sized.point_id, sized.seq@{kept}
     FROM (
-        SELECT q.point_id, q.seq,
+        SELECT q.point_id, q.seq@{kept},
                coalesce(sum(s.size) OVER (ORDER BY q.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
         FROM (
-            SELECT point_id, seq FROM sync_outbox
-            WHERE collection = $1 AND error IS NULL AND seq > $3 ORDER BY seq LIMIT $2
+            SELECT point_id, seq@{kept} FROM sync_outbox
+            WHERE collection = $1 AND error IS NULL AND seq > $3@{known} ORDER BY seq LIMIT $2
         ) AS q
-        LEFT JOIN LATERAL (SELECT @{size} AS size FROM @{target} t WHERE t.@{id} = q.point_id OFFSET 0) AS s ON true
+        LEFT JOIN LATERAL (SELECT @{size} AS size FROM @{target} t WHERE t.@{id} = @{sized_row} OFFSET 0) AS s ON true
     ) AS sized
     WHERE sized.before < $4
     ORDER BY sized.seq
 ) AS o
-LEFT JOIN LATERAL (SELECT * FROM @{projected} WHERE @{id} = o.point_id OFFSET 0) AS t ON true
+LEFT JOIN LATERAL (SELECT * FROM @{projected} WHERE @{id} = @{row} OFFSET 0) AS t ON true
 LEFT JOIN LATERAL (
     SELECT text_hash, embedding FROM sync_vector WHERE collection = $1 AND point_id = o.point_id OFFSET 0
 ) AS v ON true

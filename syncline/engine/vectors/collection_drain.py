@@ -174,6 +174,7 @@ class CollectionDrain:
             await self._outbox.retry()
 
     async def _write_all(self) -> None:
+        await self._outbox.resolve()
         pipe = VectorPipe(
             self._service,
             pace_of(self._service, self._service.name),

@@ -14,6 +14,7 @@ import asyncpg
 from syncline.engine.render.fragments import column
 from syncline.engine.render.identity import ours
 from syncline.engine.render.kept import live
+from syncline.engine.render.points import PointNames
 from syncline.engine.schema_transaction import BY_INDEX, HeldSchema
 from syncline.engine.state import Fence
 from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
@@ -42,9 +43,10 @@ POINT_HASH = "sync_hash"
 """The payload field that tells whether the point matches its row."""
 
 
-def fields_sql(vector: VectorProjection) -> str:
-    """Return the expression for the payload's declared fields, as jsonb."""
-    pairs = [f"'{literal(name)}', {expression}" for name, expression in vector.payload.items()]
+def fields_sql(vector: VectorProjection, further: Mapping[str, str] | None = None) -> str:
+    """Return the expression for the payload's declared fields, and further ones, as jsonb."""
+    fields = {**vector.payload, **(further or {})}
+    pairs = [f"'{literal(name)}', {expression}" for name, expression in fields.items()]
     return f"jsonb_build_object({', '.join(pairs)})"
 
 
@@ -173,8 +175,9 @@ class Outbox:
         self._turns = asyncio.Lock()
         self._required_at = -_FRESH
         target = f"{ours(table)} t" if table.listed else ours(table)
-        with_source = live(schema_map, table)
-        self._lost = sql("outbox_lost", target=target, id=column(table.id_column))
+        with_source, points = live(schema_map, table), PointNames(table)
+        self._resolve = points.resolve(target if table.listed else f"{target} t")
+        self._lost = sql("outbox_lost", target=target, **points.queued())
         self._read = sql(
             "outbox_read",
             target=quoted(table.name),
@@ -182,7 +185,8 @@ class Outbox:
             id=column(table.id_column),
             size=size_sql(vector),
             text=vector.text,
-            fields=fields_sql(vector),
+            fields=fields_sql(vector, points.fields),
+            **points.of_entry("o"),
             payload=f"({payload_sql('projected.text', 'projected.fields')})::text",
         )
 
@@ -190,6 +194,15 @@ class Outbox:
     async def _transaction(self, *first: str) -> AsyncIterator[None]:
         async with self._turns, self._held.transaction(*first):
             yield
+
+    async def resolve(self) -> None:
+        """Find the rows of entries that were queued by their points alone, as by a repair.
+
+        Entries that are queued so from now on are not read before the next call.
+        """
+        if self._resolve is not None:
+            async with self._transaction():
+                await self._target.execute(self._resolve, self.collection)
 
     async def read(self) -> Sequence[Entry]:
         """Return the next entries; empty when all have been read."""

@@ -152,19 +152,24 @@ async def test_a_stub_leaves_with_the_last_row_that_refers_to_it(site: Site) -> 
 async def test_ids_of_every_rule_are_taken_over(graph: TestGraph, rule: str) -> None:
     site = await made(
         graph,
-        MAP.replace("    types: {id: uuid}\n    id: same\n", f"    id: {rule}\n"),
+        MAP.replace("    types: {id: uuid}\n    id: same\n", f"    id: {rule}\n").replace(
+            "      columns: {quotes: {counted: quotes, by: source_id}}",
+            "      {table: counts, owner: source_id, columns: {quotes: {counted: quotes, by: source_id}}}",
+        ),
         source=SOURCE.replace("id uuid", "id text"),
         target=TARGET.replace(
             "    id uuid PRIMARY KEY, uri", "    id uuid PRIMARY KEY, key text NOT NULL UNIQUE, uri"
-        ),
+        )
+        + "CREATE TABLE counts (source_id uuid PRIMARY KEY REFERENCES sources ON DELETE CASCADE, quotes integer DEFAULT 0)",
     )
     await write(graph, QUOTES)
     await site.cycle()
-    assert await found(site) == [("http://1", "h1", "stub", 2, "one,two")]
+    counted = FOUND.replace("s.quotes", "(SELECT quotes FROM kg.counts c WHERE c.source_id = s.id) AS quotes")
+    assert await found(site, counted) == [("http://1", "h1", "stub", 2, "one,two")]
     await site.equal()
     await write(graph, "INSERT INTO kg.raw_source VALUES ('a key', 'http://real', 'h1', 'fetched')")
     await site.cycle()
-    assert await found(site) == [("http://real", "h1", "fetched", 2, "one,two")]
+    assert await found(site, counted) == [("http://real", "h1", "fetched", 2, "one,two")]
     assert await found(site, "SELECT key FROM kg.sources") == [("a key",)]
     await site.equal()
 

@@ -11,7 +11,7 @@ from syncline.engine.render.stats import Recount
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from tests.integration.test_listed_histories import _history
 from tests.integration.test_listed_rows import BOOK, compared, cycle, site, uuid
-from tests.integration.test_plans import difference, pooled, rows_read
+from tests.integration.test_plans import TARGET, difference, pooled, rows_read
 
 __all__ = ["site"]
 
@@ -83,7 +83,9 @@ async def test_a_row_is_found_in_the_list_by_its_id_whatever_is_believed_of_its_
     site: TestGraph,
 ) -> None:
     engine = SyncEngine(BOOK)
-    await on_target(site, "ALTER TABLE sync_row SET (autovacuum_enabled = off)")
+    await on_target(
+        site, "ALTER TABLE sync_row SET (autovacuum_enabled = off); CREATE INDEX ON nodes (parent_id)"
+    )
     await cycle(site, engine, "INSERT INTO w_sources SELECT i, 'http://' || i FROM generate_series(1, 300) i")
     # The list is analyzed while the table has no row in it.
     await on_target(site, "ANALYZE sync_row")
@@ -102,6 +104,7 @@ async def test_a_row_is_found_in_the_list_by_its_id_whatever_is_believed_of_its_
 
 async def test_touched_rows_are_not_compared_in_pairs(graph: TestGraph) -> None:
     recount, asked = Recount(KNOWLEDGE_GRAPH), list[str]()
+    await on_target(graph, TARGET.format(rows=10_000) + "; ANALYZE")
     connection = await graph.connect_target()
     async with connection.transaction():
         await connection.execute(recount.create)

@@ -31,7 +31,8 @@ from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 
 REPORT = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- benchmark:beside -->", "<!-- /benchmark:beside -->"
+SECTIONS = {False: "beside", True: "beside-rules"}
+"""Whether it is of a rule of its own -> the section of the report."""
 BARE, BARE_LISTED = "bare", "bare, and a list"
 LOAD = "Initial load"
 WAYS = (BARE, BARE_LISTED, IN_ROW, BESIDE)
@@ -76,8 +77,8 @@ def _seconds(pid: int) -> float:
         return 0.0  # it has ended, and counts as its parent's
 
 
-async def measure(rows: int, rounds: int, chosen: Sequence[str]) -> str:
-    """Return the table."""
+async def measure(rows: int, rounds: int, chosen: Sequence[str]) -> dict[str, str]:
+    """Return the table of each section."""
     found: dict[str, Costs] = {}
     with tempfile.TemporaryDirectory(prefix="syncline-bench-") as folder:
         postgres = PostgresServer(Path(folder) / "postgres")
@@ -97,7 +98,12 @@ async def measure(rows: int, rounds: int, chosen: Sequence[str]) -> str:
                 await vectors.close()
         finally:
             postgres.stop()
-    return _table(found, rows, rounds)
+    tables: dict[str, str] = {}
+    for of_a_rule, section in SECTIONS.items():
+        costs = {name: each for name, each in found.items() if name.startswith("`") is of_a_rule}
+        if costs:
+            tables[section] = _table(costs, rows, rounds)
+    return tables
 
 
 async def _round(
@@ -158,7 +164,7 @@ async def _round(
 def _table(found: Mapping[str, Costs], rows: int, rounds: int) -> str:
     steps = list(dict.fromkeys(step for costs in found.values() for step, _ in costs))
     lines = [
-        f"| About {rows:,} rows, medians of {rounds} rounds in turn at a load of {os.getloadavg()[1]:.0f} on "
+        f"| About {rows:,} rows, {f'medians of {rounds} rounds' if rounds > 1 else 'one round'} in turn at a load of {os.getloadavg()[1]:.0f} on "
         f"{os.cpu_count()} cores: CPU; speed by CPU and by the clock, bare = 1 | {' | '.join(steps)} |",
         f"|---{'|--:' * len(steps)}|",
     ]
@@ -199,16 +205,17 @@ async def _written(store: PostgresStore, scripts: Sequence[str]) -> int:
 def main() -> None:
     """Measure; write the table."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--rows", type=int, default=50_000)
+    options.add_argument("--rows", type=int, default=100_000)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--only", nargs="*", default=(), help="parts of the names of what is measured")
     options.add_argument("--print", action="store_true", help="leave docs/performance.md as it is")
     chosen = options.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    text = asyncio.run(measure(chosen.rows, chosen.rounds, chosen.only))
-    print(text)
-    if not chosen.print and not chosen.only:
-        replace_between(REPORT, BEGIN, END, f"\n{text}\n")
+    for section, text in asyncio.run(measure(chosen.rows, chosen.rounds, chosen.only)).items():
+        print(text)
+        if not chosen.print:
+            begin, end = f"<!-- benchmark:{section} -->", f"<!-- /benchmark:{section} -->"
+            replace_between(REPORT, begin, end, f"\n{text}\n")
 
 
 if __name__ == "__main__":

@@ -24,13 +24,13 @@ _NULL = "23502"
 _DOUBLE = "23505"
 
 
-async def identify(target: asyncpg.Connection, listing: Listing, *, few: bool) -> bool:
+async def identify(target: asyncpg.Connection, listing: Listing) -> bool:
     """Fill in the ids of the staged rows, and of what they refer to, within the caller's transaction.
 
     Return whether a row was not listed, as far as this tells.
     """
     # What is referred to first: it may be of the natural key, by which a row is known.
-    for statement in listing.references if few else listing.many_references:
+    for statement in listing.references:
         await target.execute(statement)
     if listing.kept is None:
         return False
@@ -73,9 +73,9 @@ async def move(target: asyncpg.Connection, listing: Listing, *, unlisted: bool) 
     return elsewhere
 
 
-async def refer_beside(target: asyncpg.Connection, listing: Listing, *, few: bool, entered: bool) -> None:
+async def refer_beside(target: asyncpg.Connection, listing: Listing, *, entered: bool) -> None:
     """Fill in the ids of rows of the same table that staged rows refer to."""
-    for statement in listing.own_references if few else listing.many_own_references:
+    for statement in listing.own_references:
         await target.execute(statement)
     if not entered:
         for statement in listing.references_beside:

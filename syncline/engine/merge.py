@@ -75,7 +75,7 @@ async def apply_staged(
         await target.execute("SET LOCAL default_statistics_target = 10")
     merging, listing = table.merging, table.listing
     few = staged < _ANALYZE_FROM
-    unlisted = await identify(target, listing, few=few) if listing.any else False
+    unlisted = await identify(target, listing) if listing.any else False
     if not few:
         # Ids that were filled in are counted, too.
         await target.execute(table.analyze_stage)
@@ -103,7 +103,7 @@ async def apply_staged(
     effects.extend(removed)
     unparked.extend(await take_out_unclear(target, listing, elsewhere=elsewhere))
     # Rows can refer to what has stayed in the stage.
-    await refer_beside(target, listing, few=few, entered=entered)
+    await refer_beside(target, listing, entered=entered)
     # Removals may have parked references of staged rows that had none before.
     references = table.table.identified and bool(state["references"] or removed)
     async with looking_up(target, few=few and (state["rows"] or references)):

@@ -43,12 +43,8 @@ class Listing:
         own = [(reference, parent) for reference, parent in parents if reference.parent == table.name]
         self.references: Sequence[str] = [self._reference(*pair) for pair in parents if pair not in own]
         """Fill in the ids of rows of other tables that are referred to."""
-        self.many_references: Sequence[str] = [self._many(*pair) for pair in parents if pair not in own]
-        """The same for many rows."""
         self.own_references: Sequence[str] = [self._reference(*pair) for pair in own]
         """The same for rows of this table: once it is clear which ones have their ids."""
-        self.many_own_references: Sequence[str] = [self._many(*pair) for pair in own]
-        """The same for many rows."""
         self.references_beside: Sequence[str] = [self._beside(*pair) for pair in own]
         """The same for rows of this table that are in the batch and may not be listed yet."""
         moves = table.id_rule is IdRule.COLUMN and not table.keeps_ids
@@ -119,16 +115,6 @@ class Listing:
             reference=quoted(reference.column),
             reference_id=reference_id(reference.column),
             listed_id=parent.listed_id(self._named(reference, parent)),
-        )
-
-    def _many(self, reference: Reference, parent: Identity) -> str:
-        return sql(
-            "list_references",
-            stage=self._stage,
-            reference_id=reference_id(reference.column),
-            id=read(parent.table.id_type, "sync_row.target_id"),
-            parent_name=literal(parent.table.name),
-            waits_for=self._named(reference, parent),
         )
 
     def _beside(self, reference: Reference, parent: Identity) -> str:

@@ -1,14 +1,9 @@
 -- The list of rows: key and target id of each row id, for tables whose target does not tell them.
 
 -- name: list_reference
--- The listed ids of the rows that a reference names. Each is found by the index: without statistics a join would
--- read the table's whole list, or compare every pair.
+-- The listed ids of the rows that a reference names. Each is found by the index: without statistics, or with those
+-- of before the table's rows came, a join would read the table's whole list, or compare every pair.
 UPDATE @{stage} s SET @{reference_id} = @{listed_id} WHERE s.@{reference} IS NOT NULL
-
--- name: list_references
--- The same of many rows.
-UPDATE @{stage} s SET @{reference_id} = @{id}
-FROM sync_row WHERE sync_row.table_name = '@{parent_name}' AND sync_row.row_id = @{waits_for}
 
 -- name: list_reference_beside
 -- Those of rows of this batch, which may be listed only at its end, or under another id.
@@ -62,14 +57,17 @@ SELECT l.row_id FROM sync_row l WHERE l.table_name || '' = '@{table}' AND l.targ
 -- One whose new id is another's, which keeps it, stays as it is. OFFSET 0: each row is found by the index.
 INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
 SELECT '@{table}', s.sync_row_id, ARRAY[@{key}], NULL
-FROM @{stage} s CROSS JOIN LATERAL (
+FROM @{stage} s
+CROSS JOIN LATERAL (
     SELECT l.target_id FROM sync_row l WHERE l.table_name = '@{table}' AND l.row_id = s.sync_row_id OFFSET 0
 ) l
-WHERE s.sync_present AND l.target_id <> @{id} AND NOT EXISTS (
-    SELECT FROM sync_row o
-    WHERE o.table_name || '' = '@{table}' AND o.target_id = @{id} AND o.row_id <> s.sync_row_id
-      AND NOT EXISTS (SELECT FROM @{stage} w WHERE w.sync_row_id = o.row_id)
-      AND NOT EXISTS (SELECT FROM pg_temp.sync_gone g WHERE g.table_name = '@{table}' AND g.row_id = o.row_id)
+LEFT JOIN LATERAL (
+    SELECT l.row_id FROM sync_row l WHERE l.table_name || '' = '@{table}' AND l.target_id = @{id} OFFSET 0
+) o ON true
+WHERE s.sync_present AND l.target_id <> @{id} AND (
+    o.row_id IS NULL
+    OR EXISTS (SELECT FROM @{stage} w WHERE w.sync_row_id = o.row_id)
+    OR EXISTS (SELECT FROM pg_temp.sync_gone g WHERE g.table_name = '@{table}' AND g.row_id = o.row_id)
 )
 ON CONFLICT DO NOTHING
 
@@ -93,8 +91,15 @@ RETURNING s.sync_row_id AS row_id, to_json(ARRAY[@{key}])::text AS key, s.sync_x
 
 -- name: list_unmoved
 -- Rows that could not be removed under their old id.
-DELETE FROM @{stage} s USING sync_row l
-WHERE l.table_name = '@{table}' AND l.row_id = s.sync_row_id AND s.sync_present AND l.target_id <> @{id}
+DELETE FROM @{stage} s
+USING (
+    SELECT s.ctid AS at
+    FROM @{stage} s CROSS JOIN LATERAL (
+        SELECT l.target_id FROM sync_row l WHERE l.table_name = '@{table}' AND l.row_id = s.sync_row_id OFFSET 0
+    ) l
+    WHERE s.sync_present AND l.target_id <> @{id}
+) o
+WHERE s.ctid = o.at
 
 -- name: list_nameless
 SELECT EXISTS (SELECT FROM @{stage} s WHERE s.sync_present AND s.@{staged} IS NULL)

@@ -184,7 +184,11 @@ class ProductWorld:
             letters = await self._letters()
         assert not (peace and letters), letters
         if peace or letters or self.random.random() < 0.3:
-            damage = await self.damage(peace=peace)
+            damage = await self.damage(lag=bool(self._sure or self._maybe))
+            assert damage == [], damage
+        if peace:
+            await self.damage(lag=True, repair=True)  # counts are made right at once
+            damage = await self.damage(lag=False)
             assert damage == [], damage
         if not letters:
             differences = await self.differences(peace=peace)
@@ -194,9 +198,8 @@ class ProductWorld:
         rows = await self.reader.fetch("SELECT table_name, key::text, message FROM sync_dead_letter")
         return [tuple(row) for row in rows]
 
-    async def damage(self, *, peace: bool) -> list[object]:
-        """Return what `verify` finds, but for counts that lack what a reader linked since."""
-        lag = bool(self._sure or self._maybe) and not peace
+    async def damage(self, *, lag: bool, repair: bool = False) -> list[object]:
+        """Return what `verify` finds; with `lag`, but for counts, which lack what readers linked since."""
         context = self.graph.context()
         found = await verify(
             PRODUCT,
@@ -205,6 +208,9 @@ class ProductWorld:
             vectors=context.vectors,
             embedding=context.embedding.name,
             keys=5,
+            repair=repair,
+            who="a history",
+            why="peace",
         )
         return [
             (each.name, each.problem, each.missing, each.extra, each.stale)

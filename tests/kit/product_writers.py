@@ -35,10 +35,8 @@ DELETE FROM write_llm_usage p USING write_llm_usage o WHERE lower(o.id) = lower(
 UPDATE write_llm_usage SET model = 'm' WHERE model = 'bad';
 UPDATE write_nodes SET fact_ids = array_remove(fact_ids, 'no uuid');
 UPDATE write_edges SET fact_ids = array_remove(fact_ids, 'no uuid');
-UPDATE write_raw_sources SET title = title;
-UPDATE write_provenance SET context_snippet = context_snippet;
 """
-"""Ends the conflicts: then every row lands, and every count is made again."""
+"""Ends the conflicts: then every row lands."""
 
 READERS_ROWS: Final = 2
 _USAGE: Final = (

@@ -1,7 +1,8 @@
 """Mapped ground: an author's own map, its tables, and the built-in engine as the judge.
 
 The engine syncs the same write-db from the beginning into a schema of its own, and tables are compared whole.
-It shares no cursor and no row with the provider that is on trial.
+It shares no cursor and no row with the provider that is on trial. Ids that a target assigns are others there:
+in their place the keys of their rows are compared.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ from syncline.capture.install.checks import target_columns
 from syncline.capture.install.install import adopt
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import SchemaMap, SyncEngine, TableMap
+from syncline.engine.render.identity import Identity
+from syncline.maps.ids import IdRule
 from syncline.messages.base import GraphRef
 from syncline.messages.sync import SyncResult
 from syncline.migrations import migrate_bookkeeping
@@ -103,10 +106,10 @@ class MappedGround(Ground):
         found: list[str] = []
         async with graph.target.driver() as connection:
             for name, columns in self._compared():
-                found += await _compare(connection, name, columns)
-        for table in self.schema_map:
-            if vectors and table.vector is not None:
-                found += await _compare_points(graph, table.vector.collection)
+                found += await self._compare(connection, name, columns)
+            for table in self.schema_map:
+                if vectors and table.vector is not None:
+                    found += await self._compare_points(graph, connection, table, table.vector.collection)
         return found
 
     async def waits(self, graph: TestGraph) -> bool:
@@ -140,16 +143,75 @@ class MappedGround(Ground):
             await connection.execute(f"SET search_path = {place.schema}; {script}")
             await connection.execute("RESET search_path")
 
-    def _compared(self) -> Iterator[tuple[str, list[str]]]:
+    def _compared(self) -> Iterator[tuple[str, dict[str, TableMap | None]]]:
+        """Yield each table with the columns that are compared, and of which rows they are the ids."""
         for table in self.schema_map:
             own = [name for name in target_columns(self.schema_map, table) if name not in _STAMPS]
-            yield table.target, own + [stat.column for stat in table.counters if stat.column not in own]
+            own += [stat.column for stat in table.counters if stat.column not in own]
+            ids: dict[str, TableMap | None] = dict.fromkeys(own)
+            ids |= {each.target_column: self.schema_map[each.parent] for each in table.references}
+            if table.identified and table.into is None:
+                ids[table.id_column] = table
+            yield table.target, {name: ids[name] for name in own}
             for links in table.links:
-                place = [] if links.position is None else [links.position]
-                yield links.table, [links.owner, links.member, *place]
+                ends: dict[str, TableMap | None] = {
+                    links.owner: table,
+                    links.member: self.schema_map[links.parent],
+                }
+                yield links.table, ends if links.position is None else {**ends, links.position: None}
             if table.stats is not None and not table.counters:
                 stored, owner = table.stats_place
-                yield stored, [owner, *(stat.column for stat in table.stats.columns)]
+                yield stored, {owner: table, **dict.fromkeys(stat.column for stat in table.stats.columns)}
+
+    async def _compare(
+        self, connection: asyncpg.Connection, name: str, columns: Mapping[str, TableMap | None]
+    ) -> list[str]:
+        found: list[str] = []
+        rows = {schema: self._told(schema, name, columns) for schema in (_EXPECTED, SCHEMA)}
+        for verdict, one, other in (("missing", _EXPECTED, SCHEMA), ("extra", SCHEMA, _EXPECTED)):
+            query = f"{rows[one]} EXCEPT ALL {rows[other]}"
+            found += [f"{name}: {verdict} {dict(row)}" for row in await connection.fetch(query)]
+        return found
+
+    def _told(self, schema: str, name: str, columns: Mapping[str, TableMap | None]) -> str:
+        listed = ", ".join(
+            f"{self._known(schema, f't.{quoted(column)}', table)} AS {quoted(column)}"
+            for column, table in columns.items()
+        )
+        return f"SELECT {listed} FROM {schema}.{quoted(name)} t"  # noqa: S608 - a test's own tables
+
+    def _known(self, schema: str, value: str, table: TableMap | None) -> str:
+        """Return a value as text; in place of an id that the target assigned, the key of its row."""
+        if table is None or table.id_rule is not IdRule.ASSIGNED:
+            return f"{value}::text"
+        if table.key_column is None:
+            return f"{Identity(self.schema_map, table, schema=schema).parts_of(value)}::text"
+        # A provider that is not based on the engine keeps no list of rows.
+        key, own = quoted(table.key_column), quoted(table.id_column)
+        return f"(SELECT k.{key}::text FROM {schema}.{quoted(table.name)} k WHERE k.{own} = {value})"  # noqa: S608
+
+    async def _compare_points(
+        self, graph: TestGraph, connection: asyncpg.Connection, table: TableMap, collection: str
+    ) -> list[str]:
+        points: list[dict[str, object]] = []
+        for schema in (_EXPECTED, SCHEMA):
+            points.append({})
+            own, rows = f"t.{quoted(table.id_column)}", f"{schema}.{quoted(table.name)} t"
+            query = f"SELECT {own}::text, {self._known(schema, own, table)} FROM {rows}"  # noqa: S608
+            known = dict(await connection.fetch(query))
+            async for batch in graph.vectors.scroll(f"{schema}_{collection}"):
+                told = {str(point.id): dict(point.payload) for point in batch}
+                points[-1] |= {known.get(id_, id_): payload for id_, payload in told.items()}
+        expected, there = points
+        gone, more = expected.keys() - there.keys(), there.keys() - expected.keys()
+        found = [f"vectors of {collection}: missing {expected[key]}" for key in gone]
+        found += [f"vectors of {collection}: extra {there[key]}" for key in more]
+        found += [
+            f"vectors of {collection} {key}: payload is {there[key]}, should be {expected[key]}"
+            for key in expected.keys() & there.keys()
+            if there[key] != expected[key]
+        ]
+        return found
 
     # What is written --------------------------------------------------------------------------------------
 
@@ -212,30 +274,3 @@ class MappedGround(Ground):
             allowed=f"ALTER TABLE {quoted(table.name)} DROP CONSTRAINT no_poison",
             mended=f"UPDATE {quoted(table.source)} SET {touched} WHERE {key_condition(table, _POISONED)}",  # noqa: S608
         )
-
-
-async def _compare(connection: asyncpg.Connection, name: str, columns: Sequence[str]) -> list[str]:
-    listed = ", ".join(f"{quoted(column)}::text AS {quoted(column)}" for column in columns)
-    found: list[str] = []
-    for verdict, one, other in (("missing", _EXPECTED, SCHEMA), ("extra", SCHEMA, _EXPECTED)):
-        rows, others = (f"SELECT {listed} FROM {schema}.{quoted(name)}" for schema in (one, other))  # noqa: S608
-        query = f"{rows} EXCEPT ALL {others}"
-        found += [f"{name}: {verdict} {dict(row)}" for row in await connection.fetch(query)]
-    return found
-
-
-async def _compare_points(graph: TestGraph, collection: str) -> list[str]:
-    points: list[dict[object, object]] = []
-    for prefix in (f"{_EXPECTED}_", f"{SCHEMA}_"):
-        points.append({})
-        async for batch in graph.vectors.scroll(f"{prefix}{collection}"):
-            points[-1] |= {point.id: dict(point.payload) for point in batch}
-    expected, there = points
-    found = [f"vectors of {collection}: missing {expected[key]}" for key in expected.keys() - there.keys()]
-    found += [f"vectors of {collection}: extra {there[key]}" for key in there.keys() - expected.keys()]
-    found += [
-        f"vectors of {collection} {key}: payload is {there[key]}, should be {expected[key]}"
-        for key in expected.keys() & there.keys()
-        if there[key] != expected[key]
-    ]
-    return found

@@ -94,6 +94,7 @@ async def test_a_row_that_moves_to_another_tenant_leaves_the_first_graph_and_arr
     assert (await saas.compared(1)).equal
 
 
+@pytest.mark.long("test_each_graph_has_the_rows_of_its_tenant")
 async def test_what_other_tenants_delete_touches_nothing_and_is_not_even_read(saas: Saas) -> None:
     await saas.source(rows_of([1, 2, 3], tasks=20))
     await both(saas)

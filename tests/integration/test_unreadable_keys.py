@@ -206,6 +206,7 @@ async def test_a_cycle_that_is_cut_short_behind_such_a_key_goes_on_there(graph: 
     assert await landed(graph) == {"facts": 10, "nodes": 2, "links": 3, "pairs": 1}
 
 
+@pytest.mark.long("test_a_deleted_key_that_is_none_stops_nothing")
 @pytest.mark.parametrize("batch_rows", [3, *further(1, 1000)])
 async def test_deletes_of_such_keys_stop_no_other_delete(graph: TestGraph, batch_rows: int) -> None:
     await write(graph, ROWS)

@@ -23,7 +23,6 @@ _sql = statements_of("syncline.verify")
 
 _ALL = 2**62
 """More transactions, and rows, than there are."""
-_FEW = 1000
 
 
 class Foreseen:
@@ -78,11 +77,11 @@ class Foreseen:
                     source, table, place=self._write, cursor=Cursor(), horizon=_ALL, limit=_ALL
                 ) as reading,
             ):
-                staged = await reading.copy_into(connection, table.stage_name, table.stage_columns)
+                await reading.copy_into(connection, table.stage_name, table.stage_columns)
             for statement in table.waiting.resolve:
                 await connection.execute(statement)
             listing = table.listing
-            for statement in listing.references if staged < _FEW else listing.many_references:
+            for statement in listing.references:
                 await connection.execute(statement)
             if listing.kept is not None:
                 await connection.execute(listing.kept)

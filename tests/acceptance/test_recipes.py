@@ -52,6 +52,7 @@ def test_search_attributes_are_created_and_may_be_there(running_stack: "RunningS
     )
 
 
+@pytest.mark.long("workflow/test_operations.py::test_damage_is_found_repaired_and_healed_by_the_next_cycle")
 def test_a_worker_does_what_is_asked_for_by_name(running_stack: "RunningStack") -> None:
     printed = running_stack.sh(BLOCKS["operation"])
     assert re.search(r"Status +COMPLETED", printed)
@@ -260,6 +261,7 @@ def test_a_view_shows_what_it_says(
     assert [workflow_id for workflow_id in shown if re.search(absent, workflow_id)] == []
 
 
+@pytest.mark.long("acceptance/test_readme.py::test_the_search_attributes_of_a_fallback_run_are_filled")
 def test_a_view_counts_how_runs_ended(troubled: "RunningStack") -> None:
     printed = troubled.sh(f"temporal workflow count --query '{VIEWS['How runs ended (`count` only)']}'")
     assert re.search(r"Completed", printed)

@@ -65,6 +65,7 @@ async def refusing(graph: TestGraph) -> TestGraph:
     return graph
 
 
+@pytest.mark.long("test_waits_double_from_a_minute_until_the_fifth_refusal_is_the_last")
 async def test_refused_rows_land_after_a_retry_by_their_cause(refusing: TestGraph) -> None:
     assert await nodes(refusing) == [("n2", "fit")]
     [group] = (await summarize(target(refusing))).groups

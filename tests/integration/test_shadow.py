@@ -267,6 +267,10 @@ async def test_a_shadow_leaves_the_live_graph_and_the_write_db_as_they_are(site:
     assert [row["n"] for row in await site.read("SELECT count(*) AS n FROM nodes", schema="kg_shadow")] == [2]
 
 
+@pytest.mark.long(
+    "test_a_promoted_shadow_is_live_and_can_be_promoted_back",
+    "test_what_differs_is_named_by_table_key_and_column",
+)
 async def test_deleted_keys_that_the_shadow_has_yet_to_read_are_kept(site: Site) -> None:
     await site.both()
     await site.write(
@@ -298,6 +302,10 @@ async def test_a_faithful_shadow_is_equal(site: Site) -> None:
     assert compared["facts", RelationKind.VECTORS] == 2
 
 
+@pytest.mark.long(
+    "test_a_promoted_shadow_is_live_and_can_be_promoted_back",
+    "test_what_differs_is_named_by_table_key_and_column",
+)
 async def test_further_columns_of_links_are_no_difference(site: Site) -> None:
     """Keys that the database makes, and times of linking, differ from the start; a place follows the source."""
     await site.both()
@@ -313,6 +321,10 @@ async def test_further_columns_of_links_are_no_difference(site: Site) -> None:
     assert {r.name: r.columns for r in found.relations if r.columns} == {"node_facts": {"place": 3}}
 
 
+@pytest.mark.long(
+    "test_a_promoted_shadow_is_live_and_can_be_promoted_back",
+    "test_what_differs_is_named_by_table_key_and_column",
+)
 async def test_promote_tells_of_links_that_others_made(site: Site) -> None:
     await site.both()
     with pytest.raises(ShadowInvalid, match="links that others made in 'node_facts'"):
@@ -327,6 +339,10 @@ async def test_promote_tells_of_links_that_others_made(site: Site) -> None:
         )
 
 
+@pytest.mark.long(
+    "test_a_promoted_shadow_is_live_and_can_be_promoted_back",
+    "test_what_differs_is_named_by_table_key_and_column",
+)
 async def test_promote_tells_of_rows_that_others_have(site: Site) -> None:
     await site.both()
     beside = Id(rule=IdRule.HASH, beside=True)
@@ -421,6 +437,10 @@ async def test_what_differs_is_named_by_table_key_and_column(site: Site) -> None
     assert told["facts", "vectors"].columns == {"fact_type": 1}
 
 
+@pytest.mark.long(
+    "test_a_promoted_shadow_is_live_and_can_be_promoted_back",
+    "test_what_differs_is_named_by_table_key_and_column",
+)
 async def test_a_side_that_is_behind_is_told(site: Site) -> None:
     await site.unmade()
     with pytest.raises(ShadowInvalid, match="has not run yet"):
@@ -476,6 +496,10 @@ async def test_a_promoted_shadow_is_live_and_can_be_promoted_back(site: Site) ->
     ]
 
 
+@pytest.mark.long(
+    "test_a_promoted_shadow_is_live_and_can_be_promoted_back",
+    "test_what_differs_is_named_by_table_key_and_column",
+)
 async def test_a_promotion_that_is_tried_again_swaps_once(site: Site) -> None:
     await site.both()
     first, second = await site.promote("run-1"), await site.promote("run-1")
@@ -483,6 +507,10 @@ async def test_a_promotion_that_is_tried_again_swaps_once(site: Site) -> None:
     assert first.provider_id == "acme"
 
 
+@pytest.mark.long(
+    "test_a_promoted_shadow_is_live_and_can_be_promoted_back",
+    "test_what_differs_is_named_by_table_key_and_column",
+)
 async def test_a_promotion_cut_off_between_two_databases_is_finished_by_the_next(apart: Site) -> None:
     await apart.both()
     before = await apart.graph()
@@ -563,6 +591,10 @@ async def test_what_speaks_against_a_promotion_is_told_and_force_goes_over_it(si
     assert done.provider_id == "acme"
 
 
+@pytest.mark.long(
+    "test_a_promoted_shadow_is_live_and_can_be_promoted_back",
+    "test_what_differs_is_named_by_table_key_and_column",
+)
 async def test_what_neither_has_read_yet_does_not_speak_against_it(site: Site) -> None:
     await site.both()
     await site.write("INSERT INTO write_nodes (id, concept) VALUES ('n3', 'New')")
@@ -602,6 +634,10 @@ async def test_who_could_read_the_live_tables_can_read_them_after_a_promotion(si
             await admin.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+@pytest.mark.long(
+    "test_a_promoted_shadow_is_live_and_can_be_promoted_back",
+    "test_what_differs_is_named_by_table_key_and_column",
+)
 async def test_no_other_graph_can_have_the_place_of_a_shadow(site: Site) -> None:
     add = site.services.graphs.add
     with pytest.raises(GraphInvalid, match="schema_name"):
@@ -629,6 +665,10 @@ async def test_a_place_that_is_taken_is_left_alone(site: Site) -> None:
         await site.cycle(shadow=True)
 
 
+@pytest.mark.long(
+    "test_a_promoted_shadow_is_live_and_can_be_promoted_back",
+    "test_what_differs_is_named_by_table_key_and_column",
+)
 async def test_another_provider_begins_anew_once_the_old_result_is_dropped(site: Site) -> None:
     await site.both()
     await site.graph(**LOUD)
@@ -650,6 +690,10 @@ async def test_another_provider_begins_anew_once_the_old_result_is_dropped(site:
     assert (await site.compare()).differences == ("nodes (rows) differ in definition: 2",)
 
 
+@pytest.mark.long(
+    "test_a_promoted_shadow_is_live_and_can_be_promoted_back",
+    "test_what_differs_is_named_by_table_key_and_column",
+)
 async def test_a_shadow_that_is_promoted_meanwhile_is_not_dropped(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -693,6 +737,10 @@ async def test_the_shadow_of_a_graph_in_public_is_not_promoted(site: Site) -> No
         await promote(site.services, graph, KNOWLEDGE_GRAPH, force=True, who="w", why="y", run_id="1")
 
 
+@pytest.mark.long(
+    "test_a_promoted_shadow_is_live_and_can_be_promoted_back",
+    "test_what_differs_is_named_by_table_key_and_column",
+)
 async def test_two_promotions_at_once_swap_once(site: Site) -> None:
     await site.both()
     ended = await asyncio.gather(site.promote(), site.promote(), return_exceptions=True)

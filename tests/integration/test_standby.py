@@ -129,6 +129,7 @@ async def test_a_graph_that_reads_a_standby(site: Site) -> None:
     assert await differences(site.graph) == []
 
 
+@pytest.mark.long("test_a_graph_that_reads_a_standby")
 async def test_rows_that_an_open_transaction_holds_back(site: Site, pair: Pair) -> None:
     await site.cycle()
     slow = await asyncpg.connect(pair.primary.dsn("write"), server_settings=_WRITER)

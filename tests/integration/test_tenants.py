@@ -94,6 +94,7 @@ async def test_a_row_that_moves_to_another_tenant_leaves_the_first_graph_and_arr
     assert (await saas.compared(1)).equal
 
 
+@pytest.mark.long("test_each_graph_has_the_rows_of_its_tenant")
 async def test_what_other_tenants_delete_touches_nothing_and_is_not_even_read(saas: Saas) -> None:
     await saas.source(rows_of([1, 2, 3], tasks=20))
     await both(saas)
@@ -126,6 +127,10 @@ async def test_truncate_and_bulk_deletes_reach_every_tenant(saas: Saas) -> None:
         assert (await saas.compared(number)).equal
 
 
+@pytest.mark.long(
+    "test_each_graph_has_the_rows_of_its_tenant",
+    "test_a_row_that_moves_to_another_tenant_leaves_the_first_graph_and_arrives_in_the_second",
+)
 async def test_a_repair_writes_what_is_missing_and_removes_what_is_another_tenants(saas: Saas) -> None:
     await saas.source(rows_of([1, 2]))
     await both(saas)
@@ -163,6 +168,10 @@ async def test_parked_rows_of_a_tenant_wait_for_parents_of_the_tenant(saas: Saas
         assert not (await saas.compared(number)).damaged
 
 
+@pytest.mark.long(
+    "test_each_graph_has_the_rows_of_its_tenant",
+    "test_a_row_that_moves_to_another_tenant_leaves_the_first_graph_and_arrives_in_the_second",
+)
 async def test_a_rejected_row_of_a_tenant_is_its_own_trouble(saas: Saas) -> None:
     await saas.target(1, "ALTER TABLE tasks ADD CHECK (title <> 'bad');")
     await saas.source(rows_of([1, 2]))
@@ -177,6 +186,10 @@ async def test_a_rejected_row_of_a_tenant_is_its_own_trouble(saas: Saas) -> None
     assert (await saas.compared(1)).equal
 
 
+@pytest.mark.long(
+    "test_each_graph_has_the_rows_of_its_tenant",
+    "test_a_row_that_moves_to_another_tenant_leaves_the_first_graph_and_arrives_in_the_second",
+)
 async def test_a_graph_that_is_given_to_another_tenant_keeps_no_row_of_the_first(saas: Saas) -> None:
     await saas.source(rows_of([1, 2, 3]))
     await both(saas)
@@ -199,6 +212,10 @@ async def test_a_second_adoption_does_nothing_and_old_deleted_keys_are_read_by_a
     assert len(by_tenant) == 4, indexes
 
 
+@pytest.mark.long(
+    "test_each_graph_has_the_rows_of_its_tenant",
+    "test_a_row_that_moves_to_another_tenant_leaves_the_first_graph_and_arrives_in_the_second",
+)
 async def test_tables_that_were_captured_before_they_had_tenants_are_captured_anew(
     new_database: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -233,6 +250,10 @@ async def test_tables_that_were_captured_before_they_had_tenants_are_captured_an
         assert (await saas.compared(1)).equal
 
 
+@pytest.mark.long(
+    "test_each_graph_has_the_rows_of_its_tenant",
+    "test_a_row_that_moves_to_another_tenant_leaves_the_first_graph_and_arrives_in_the_second",
+)
 async def test_old_deleted_keys_are_pruned_by_the_graph_of_their_tenant_alone(saas: Saas) -> None:
     await saas.source(rows_of([1, 2, 3]))
     await both(saas)
@@ -280,6 +301,7 @@ def test_a_map_without_tenants_takes_none() -> None:
     assert engine.of_tenant(None) is engine
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("type_", "value", "other"),
     [("text", "o'Brien\\", "O'Brien\\"), ("varchar(20)", "é", "e"), ("bigint", 7, 70), ("smallint", -3, 3)],
@@ -396,6 +418,10 @@ async def test_map_check_says_what_of_a_tenant_does_not_fit(saas: Saas) -> None:
     assert "saas.project.tenant_id is missing" in said["projects", "tables.projects.tenant"]
 
 
+@pytest.mark.long(
+    "test_each_graph_has_the_rows_of_its_tenant",
+    "test_a_row_that_moves_to_another_tenant_leaves_the_first_graph_and_arrives_in_the_second",
+)
 async def test_a_source_that_is_partitioned_by_the_tenant(saas: Saas) -> None:
     await saas.source(
         "DROP TABLE label; CREATE TABLE label (id uuid, tenant_id uuid NOT NULL, name text NOT NULL,"

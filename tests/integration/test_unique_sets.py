@@ -52,6 +52,7 @@ async def test_unique_swap_of_two_edges_lands(graph: TestGraph) -> None:
     assert await read(graph, "SELECT count(*) AS n FROM edge_facts") == [(2,)]
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("step", [1, -1, 5])
 async def test_unique_shift_of_twelve_rows_lands(graph: TestGraph, step: int) -> None:
     await edges(graph, 12)
@@ -73,6 +74,7 @@ async def test_unique_ring_lands(graph: TestGraph, length: int) -> None:
     await lands(graph)
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("batch_rows", [3, 5])
 async def test_unique_ring_over_several_batches_lands_in_one_cycle(graph: TestGraph, batch_rows: int) -> None:
     await edges(graph, 12)
@@ -82,6 +84,7 @@ async def test_unique_ring_over_several_batches_lands_in_one_cycle(graph: TestGr
     assert await differences(graph) == []
 
 
+@pytest.mark.long("test_unique_ring_lands")
 async def test_unique_swap_over_two_cycles_lands_with_the_second(graph: TestGraph) -> None:
     await edges(graph, 2)
     await write(graph, "UPDATE write_edges SET relationship_type = 't1' WHERE id = 'e0'")
@@ -93,6 +96,7 @@ async def test_unique_swap_over_two_cycles_lands_with_the_second(graph: TestGrap
     assert await differences(graph) == []
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     "freed",
     [
@@ -116,6 +120,7 @@ async def test_dead_letter_is_retried_when_the_holder_of_its_value_gives_it_up(
     assert await differences(graph) == []
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     "change",
     [
@@ -162,6 +167,7 @@ async def test_unique_sets_beside_a_poison_row_land_without_it(graph: TestGraph)
     assert await differences(graph) == []
 
 
+@pytest.mark.long("test_unique_ring_lands")
 async def test_retry_of_a_row_takes_along_those_that_it_held_up(graph: TestGraph) -> None:
     await edges(graph, 3)
     await on_target(graph, "ALTER TABLE edges ADD CONSTRAINT light CHECK (weight < 100)")
@@ -269,6 +275,7 @@ QUICK = ("text", "expression", "partial", "exclusion", "deferrable", "referred t
 ROWS = 12
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(
     ("name", "children"),
     [
@@ -353,6 +360,7 @@ async def test_random_permutations_land_whatever_is_unique(
         assert len(await read(graph, "SELECT FROM grandchild")) == ROWS
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("children", [None, "CASCADE", "SET NULL"])
 async def test_unique_foreign_keys_that_are_required_swap_too(graph: TestGraph, children: str | None) -> None:
     await on_target(
@@ -425,6 +433,7 @@ async def test_numbers_follow_rows_whose_place_was_taken_meanwhile(graph: TestGr
     await lands(graph)
 
 
+@pytest.mark.long("test_unique_ring_lands")
 async def test_long_shift_lands_in_few_statements(graph: TestGraph) -> None:
     await edges(graph, 3000)
     statements: list[str] = []

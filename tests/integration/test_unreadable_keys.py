@@ -173,6 +173,7 @@ async def test_a_row_whose_key_is_no_text_is_refused_alone(graph: TestGraph, bat
     assert (await cycle(graph)).failures == 0
 
 
+@pytest.mark.long("test_a_row_whose_key_is_no_text_is_refused_alone")
 async def test_a_cycle_that_is_cut_short_behind_such_a_key_goes_on_there(graph: TestGraph) -> None:
     await write(graph, ROWS)
     stored: set[bool] = set()
@@ -205,6 +206,7 @@ async def test_a_cycle_that_is_cut_short_behind_such_a_key_goes_on_there(graph: 
     assert await landed(graph) == {"facts": 10, "nodes": 2, "links": 3, "pairs": 1}
 
 
+@pytest.mark.long("test_a_deleted_key_that_is_none_stops_nothing")
 @pytest.mark.parametrize("batch_rows", [3, *further(1, 1000)])
 async def test_deletes_of_such_keys_stop_no_other_delete(graph: TestGraph, batch_rows: int) -> None:
     await write(graph, ROWS)
@@ -225,6 +227,7 @@ async def test_deletes_of_such_keys_stop_no_other_delete(graph: TestGraph, batch
     assert (await verified(graph)).equal
 
 
+@pytest.mark.long("test_a_row_whose_key_is_no_text_is_refused_alone")
 async def test_a_key_that_came_back_keeps_its_dead_letter(graph: TestGraph) -> None:
     await write(graph, "INSERT INTO fact_rows VALUES (raw('e9'), 'x')")
     await cycle(graph)
@@ -236,6 +239,7 @@ async def test_a_key_that_came_back_keeps_its_dead_letter(graph: TestGraph) -> N
     assert (await landed(graph))["facts"] == 1
 
 
+@pytest.mark.long("test_a_row_whose_key_is_no_text_is_refused_alone")
 async def test_such_rows_are_shown_explained_and_tried_again(graph: TestGraph) -> None:
     await write(graph, "INSERT INTO fact_rows VALUES (raw('e9'), 'x'), ('\\xe9', 'text'), ('a', 'b')")
     rules = RetryRules(dead_letter_seconds=0, dead_letter_attempts=3)

@@ -112,6 +112,7 @@ def target_of(columns: str) -> str:
     )
 
 
+@pytest.mark.long("test_every_type_waits_lands_and_verifies_whatever_roles_are_set_to")
 async def test_character_n_travels_without_its_padding(lab: Lab) -> None:
     schema_map = SchemaMap(
         name="padded",

@@ -267,6 +267,7 @@ async def test_collections_do_not_mix(store: VectorStore, nodes: str) -> None:
     assert (await store.count(nodes), await store.count("other-nodes")) == (2, 3)
 
 
+@pytest.mark.long(after=4)
 @pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a\\b", "a\x00b", "é", "a" * 201, "a b"])
 async def test_names_that_are_not_safe_are_refused(store: VectorStore, name: str) -> None:
     with pytest.raises(VectorStoreRejected, match="cannot name a collection"):
@@ -433,6 +434,7 @@ def test_stores_of_several_event_loops_share_what_is_open(tmp_path: Path) -> Non
     assert not opened.shards
 
 
+@pytest.mark.long("test_overwriting_a_payload_replaces_every_key_and_leaves_the_vector")
 async def test_deleted_points_give_their_room_back_when_a_collection_is_opened(tmp_path: Path) -> None:
     written = points(3000)
     for kept in (3000, 500):

@@ -170,6 +170,7 @@ async def test_unchanged_text_is_not_embedded_again(embedded: TestGraph, embeddi
     assert await differences(embedded) == []
 
 
+@pytest.mark.long("test_an_outage_of_the_store_costs_no_embedding_and_ends_in_equality")
 async def test_a_store_that_is_away_is_asked_once_and_delays_every_collection(
     served: TestGraph, qdrant: QdrantServer, embedding: EmbeddingServer
 ) -> None:
@@ -188,6 +189,7 @@ async def test_a_store_that_is_away_is_asked_once_and_delays_every_collection(
     )
 
 
+@pytest.mark.long("test_each_wait_is_twice_the_one_before_up_to_the_longest")
 async def test_nothing_is_asked_and_nothing_written_before_the_time_of_the_next_try(
     served: TestGraph, qdrant: QdrantServer
 ) -> None:
@@ -314,6 +316,7 @@ async def test_another_dimension_of_the_service_heals_once_the_collections_are_d
     await before.close()
 
 
+@pytest.mark.long("test_a_poison_text_is_tried_five_times_and_is_then_dead_until_it_changes")
 async def test_one_poison_text_among_a_thousand_harms_only_itself(
     embedded: TestGraph, embedding: EmbeddingServer
 ) -> None:
@@ -379,6 +382,7 @@ async def test_a_point_whose_new_text_is_refused_is_not_found_by_its_old_visibil
     assert await differences(embedded) == []
 
 
+@pytest.mark.long("test_a_point_that_the_store_refuses_harms_only_itself")
 async def test_a_service_that_refuses_every_text_marks_no_point(
     embedded: TestGraph, embedding: EmbeddingServer
 ) -> None:
@@ -429,6 +433,7 @@ async def test_a_point_that_the_store_refuses_harms_only_itself(
     assert await differences(served) == []
 
 
+@pytest.mark.long("test_a_point_that_the_store_refuses_harms_only_itself")
 async def test_a_store_that_refuses_every_point_marks_none(served: TestGraph, qdrant: QdrantServer) -> None:
     def before(request: Request) -> Answer | None:
         return qdrant_error(403, "read only") if request.path.split("?")[0].endswith("/points") else None
@@ -446,6 +451,7 @@ async def test_a_store_that_refuses_every_point_marks_none(served: TestGraph, qd
     assert await differences(served) == []
 
 
+@pytest.mark.long("test_a_collection_that_is_lost_in_the_middle_of_a_drain_is_built_again")
 async def test_a_collection_that_was_lost_is_built_again_without_another_change_than_one_row(
     embedded: TestGraph,
 ) -> None:
@@ -461,6 +467,7 @@ async def test_a_collection_that_was_lost_is_built_again_without_another_change_
     assert (await vectors(embedded.context())).rebuilt == ()
 
 
+@pytest.mark.long("test_a_collection_that_is_lost_in_the_middle_of_a_drain_is_built_again")
 async def test_a_folder_that_was_lost_under_an_open_store_is_built_again(
     embedded: TestGraph, tmp_path: Path
 ) -> None:
@@ -486,6 +493,7 @@ async def test_a_collection_that_somebody_made_again_empty_is_filled(embedded: T
     assert await differences(embedded) == []
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("at", [1, 3])
 async def test_a_collection_that_is_lost_in_the_middle_of_a_drain_is_built_again(
     served: TestGraph, qdrant: QdrantServer, monkeypatch: pytest.MonkeyPatch, at: int
@@ -513,6 +521,9 @@ async def test_a_collection_that_is_lost_in_the_middle_of_a_drain_is_built_again
     assert await differences(served) == []
 
 
+@pytest.mark.long(
+    "test_facts_and_nodes_arrive_with_the_hash_of_their_row", "test_unchanged_text_is_not_embedded_again"
+)
 async def test_another_embedding_that_is_accepted_embeds_everything_again_without_any_change(
     embedded: TestGraph, embedding: EmbeddingServer
 ) -> None:
@@ -549,6 +560,9 @@ def _upserts(request: Request) -> bool:
     return request.method == "PUT" and request.path.split("?")[0].endswith("/points")
 
 
+@pytest.mark.long(
+    "test_facts_and_nodes_arrive_with_the_hash_of_their_row", "test_unchanged_text_is_not_embedded_again"
+)
 async def test_a_point_that_was_deleted_by_half_a_batch_comes_back_with_its_row(
     served: TestGraph, qdrant: QdrantServer
 ) -> None:
@@ -568,6 +582,7 @@ async def test_a_point_that_was_deleted_by_half_a_batch_comes_back_with_its_row(
     assert await differences(served) == []
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("by", ["no answer", "a kill"])
 async def test_a_vector_that_was_written_and_not_confirmed_is_not_taken_for_the_one_before(
     served: TestGraph,
@@ -633,6 +648,7 @@ WHERE locktype = 'advisory' AND granted
 TAKEN_OVER = "UPDATE sync_state SET fence = fence + 1"
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(("how", "error"), [(LOCK_LOST, StoreUnavailable), (TAKEN_OVER, CycleFenced)])
 async def test_a_cycle_that_was_superseded_sends_no_more_points(
     served: TestGraph, qdrant: QdrantServer, how: str, error: type[Exception]

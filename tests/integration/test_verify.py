@@ -225,6 +225,10 @@ def _sorted(damaged: dict[tuple[str, str, str], tuple[Key, ...]]) -> dict[tuple[
     return {found_as: sorted(keys) for found_as, keys in damaged.items()}
 
 
+@pytest.mark.long(
+    "test_damage_by_hand_is_found_by_its_key_and_healed",
+    "test_a_graph_in_step_is_equal_and_what_waits_is_told_apart",
+)
 async def test_a_whole_table_that_was_emptied_comes_back(seeded: TestGraph) -> None:
     await damage(seeded, "TRUNCATE nodes CASCADE")
     found = await verified(seeded, repair=True)
@@ -247,6 +251,10 @@ async def test_lost_extra_and_stale_points_are_found_and_healed(seeded: TestGrap
     await healed(seeded)
 
 
+@pytest.mark.long(
+    "test_damage_by_hand_is_found_by_its_key_and_healed",
+    "test_a_graph_in_step_is_equal_and_what_waits_is_told_apart",
+)
 async def test_a_lost_collection_is_missing_whole_and_comes_back(seeded: TestGraph) -> None:
     await seeded.vectors.drop_collection("kg_facts")
     found = await verified(seeded, repair=True)
@@ -255,12 +263,20 @@ async def test_a_lost_collection_is_missing_whole_and_comes_back(seeded: TestGra
     await healed(seeded)
 
 
+@pytest.mark.long(
+    "test_damage_by_hand_is_found_by_its_key_and_healed",
+    "test_a_graph_in_step_is_equal_and_what_waits_is_told_apart",
+)
 async def test_vectors_of_another_model_are_stale(seeded: TestGraph) -> None:
     await damage(seeded, "UPDATE sync_vector SET embedding = 'another' WHERE collection = 'facts'")
     found = await verified(seeded)
     assert {verdict for _, _, verdict in damage_in(found)} == {"stale"}
 
 
+@pytest.mark.long(
+    "test_damage_by_hand_is_found_by_its_key_and_healed",
+    "test_a_graph_in_step_is_equal_and_what_waits_is_told_apart",
+)
 async def test_a_vector_store_that_is_away_leaves_the_databases_compared(seeded: TestGraph) -> None:
     store = QdrantServerStore("gone", "http://127.0.0.1:9", None, 1)
     try:
@@ -296,6 +312,10 @@ async def test_what_is_on_its_way_is_pending(seeded: TestGraph) -> None:
     await healed(seeded)
 
 
+@pytest.mark.long(
+    "test_damage_by_hand_is_found_by_its_key_and_healed",
+    "test_a_graph_in_step_is_equal_and_what_waits_is_told_apart",
+)
 async def test_with_another_write_db_everything_is_on_its_way(seeded: TestGraph) -> None:
     await damage(seeded, "UPDATE sync_state SET write_cluster = 'another'")
     found = await verified(seeded)
@@ -307,6 +327,7 @@ async def test_with_another_write_db_everything_is_on_its_way(seeded: TestGraph)
     await healed(seeded)
 
 
+@pytest.mark.long("test_what_is_on_its_way_is_pending")
 async def test_many_rows_on_their_way_are_not_left_out_one_by_one(
     graph: TestGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +348,10 @@ async def test_many_rows_on_their_way_are_not_left_out_one_by_one(
     await healed(graph)
 
 
+@pytest.mark.long(
+    "test_damage_by_hand_is_found_by_its_key_and_healed",
+    "test_a_graph_in_step_is_equal_and_what_waits_is_told_apart",
+)
 async def test_a_table_that_cannot_be_compared_is_told_and_the_others_are_compared(seeded: TestGraph) -> None:
     await damage(seeded, "ALTER TABLE dimensions RENAME COLUMN content TO contents")
     found = await verified(seeded)
@@ -338,6 +363,10 @@ async def test_a_table_that_cannot_be_compared_is_told_and_the_others_are_compar
     assert of(found, "llm_usage").equal == 2
 
 
+@pytest.mark.long(
+    "test_damage_by_hand_is_found_by_its_key_and_healed",
+    "test_a_graph_in_step_is_equal_and_what_waits_is_told_apart",
+)
 async def test_a_second_repair_asks_for_nothing_that_is_asked_for_already(seeded: TestGraph) -> None:
     await damage(seeded, "DELETE FROM edges WHERE key IN ('e1', 'e2')")
     first = await verified(seeded, repair=True)
@@ -349,6 +378,10 @@ async def test_a_second_repair_asks_for_nothing_that_is_asked_for_already(seeded
     await healed(seeded)
 
 
+@pytest.mark.long(
+    "test_damage_by_hand_is_found_by_its_key_and_healed",
+    "test_a_graph_in_step_is_equal_and_what_waits_is_told_apart",
+)
 async def test_numbers_are_not_counted_again_under_a_cycle_that_does_not_end(
     seeded: TestGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -445,6 +478,10 @@ DELETE FROM write_edges WHERE id LIKE 'e{number}-%' || {turn} % 10;
 """Rejections, required parents that come and go, parents by value, undirected edges; in a transaction of its own."""
 
 
+@pytest.mark.long(
+    "test_damage_by_hand_is_found_by_its_key_and_healed",
+    "test_a_graph_in_step_is_equal_and_what_waits_is_told_apart",
+)
 @pytest.mark.parametrize("times", [2, *further(40)])
 async def test_nothing_is_damaged_while_writers_and_cycles_are_at_work(graph: TestGraph, times: int) -> None:
     working = True

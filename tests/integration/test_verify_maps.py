@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from syncline.capture.install.install import adopt
@@ -179,6 +180,7 @@ async def test_every_value_of_a_row_is_compared(shop: TestGraph) -> None:
         assert (await verified(shop)).equal, column
 
 
+@pytest.mark.long("test_every_value_of_a_row_is_compared")
 async def test_one_parent_of_a_value_is_as_good_as_another(shop: TestGraph) -> None:
     await cycle(shop)
     await on_target(
@@ -209,6 +211,7 @@ async def test_a_row_that_breaks_an_expression_is_refused_and_the_others_are_com
     assert told(await verified(shop)) == PARKED
 
 
+@pytest.mark.long("test_every_value_of_a_row_is_compared")
 async def test_a_mean_that_differs_in_its_last_digit_is_the_same(shop: TestGraph) -> None:
     await cycle(shop)
     await on_target(shop, "UPDATE good_numbers SET mean = mean * (1 + 1e-15)")

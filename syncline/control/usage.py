@@ -42,6 +42,8 @@ _REQUESTS: Final = 20
 _SECONDS: Final = 5.0
 """A killed worker loses no more of the ledger than this many requests, or what came in this time."""
 _POLL: Final = (0.02, 0.5)
+_WAITED: Final = 10.0
+"""Seconds that a request waits for others to give back what they hold; then its texts are delayed."""
 _GRAPH, _SERVICE = "graph", "service"
 
 
@@ -78,8 +80,7 @@ class UsageLedger:
     def __init__(self, control: PostgresStore, *, tokens_per_day: int | None, patience: float) -> None:
         """Book in the control plane. `tokens_per_day` is the budget of each embedding service.
 
-        A reservation waits at most `patience` seconds for requests that are under way elsewhere; after that
-        their worker counts as gone.
+        Where nothing was booked for `patience` seconds, workers of requests that are under way count as gone.
         """
         self._control, self.tokens_per_day, self.patience = control, tokens_per_day, patience
         self._rules: dict[str, TokenRule] = {}
@@ -170,7 +171,7 @@ class UsageLedger:
         """Hold tokens in the budgets of an account; raise EmbeddingBudgetSpent or EmbeddingUnavailable."""
         budgets = account.budgets
         scopes, names = [scope for scope, _ in budgets], [name for _, name in budgets]
-        give_up = time.monotonic() + self.patience
+        give_up = time.monotonic() + min(self.patience, _WAITED)
         pause, last = _POLL
         while True:
             try:

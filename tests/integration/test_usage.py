@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from syncline.control.graphs import Graph, GraphChanges, GraphDraft, GraphRepository
 from syncline.control.usage import CycleAccount, UsageLedger, read_usage
@@ -26,14 +28,20 @@ from syncline.migrations import migrate_control
 from syncline.provider import RetryRules
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, write
+from syncline.testing.lab import eventually
 from tests.kit.faulty_http import Answer, FaultyServer, Request
 
 Database = Callable[[], PostgresStore]
 
 
+@pytest.fixture
+def dsn(new_database: Callable[..., str]) -> str:
+    return new_database()
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def database(new_database: Callable[..., str]) -> AsyncIterator[Database]:
-    dsn, opened = new_database(), list[PostgresStore]()
+async def database(dsn: str) -> AsyncIterator[Database]:
+    opened = list[PostgresStore]()
 
     def store() -> PostgresStore:
         opened.append(PostgresStore("control", SecretStr(dsn), pool_size=4, application_name="test"))
@@ -148,11 +156,43 @@ async def test_three_workers_pass_a_budget_by_no_more_than_one_request(
     assert (report.budgets[0].used, report.budgets[0].held) == (counted[1], 0)
 
 
+async def test_budgets_of_graphs_and_of_their_service_hold_at_once(database: Database) -> None:
+    """Whoever reserves in one of them reserves in both, in one order: nobody waits for each other."""
+    graphs = [await graph_with(database, 3_000, slug) for slug in ("a", "b")]
+    services = [CountingService(seconds=0.002) for _ in range(4)]
+
+    async def worker(graph: Graph, service: CountingService, run_id: str) -> None:
+        ledger = ledger_on(database(), service_budget=5_000)
+
+        async def lane() -> None:
+            while True:
+                try:
+                    await embedding.embed(["word " * 20] * 4)
+                except EmbeddingBudgetSpent:
+                    return
+
+        async with cycle(ledger, graph, service, run_id) as (embedding, _):
+            await asyncio.gather(*(lane() for _ in range(3)))
+
+    with capture_logs() as logs:
+        await asyncio.gather(
+            *(worker(graphs[n % 2], service, f"run-{n}") for n, service in enumerate(services))
+        )
+    assert logs == []
+    largest = services[0].largest
+    for of in (services[::2], services[1::2]):
+        assert sum(service.tokens for service in of) < 3_000 + largest
+    counted = sum(service.tokens for service in services)
+    assert 5_000 <= counted < 5_000 + largest
+    assert (await total(database(), "tokens"))[0] == counted
+
+
 class CountingServer(FaultyServer):
     """Counts what it charges for, and refuses one request in ten."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0) -> None:
         super().__init__(respond=self._counted)
+        self._seconds = seconds
         self.texts = self.tokens = self.refused = self.largest = 0
 
     def _counted(self, request: Request) -> Answer:
@@ -165,7 +205,8 @@ class CountingServer(FaultyServer):
         self.largest = max(self.largest, tokens)
         data = [{"index": index, "embedding": [1.0, 2.0]} for index in range(len(texts))]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return Answer(body=json.dumps({"data": data, "usage": usage}).encode())
+        body = json.dumps({"data": data, "usage": usage}).encode()
+        return Answer(body=body, silence_seconds=self._seconds)
 
 
 @pytest.mark.parametrize("budget", [10_000, pytest.param(100_000, marks=pytest.mark.proof)])
@@ -181,6 +222,67 @@ async def test_the_ledger_is_what_the_service_has_counted(database: Database, bu
     assert budget <= server.tokens < budget + server.largest
     found = await total(database(), "texts, tokens, estimated, requests, refused")
     assert found == (server.texts, server.tokens, 0, len(server.requests), server.refused)
+
+
+SPENDING = """
+import asyncio, sys
+from uuid import UUID
+from pydantic import SecretStr
+from syncline.control.graphs import GraphRepository
+from syncline.control.usage import UsageLedger
+from syncline.embeddings.openai import OpenAIEmbedding
+from syncline.errors import EmbeddingBudgetSpent, EmbeddingUnavailable
+from syncline.stores.postgres import PostgresStore
+
+async def main(dsn, url, run_id):
+    store = PostgresStore("control", SecretStr(dsn), pool_size=3, application_name=run_id)
+    graph = await GraphRepository(store).get("world")
+    service = OpenAIEmbedding(url, "small", 2, timeout_seconds=5)
+    ledger = UsageLedger(store, tokens_per_day=None, patience=1)
+    async with ledger.cycle(graph, slug="world", run_id=run_id, service=service, batch=20) as (embedding, _):
+        async def lane():
+            while True:
+                try:
+                    await embedding.embed(["word " * 30] * 10)
+                except EmbeddingBudgetSpent:
+                    return
+                except EmbeddingUnavailable:
+                    pass
+        await asyncio.gather(lane(), lane())
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.proof
+async def test_workers_that_are_killed_and_started_again_pass_a_budget_by_no_more_than_one_request(
+    database: Database, dsn: str
+) -> None:
+    """What a killed one had under way counts with all that it can have cost."""
+    await graph_with(database, 15_000)
+    with CountingServer(seconds=0.02) as server:
+
+        async def at_work(before: int) -> bool:
+            return len(server.requests) >= before + 4
+
+        async def worker(number: int, *, dies: bool) -> None:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", SPENDING, dsn, server.url, f"run-{number}"
+            )
+            if dies:
+                before = len(server.requests)
+                await eventually(lambda: at_work(before))
+                process.kill()
+            await process.wait()
+
+        await asyncio.gather(*(worker(number, dies=True) for number in range(3)))
+        killed_at = server.tokens
+        await asyncio.gather(*(worker(number, dies=False) for number in range(3, 6)))
+    assert 0 < killed_at < 15_000
+    assert server.tokens < 15_000 + server.largest
+    texts, tokens = await total(database(), "texts, tokens")
+    assert texts <= server.texts
+    assert tokens <= server.tokens
 
 
 async def test_a_cycle_waits_for_a_spent_budget_and_goes_on_when_it_is_raised(

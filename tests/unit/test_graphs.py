@@ -1,9 +1,11 @@
 """What a graph record may say."""
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
-from syncline.control.graphs import GraphDraft, draft_graph
+from syncline.control.graphs import GraphDraft, draft_graph, graph_changes
 from syncline.control.schedule_spec import ScheduleSpec
 from syncline.errors import GraphInvalid
 
@@ -64,3 +66,18 @@ def test_a_schedule_takes_cron_expressions(cron: str) -> None:
 def test_a_schedule_that_cannot_be_is_refused(spec: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ScheduleSpec.model_validate(spec)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "field"),
+    [
+        ({"tokens_per_day": 0}, "vectors.tokens_per_day"),
+        ({"tokens": 5}, "vectors.tokens"),
+        ({"collections": {"shards": 0}}, "vectors.collections.shards"),
+        ({"collections": {"quantization": "product"}}, "vectors.collections.quantization"),
+        ({"collections": {"on_disk": True}}, "vectors.collections.on_disk"),
+    ],
+)
+def test_rules_of_vectors_that_cannot_be_are_refused_by_field(vectors: object, field: str) -> None:
+    with pytest.raises(GraphInvalid, match=re.escape(field)):
+        graph_changes("world", {"vectors": vectors})

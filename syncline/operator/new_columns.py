@@ -20,6 +20,7 @@ from syncline.messages.operator import ColumnsDecided, DecideColumnsInput
 from syncline.messages.sync import NewColumn, SyncResult
 from syncline.names import shadowed_slug
 from syncline.operator.schema import sql
+from syncline.operator.shared_maps import graphs_of_map, sharing
 from syncline.provider import GraphSchema, SyncContext
 from syncline.quoting import shown
 from syncline.sql import quoted
@@ -66,12 +67,6 @@ def ways_out(column: NewColumn, graph: str, options: MapOptions) -> NewColumn:
     return column.model_copy(update={"fix": leave if column.problem else take + leave})
 
 
-async def graphs_of_map(graphs: "GraphRepository", name: str) -> list[str]:
-    """Return the slugs of the graphs that the newest version of a map syncs."""
-    found = [(graph.slug, map_options(graph.composition)) for graph in (await graphs.records()).valid]
-    return [slug for slug, options in found if options.map == name and options.map_version is None]
-
-
 async def decided(
     result: SyncResult,
     context: SyncContext,
@@ -105,12 +100,9 @@ async def _evolve(
     maps: MapRepository,
     graphs: "GraphRepository",
 ) -> Taken:
-    others = [slug for slug in await graphs_of_map(graphs, name) if slug != context.graph.slug]
-    if others:
-        shared = (
-            f"Map {name} syncs {', '.join(others)} too, and their write-dbs may lack it: take it by hand "
-            "once all have it."
-        )
+    shares = await sharing(graphs, name, context.graph.slug, context.target)
+    if shares.apart:
+        shared = f"Map {name} syncs {'; and '.join(shares.apart)}: take it by hand once all have it."
         return Taken(problems={label(column): shared for column in waiting})
     added = ", ".join(f"{column.source}.{column.column}" for column in waiting if column.problem is None)
     actor = Actor(
@@ -118,7 +110,8 @@ async def _evolve(
         why=f"policy evolve of graph {context.graph.slug}: {added} was added",
         run_id=context.run.run_id,
     )
-    done = await take_columns(maps, name, context.target, waiting, actor)
+    # Before the version is stored: by then the next run of each graph wants the column in its target.
+    done = await take_columns(maps, name, context.target, waiting, actor, also=shares.alike)
     for column in done.columns:
         context.log.info(
             "new column taken",
@@ -154,11 +147,18 @@ def _with_taken(result: SyncResult, taken: Taken, graph: str, options: MapOption
 
 
 async def take_columns(
-    maps: MapRepository, name: str, target: GraphSchema, columns: Sequence[NewColumn], actor: Actor
+    maps: MapRepository,
+    name: str,
+    target: GraphSchema,
+    columns: Sequence[NewColumn],
+    actor: Actor,
+    *,
+    also: Sequence[GraphSchema] = (),
 ) -> Taken:
     """Add columns to their target tables, nullable, and to the next version of a stored map.
 
-    One that cannot be added, or that the map cannot have, is left out and said.
+    `also`: the targets of other graphs of the map that have it at their source; theirs come first. A column
+    that cannot be added, or that the map cannot have, is left out and said.
     """
     stored = await maps.get(name)
     document, taken, problems = stored.document, list[NewColumn](), dict[str, str]()
@@ -170,7 +170,9 @@ async def take_columns(
         except MapInvalid as refused:
             problems[label(column)] = " ".join(f"{each.problem}. {each.fix}" for each in refused.problems)
             continue
-        problem = column.problem or await _add_column(target, column)
+        problem = column.problem
+        for place in (*also, target):
+            problem = problem or await _add_column(place, column)
         if problem is not None:
             problems[label(column)] = problem
             continue
@@ -272,7 +274,10 @@ async def _add_column(target: GraphSchema, column: NewColumn) -> str | None:
         if owner is None:
             return f"The graph-db has no table {target.schema}.{column.table}."
         if owner["there"]:
-            return None
+            # A type of a schema has another name from there.
+            if owner["type"] == column.type or "." in owner["type"]:
+                return None
+            return f"{target.schema}.{column.table}.{column.column} is there, with type {owner['type']}."
         if owner["acting"] is None:
             return (
                 f"Role '{owner['role']}' may not alter {target.schema}.{column.table}, which belongs to "

@@ -126,6 +126,51 @@ async def test_a_map_of_several_graphs_does_not_evolve_for_one_of_them(
     assert ran["result"]["map_changes"] == []
 
 
+async def test_graphs_of_one_source_evolve_together(
+    shop: SyncLab, at_home: CommandLine, tmp_path: Path
+) -> None:
+    """Tenants: what one graph finds at the source is there for the others, whose targets get the column too."""
+    (tmp_path / "shop.yaml").write_text(f"{SHOP}tenant: tenant\n")
+    write, graph = shop.services.settings.write_dsn, shop.services.settings.graph_dsn
+    tenant = "ALTER TABLE shop.articles ADD tenant text NOT NULL DEFAULT 'a'"
+    await execute(write, f"{tenant}; INSERT INTO shop.articles VALUES ('m1', 'mug', 'b')")
+    await execute(graph, "CREATE SCHEMA mall; CREATE TABLE mall.goods (LIKE shop.goods INCLUDING INDEXES)")
+    options = {"map": "shop", "new_columns": "evolve"}
+    await added(at_home, new_columns="evolve", tenant="a")
+    add = ("graph", "add", "mall", "--no-schedule", "--write-schema", "shop", "--composition")
+    said = await at_home(*add, composition(**options, tenant="b"))
+    assert said.status == 0, said.err
+    for slug in ("shop", "mall"):
+        assert (await at_home("sync", slug)).status == 0
+
+    await execute(write, "ALTER TABLE shop.articles ADD COLUMN price integer DEFAULT 7")
+    ran: Any = await at_home.answer("sync", "shop")
+    assert ran["result"]["new_columns"] == []
+    [note] = ran["result"]["map_changes"]
+    assert "goods and map shop, version 2, have it too" in note
+    for slug, code in (("mall", "m1"), ("shop", "b1")):
+        ran = await at_home.answer("sync", slug)
+        assert ran["result"]["new_columns"] == []
+        assert (code, 7) in await rows(graph, f"SELECT key, price FROM {slug}.goods")
+        assert (await at_home("verify", slug)).status == 0
+
+    # Where targets differ, nothing is stored; nor where another graph's policy is to ask.
+    await execute(graph, "ALTER TABLE mall.goods ADD COLUMN weight text")
+    await execute(write, "ALTER TABLE shop.articles ADD COLUMN weight integer")
+    ran = await at_home.answer("sync", "shop")
+    assert [column["problem"] for column in ran["result"]["new_columns"]] == [
+        "mall.goods.weight is there, with type text."
+    ]
+    asks = composition(map="shop", tenant="b")
+    assert (await at_home("graph", "set", "mall", "--composition", asks)).status == 0
+    ran = await at_home.answer("sync", "shop")
+    assert [column["problem"] for column in ran["result"]["new_columns"]] == [
+        "Map shop syncs mall too, whose policy is `ask`: take it by hand once all have it."
+    ]
+    history: Any = await at_home.answer("map history", "shop")
+    assert [each["version"] for each in history["maps"]] == [2, 1]
+
+
 @pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("options", "problem"),

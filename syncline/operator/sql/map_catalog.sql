@@ -75,6 +75,10 @@ SELECT EXISTS (SELECT FROM (SELECT * FROM @{target} LIMIT @{limit}) t WHERE @{st
 SELECT current_user::text AS role, pg_get_userbyid(c.relowner)::text AS owner,
        EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = $3 AND NOT a.attisdropped) AS there,
        (
+           SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a
+           WHERE a.attrelid = c.oid AND a.attname = $3 AND NOT a.attisdropped
+       ) AS type,
+       (
            SELECT r.name FROM unnest(ARRAY[current_user::text, $2]) WITH ORDINALITY AS r (name, place)
            JOIN pg_roles o ON o.rolname = r.name
            WHERE pg_has_role(o.oid, c.relowner, 'USAGE')

@@ -4,75 +4,41 @@ One module because each method is a few lines over one client, its watch and its
 """
 
 import asyncio
-import math
 import re
-import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from json import JSONDecodeError
 from typing import TypeVar
 from uuid import UUID
 
 import httpx
 import structlog
-from pydantic import BaseModel, SecretStr, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic import SecretStr
+from pydantic_core import to_json
 from qdrant_client import AsyncQdrantClient, models
-from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
-from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException
 
 from syncline.embeddings.service import Vectors
 from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
-from syncline.logs import redacted
-from syncline.stores.answer_watch import AnswerPatience, AnswerWatch, Unanswered, unreached
+from syncline.stores.answer_watch import AnswerPatience, AnswerWatch, unreached
 from syncline.stores.collection_options import CollectionOptions
 from syncline.stores.qdrant_collections import Difference, creation, difference
+from syncline.stores.qdrant_failures import CLIENT_ERRORS, is_missing_collection, qdrant_failure
 from syncline.stores.qdrant_url import server_url
 from syncline.stores.sized_requests import PositionsRefused, SizedRequests
 from syncline.stores.vectors import AS_IT_IS, PointPayload, checked_name, checked_vectors, of_other_dimensions
 
 _T = TypeVar("_T")
-_RETRYABLE = {408, 425, 429}
-_FIXES = {
-    401: "Set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) to a key of this server.",
-    403: "Set SYNCLINE_QDRANT_API_KEY (or api_key in SYNCLINE_QDRANTS) to a key that may write: "
-    "to make collections by global access `m`, afterwards `rw` to each of them is enough.",
-    404: "The collection is missing (the next cycle creates it), or the URL is not that of a Qdrant server.",
-}
-_ALL_POINTS = {401, 403}
-_NOT_OF_THE_REQUEST = {*_ALL_POINTS, 404}
-_FULL = re.compile(r"no space left|disk (is )?full|out of disk|insufficient (storage|disk)", re.IGNORECASE)
-_STRICT = re.compile(r"limit exceeded|strict mode", re.IGNORECASE)
-_AT_ITS_LIMIT = re.compile(r"max[a-z ]*(vector|payload|points?)[a-z ]*(storage|count|size)", re.IGNORECASE)
-_LONGEST_PAUSE = 3600
 _NUMBER_BYTES = 22
 _POINT_BYTES = 64
 _NO_POINT = UUID(int=0)
 _PATIENCE = AnswerPatience()
 _PAGE_LIMIT = re.compile(r'Limit exceeded \d+ > (\d+) for "limit"')
 _NOT_EXACTLY = "Exact search disabled"
-_READ_PATIENCE = 120.0
-"""Seconds that a read waits for limits, which are of a minute: nothing waits for a verification."""
+_READ_PATIENCE = timedelta(minutes=2)
+"""How long a read waits for limits, which are of a minute: nothing waits for a verification."""
 _log = structlog.get_logger(__name__)
-_CLIENT_ERRORS = (
-    ApiException,
-    QdrantException,
-    Unanswered,
-    AssertionError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-
-
-class _Status(BaseModel):
-    error: str
-
-
-class _Refusal(BaseModel):
-    status: _Status
 
 
 class QdrantServerStore:
@@ -394,112 +360,37 @@ class QdrantServerStore:
         # Raised outside `except`: the client's exceptions hold the request and with it the key.
         try:
             return await self._watch.answer(request)
-        except _CLIENT_ERRORS as error:
-            failure = self._failure(error)
+        except CLIENT_ERRORS as error:
+            failure = qdrant_failure(self._name, self._place, error, self._api_key)
         raise failure
 
     async def _call_if_there(self, request: Coroutine[object, object, _T]) -> _T | None:
         """Await the request; return None when the collection does not exist."""
         try:
             return await self._watch.answer(request)
-        except _CLIENT_ERRORS as error:
-            failure = None if _is_missing_collection(error) else self._failure(error)
+        except CLIENT_ERRORS as error:
+            failure = (
+                None
+                if is_missing_collection(error)
+                else qdrant_failure(self._name, self._place, error, self._api_key)
+            )
         if failure is None:
             return None
         raise failure
 
     async def _read(self, ask: Callable[[], Coroutine[object, object, _T]]) -> _T | None:
         """Return the answer to a read as `_call_if_there` does; wait where a limit of reads asks for it."""
-        give_up = time.monotonic() + _READ_PATIENCE
+        give_up = datetime.now(UTC) + _READ_PATIENCE
         while True:
             try:
-                return await self._watch.answer(ask())
-            except ResourceExhaustedResponse as error:
-                pause = float(error.retry_after_s)
-                failure: VectorStoreError | None = self._failure(error)
-            except _CLIENT_ERRORS as error:
-                pause = math.inf
-                failure = None if _is_missing_collection(error) else self._failure(error)
-            if failure is None:
-                return None
-            if time.monotonic() + pause > give_up:
-                raise failure
-            await asyncio.sleep(pause)
-
-    def _failure(self, error: Exception) -> VectorStoreError:
-        """Map a client error to ours; everything that may be transient is retryable."""
-        if isinstance(error, Unanswered):
-            return VectorStoreUnavailable(self._name, f"{self._place}: {error}.")
-        if isinstance(error, ResourceExhaustedResponse):
-            pause = f"it requests a pause of {error.retry_after_s} s (HTTP 429)"
-            return self._unavailable(pause, str(error), until=_pause_end(error.retry_after_s))
-        if isinstance(error, UnexpectedResponse):
-            return self._refused(error.status_code or 0, _explanation(error.content))
-        cause = error.source if isinstance(error, ResponseHandlingException) else error
-        if isinstance(cause, ValidationError | JSONDecodeError | UnicodeDecodeError | AssertionError):
-            return self._unavailable(
-                "it sent an answer that is not Qdrant's",
-                "check SYNCLINE_QDRANT_URL and any proxy before it",
-                of_request=True,
-            )
-        if isinstance(cause, ValueError | TypeError):
-            return VectorStoreRejected(self._name, f"{redacted(str(cause), self._api_key)}.", of_request=True)
-        timed_out = isinstance(cause, httpx.TimeoutException) and not isinstance(cause, httpx.ConnectTimeout)
-        kind = f"no answer in time from {self._place}" if timed_out else f"not reached at {self._place}"
-        detail = f"{type(cause).__name__}: {cause}".removesuffix(": ")
-        # It was there when the request was sent: a smaller one may pass.
-        cut = isinstance(cause, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError)
-        slow = isinstance(cause, httpx.ReadTimeout | httpx.WriteTimeout)
-        return self._unavailable(kind, detail, of_request=cut or slow)
-
-    def _refused(self, status: int, detail: str) -> VectorStoreError:
-        if status == httpx.codes.INSUFFICIENT_STORAGE or _FULL.search(detail):
-            return self._unavailable(f"its storage is full (HTTP {status}); give it more, or delete", detail)
-        if status in _RETRYABLE or status >= 500:
-            return self._unavailable(f"it answered HTTP {status}", detail, of_request=status >= 500)
-        strict, full = _STRICT.search(detail), _AT_ITS_LIMIT.search(detail)
-        if strict or full:
-            fix = "Raise this limit in the collection's strict_mode_config."
-        else:
-            fix = _FIXES.get(status, "The request does not suit this collection or this version of Qdrant.")
-        return VectorStoreRejected(
-            self._name,
-            f"it answered HTTP {status}: {redacted(detail, self._api_key)}. {fix}",
-            of_request=bool(strict) or (status not in _NOT_OF_THE_REQUEST and not full),
-            all_points=bool(full) or (status in _ALL_POINTS and not strict),
-        )
-
-    def _unavailable(
-        self, what: str, detail: str, *, of_request: bool = False, until: datetime | None = None
-    ) -> VectorStoreUnavailable:
-        problem = f"{what} ({redacted(detail, self._api_key)})."
-        return VectorStoreUnavailable(self._name, problem, of_request=of_request, until=until)
+                return await self._call_if_there(ask())
+            except VectorStoreUnavailable as failure:
+                until = failure.until
+                if until is None or until > give_up:
+                    raise
+            await asyncio.sleep(max((until - datetime.now(UTC)).total_seconds(), 0))
 
 
 def _last_of_each(points: Sequence[PointPayload]) -> list[int]:
     """Return the row of each id's last point: batches are sent concurrently, so order decides nothing."""
     return list({point.id: row for row, point in enumerate(points)}.values())
-
-
-def _pause_end(seconds: int) -> datetime:
-    return datetime.now(UTC) + timedelta(seconds=min(seconds, _LONGEST_PAUSE))
-
-
-def _refusal(content: bytes) -> str | None:
-    """Return the message of Qdrant's error body; None if Qdrant did not write it."""
-    try:
-        return _Refusal.model_validate(from_json(content)).status.error
-    except ValueError:
-        return None
-
-
-def _explanation(content: bytes) -> str:
-    # Longer than any message shown, so that a key is not cut in half before it is redacted.
-    return _refusal(content) or content[:100_000].decode(errors="replace")
-
-
-def _is_missing_collection(error: Exception) -> bool:
-    if isinstance(error, UnexpectedResponse):
-        # A 404 that Qdrant did not write comes from a wrong URL, which must not look like an empty store.
-        return error.status_code == httpx.codes.NOT_FOUND and _refusal(error.content) is not None
-    return isinstance(error, ValueError) and re.fullmatch(r"Collection .+ not found", str(error)) is not None

@@ -1,5 +1,6 @@
 """One truth per graph: workers whose settings differ do not embed a graph in turn."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from syncline.control.embedding_record import EmbeddingRecord
 from syncline.control.graphs import Graph, GraphDraft
 from syncline.control.readiness import for_development
 from syncline.control.services import Services
+from syncline.control.workers import register_worker
 from syncline.embeddings.openai import OpenAIEmbedding
 from syncline.engine import run_cycle
 from syncline.errors import EmbeddingDiffers, StoreUnavailable
@@ -226,6 +228,21 @@ async def test_a_check_of_vectors_goes_by_the_record_and_not_by_the_worker_that_
     async with workers.worker("other", qdrant_url="http://127.0.0.1:9") as services:
         with pytest.raises(EmbeddingDiffers, match="SYNCLINE_QDRANT_URL"):
             await services.vectors_made_with(graph)
+
+
+async def test_a_worker_with_other_settings_is_told_of_by_every_doctor(workers: Workers) -> None:
+    async with workers.worker("one") as services:
+        await cycle(services)
+    async with (
+        workers.worker("other") as services,
+        register_worker(services, identity="other@host:1"),
+        workers.worker("one") as looking,
+    ):
+        async with asyncio.timeout(10):
+            while not (registered := await looking.workers.list()):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    (problem,) = registered[0].unusable
+    assert "graph 'kg' are made with openai-one-4" in problem
 
 
 async def test_a_control_plane_that_is_away_holds_vectors_back(

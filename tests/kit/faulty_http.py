@@ -1,6 +1,7 @@
 """A real HTTP server on loopback that answers what a test tells it to: refusals, garbage, silence."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,13 +11,17 @@ from types import TracebackType
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One response; `silence_seconds` passes before it is sent, or the connection is `cut`."""
+    """One response, or the connection is `cut`.
+
+    It is sent after `silence_seconds`, and once `when` is true, or 10 s later.
+    """
 
     status: int = 200
     body: bytes = b"{}"
     headers: dict[str, str] = field(default_factory=dict)
     silence_seconds: float = 0
     cut: bool = False
+    when: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +50,6 @@ class FaultyServer:
         self._stopping = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-
-    @property
-    def at_once(self) -> int:
-        """How many requests are being answered."""
-        return self._at_once
 
     @property
     def url(self) -> str:
@@ -86,6 +86,10 @@ class FaultyServer:
             # The lock makes this the order in which the requests arrived.
             answer = self.respond(request)
         self._stopping.wait(answer.silence_seconds)
+        if answer.when is not None:
+            given_up = time.monotonic() + 10
+            while not answer.when() and time.monotonic() < given_up:
+                self._stopping.wait(0.02)
         with self._guard:
             self._at_once -= 1
         handler.close_connection = True

@@ -7,6 +7,7 @@ import structlog.testing
 
 from activities.operations import OperationActivities
 from syncline import registry as registry_module
+from syncline.control.embedding_record import EmbeddingRecord
 from syncline.registry import Registry
 from syncline.testing.lab import SyncLab
 from tests.kit.command_line import CommandLine
@@ -105,3 +106,18 @@ def test_plugins_that_are_not_named_are_not_imported(
     assert len(told) == 2 - len(imported)
     unknown = [str(problem) for problem in registry.problems if "SYNCLINE_PLUGINS" in str(problem)]
     assert len(unknown) == (1 if allowed == {"evil:other"} else 0)
+
+
+async def test_an_embedding_is_accepted_by_command_and_audited(lab: SyncLab, syncline: CommandLine) -> None:
+    slug = lab.unique("embedded")
+    added = await syncline("graph", "add", slug, "--no-schedule")
+    assert added.status == 0, added.err
+    accepted = await syncline("graph", "set", slug, "--embedding", "openai-large-8", "--reason", "better")
+    assert accepted.status == 0, accepted.err
+    records = {of: record for of, _, record in await lab.services.embedding_records.of_graphs()}
+    assert records[slug] == EmbeddingRecord(embedding="openai-large-8")
+    (problem,) = [found for found in await lab.services.foreign_vectors() if found.graph == slug]
+    assert problem.found == "openai-large-8"
+    page: Any = await syncline.answer("graph audit", slug)
+    newest = page["entries"][0]
+    assert (newest["action"], newest["why"]) == ("embedding", "better")

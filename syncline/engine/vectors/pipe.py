@@ -103,7 +103,7 @@ class VectorPipe:
         """Points in the pipe: a newer entry of one waits, since two writes could overtake each other."""
         self._in_flight: dict[asyncio.Task[None], int] = {}
         self._at_end = self._ended = self._writing = False
-        self._took = self._in_vain = self._sent_any = False
+        self._took = self._in_vain = self._sent_any = self._began = False
         self._failure: EmbeddingError | VectorStoreError | None = None
         self._fault: BaseException | None = None
         self._changed = asyncio.Event()
@@ -120,7 +120,8 @@ class VectorPipe:
 
     @property
     def _stopped(self) -> bool:
-        return self._failure is not None or self._ended or self._out_of_time()
+        # However little time there is, each cycle gets something done.
+        return self._failure is not None or self._ended or (self._began and self._out_of_time())
 
     async def _reader(self) -> None:
         try:
@@ -222,6 +223,7 @@ class VectorPipe:
         await self._require()
         if self._stopped:
             raise Stopped
+        self._began = True
 
     def _came_home(self, task: "asyncio.Task[None]") -> None:
         del self._in_flight[task]
@@ -256,6 +258,7 @@ class VectorPipe:
             batch, self._writing = self._arrived.take(self._most_written), True
             try:
                 took = await self._write(batch)
+                self._began = True
                 self._took |= took
                 self._in_vain |= bool(batch.changed) and not took
             except VectorStoreError as failure:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from syncline.maps import columns, document, ids, table_map, tenants
+from syncline.maps import columns, document, ids, table_map, tenants, unreadable
 from syncline.maps.document import MapDocument
 from syncline.maps.forms import KEYED_BY
 
@@ -20,8 +20,9 @@ ID: Final = f"urn:syncline:map:{document.VERSION}"
 def map_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a map document."""
     schema = TypeAdapter(MapDocument).json_schema(mode="validation")
-    described = {**_descriptions(table_map), **_descriptions(columns), **_descriptions(ids)}
-    described |= _descriptions(tenants) | _descriptions(document)
+    described: dict[str, dict[str, str]] = {}
+    for module in (table_map, columns, ids, tenants, unreadable, document):
+        described |= _descriptions(module)
     definitions: dict[str, Any] = schema.get("$defs", {})
     for name, each in [(MapDocument.__name__, schema), *definitions.items()]:
         for field, value in each.get("properties", {}).items():

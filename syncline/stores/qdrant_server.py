@@ -1,16 +1,13 @@
 """The vector store on a Qdrant server, over HTTP.
 
-
 One module because each method is a few lines over one client, its watch and its errors.
 """
 
 import asyncio
-import math
 import re
-import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TypeVar
 from uuid import UUID
@@ -20,7 +17,6 @@ import structlog
 from pydantic import SecretStr
 from pydantic_core import to_json
 from qdrant_client import AsyncQdrantClient, models
-from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException
 
 from syncline.embeddings.service import Vectors
@@ -40,8 +36,8 @@ _NO_POINT = UUID(int=0)
 _PATIENCE = AnswerPatience()
 _PAGE_LIMIT = re.compile(r'Limit exceeded \d+ > (\d+) for "limit"')
 _NOT_EXACTLY = "Exact search disabled"
-_READ_PATIENCE = 120.0
-"""Seconds that a read waits for limits, which are of a minute: nothing waits for a verification."""
+_READ_PATIENCE = timedelta(minutes=2)
+"""How long a read waits for limits, which are of a minute: nothing waits for a verification."""
 _log = structlog.get_logger(__name__)
 
 
@@ -384,27 +380,15 @@ class QdrantServerStore:
 
     async def _read(self, ask: Callable[[], Coroutine[object, object, _T]]) -> _T | None:
         """Return the answer to a read as `_call_if_there` does; wait where a limit of reads asks for it."""
-        give_up = time.monotonic() + _READ_PATIENCE
+        give_up = datetime.now(UTC) + _READ_PATIENCE
         while True:
             try:
-                return await self._watch.answer(ask())
-            except ResourceExhaustedResponse as error:
-                pause = float(error.retry_after_s)
-                failure: VectorStoreError | None = qdrant_failure(
-                    self._name, self._place, error, self._api_key
-                )
-            except CLIENT_ERRORS as error:
-                pause = math.inf
-                failure = (
-                    None
-                    if is_missing_collection(error)
-                    else qdrant_failure(self._name, self._place, error, self._api_key)
-                )
-            if failure is None:
-                return None
-            if time.monotonic() + pause > give_up:
-                raise failure
-            await asyncio.sleep(pause)
+                return await self._call_if_there(ask())
+            except VectorStoreUnavailable as failure:
+                until = failure.until
+                if until is None or until > give_up:
+                    raise
+            await asyncio.sleep(max((until - datetime.now(UTC)).total_seconds(), 0))
 
 
 def _last_of_each(points: Sequence[PointPayload]) -> list[int]:

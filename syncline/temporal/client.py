@@ -50,7 +50,7 @@ _TYPES: Final[Mapping[str, IndexedValueType.ValueType]] = {
 
 _PLACES: Final[Mapping[str, int]] = {"Bool": 3, "Int": 3, "Keyword": 10}
 """Custom search attributes of a type that a namespace can have where visibility is in a SQL database."""
-_FULL: Final = "cannot have more than"
+_TOO_MANY: Final = "cannot have more than"
 
 
 async def connect(
@@ -123,7 +123,7 @@ async def missing_search_attributes(client: Client) -> set[str]:
     if missing and not found.storage_schema:
         lacking = list(_lacking(missing, found.custom_attributes))
         if lacking:
-            raise _without_room(client, "; ".join(lacking))
+            raise _full(client, "; ".join(lacking))
     return missing
 
 
@@ -140,7 +140,7 @@ def _lacking(missing: Set[str], registered: Mapping[str, IndexedValueType.ValueT
             )
 
 
-def _without_room(client: Client, why: str) -> ConfigurationError:
+def _full(client: Client, why: str) -> ConfigurationError:
     return ConfigurationError(
         f"Namespace '{client.namespace}' has no room for Syncline's search attributes: {why}. Nothing was "
         "created.",
@@ -179,8 +179,8 @@ async def register_search_attributes(client: Client) -> set[str]:
         try:
             await client.operator_service.add_search_attributes(request)
         except RPCError as error:
-            if _FULL in error.message:
-                raise _without_room(client, _cause(error)) from error
+            if _TOO_MANY in error.message:
+                raise _full(client, _cause(error)) from error
             if error.status is not RPCStatusCode.ALREADY_EXISTS:
                 raise _unavailable(client, error) from error
     return missing

@@ -231,7 +231,7 @@ class ProductWorld:
                 said += [
                     f"{name} {key}: {column} is {found[key][column]}, should be {rows[key][column]}"
                     for column in relation.columns
-                    if found[key][column] != rows[key][column]
+                    if column in rows[key] and found[key][column] != rows[key][column]
                 ]
         said += await self._readers_losses()
         said += await self._points(model.rows["facts"])

@@ -100,8 +100,8 @@ class TableChange:
     unlisted: bool = False
     """Whether what the list of rows says of the table is no longer true, or no longer kept."""
     relisted: bool | None = None
-    """Whether the list has the ids of an unchanged rule `hash` as target ids from now on, or no longer;
-    None if that is as before."""
+    """Whether the list has the ids of rule `hash` as target ids from now on, or no longer; None if that is as
+    before."""
     unmarked: bool = False
     """Whether rows that are marked are kept no longer."""
     unstubbed: bool = False
@@ -330,9 +330,13 @@ def keeps_no_longer(before: Definition, now: Definition) -> bool:
 
 def _relisted(before: Definition, now: Definition) -> bool | None:
     own = [_part(table, "id") for table in (before, now)]
-    if not all(each.get("beside") and each.get("rule", "hash") == "hash" for each in own):
-        return None
-    return _keeps(now) if _keeps(before) != _keeps(now) else None
+    hashed = [bool(each.get("beside") and each.get("rule", _HASH) == _HASH) for each in own]
+    if all(hashed):
+        return _keeps(now) if _keeps(before) != _keeps(now) else None
+    # Listed rows keep their ids by the other rule too, whatever their natural values are by now.
+    keeps = own[1].get("natural") and _typed(now) == ("uuid",)
+    same_keys = all(before.get(name) == now.get(name) for name in ("key", "types"))
+    return True if hashed[0] and keeps and same_keys else None
 
 
 def _keeps(table: Definition) -> bool:

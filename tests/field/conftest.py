@@ -38,6 +38,12 @@ class Pooler:
         self.config.write_text(text)
         self.process.send_signal(signal.SIGHUP)
 
+    def admit(self, *roles: str) -> None:
+        """Let these roles in, too."""
+        with (self.config.parent / "users.txt").open("a") as users:
+            users.writelines(f'"{role}" ""\n' for role in roles)
+        self.process.send_signal(signal.SIGHUP)
+
     def dsn(self, database: str) -> str:
         """Return the connection URI of a database through the pooler."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"

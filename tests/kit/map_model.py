@@ -58,6 +58,8 @@ class Wanted:
     """Relation -> primary key -> the other columns."""
     ids: dict[tuple[str, Ident], Text] = field(default_factory=dict)
     """Table and key of the source -> id."""
+    stubs: dict[str, dict[Ident, dict[str, Text]]] = field(default_factory=dict)
+    """Table -> rows that stand there in place of missing parents, with what is certain of them."""
     unfound: list[str] = field(default_factory=list)
     """Rows whose id only the target can say, and that do not stand there."""
 
@@ -72,7 +74,8 @@ async def wanted(schema_map: SchemaMap, write: asyncpg.Connection, target: async
             await _write_into(table, rows, sources[table.into], found, write)
             continue
         standing = await _standing(table, target)
-        sources[table.name] = _alive(schema_map, table, rows, sources, standing, found)
+        stubs = await _stubs(schema_map, table, target)
+        sources[table.name] = _alive(schema_map, table, rows, sources, standing, stubs, found)
     for table in schema_map:
         if table.into is None:
             key = table.target_key
@@ -82,7 +85,7 @@ async def wanted(schema_map: SchemaMap, write: asyncpg.Connection, target: async
             found.relations[table.name] = Relation(
                 table.name, key, tuple(name for name in columns if name not in key)
             )
-            found.rows[table.name] = {
+            found.rows[table.name] = found.stubs.get(table.name, {}) | {
                 tuple(row.values[name] for name in key): row.values for row in sources[table.name].values()
             }
             _link(schema_map, table, sources, found)
@@ -178,12 +181,29 @@ async def _standing(table: TableMap, target: asyncpg.Connection) -> dict[Ident, 
     return {tuple(row)[1:]: row[0] for row in rows}
 
 
+async def _stubs(
+    schema_map: SchemaMap, table: TableMap, target: asyncpg.Connection
+) -> dict[tuple[str, Text], Text]:
+    """Return (table of a parent, value by which it is named) -> id, where a reference makes stubs of parents."""
+    found: dict[tuple[str, Text], Text] = {}
+    for reference in table.required:
+        if getattr(reference, "stub", None) is None or reference.by is None:
+            continue
+        parent = schema_map[reference.parent]
+        rows = await target.fetch(
+            f"SELECT {quoted(reference.by)}::text, {quoted(parent.id_column)}::text FROM {quoted(parent.name)}"
+        )
+        found |= {(parent.name, row[0]): row[1] for row in rows}
+    return found
+
+
 def _alive(
     schema_map: SchemaMap,
     table: TableMap,
     rows: dict[Ident, Source],
     sources: dict[str, dict[Ident, Source]],
     standing: Mapping[Ident, Text],
+    stubs: Mapping[tuple[str, Text], Text],
     found: Wanted,
 ) -> dict[Ident, Source]:
     """Return the rows whose required parents are there, with their references and ids."""
@@ -197,10 +217,17 @@ def _alive(
                 reference.target_column: _parent(schema_map, known[reference.parent], row, reference)
                 for reference in table.required
             }
-            if any(parent is None for parent in parents.values()):
+            lacking = [each for each in table.required if parents[each.target_column] is None]
+            in_place = [stubs.get((each.parent, row.refers[each.column])) for each in lacking]
+            if None in in_place:
                 later.append(row)
                 continue
             row.values |= {name: parent.id for name, parent in parents.items() if parent is not None}
+            for each, stub in zip(lacking, in_place, strict=True):
+                row.values[each.target_column] = stub
+                parent_id = schema_map[each.parent].id_column
+                certain = {parent_id: stub, each.by or "": row.refers[each.column]}
+                found.stubs.setdefault(each.parent, {})[(stub,)] = certain
             row.id = _id(table, row, standing)
             if table.identified and row.id is None:
                 found.unfound.append(f"{table.name}: missing {row.key}")

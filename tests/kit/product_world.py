@@ -68,7 +68,8 @@ class ProductWorld:
     """What readers wrote and has to be there -> the rows that it hangs on."""
     _maybe: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
     """What they wrote that may have left with its row, or been taken over."""
-    _ids: dict[tuple[str, tuple[str | None, ...]], str | None] = field(default_factory=dict)
+    _unread: set[str] = field(default_factory=set)
+    """Rows that may have left, which no cycle has read: what readers hang on these now may leave with them."""
 
     @classmethod
     async def opened(cls, graph: TestGraph, random: Random, stack: AsyncExitStack) -> "ProductWorld":
@@ -111,6 +112,7 @@ class ProductWorld:
             str(row["id"])
             for row in await self.admin.fetch("DELETE FROM history_left WHERE true RETURNING id")
         }
+        self._unread |= left
         for place, hangs in list(self._sure.items()):
             if hangs & left:
                 del self._sure[place]
@@ -146,7 +148,10 @@ class ProductWorld:
             if relation == "convergence_reports":
                 self._maybe.add((relation, key))
                 continue
-            self._sure[relation, key] = hangs
+            if hangs & self._unread:
+                self._maybe.add((relation, key))
+            else:
+                self._sure[relation, key] = hangs
 
     async def cycle(self, batch_rows: int = 1000) -> None:
         self.log.append(f"-- cycle {batch_rows}")
@@ -154,6 +159,8 @@ class ProductWorld:
         failed = [(table.table, table.error) for table in result.tables if table.error]
         assert failed == [], failed
         assert result.status is CycleStatus.DRAINED, result
+        if not self._open and not await self._letters():
+            self._unread.clear()
 
     async def _cycle(self, context: SyncContext) -> SyncResult:
         rules = RetryRules(vector_seconds=0, dead_letter_seconds=0, dead_letter_attempts=1000)
@@ -231,7 +238,7 @@ class ProductWorld:
                 said += [
                     f"{name} {key}: {column} is {found[key][column]}, should be {rows[key][column]}"
                     for column in relation.columns
-                    if found[key][column] != rows[key][column]
+                    if column in rows[key] and found[key][column] != rows[key][column]
                 ]
         said += await self._readers_losses()
         said += await self._points(model.rows["facts"])

@@ -182,15 +182,21 @@ async def kept(site: Site) -> dict[str, set[tuple[object, ...]]]:
     return {table: set(await rows(site.graph, sql)) for table, sql in IDS.items()}
 
 
+def blocks() -> tuple[str, str, str]:
+    """Return the README's commands: until the store is filled, the takeover, the second graph."""
+    first, second = re.findall(r"```sh\n(.*?)```", (PRODUCT / "README.md").read_text(), re.DOTALL)
+    filled, taken = first.split("syncline graph adopt")
+    return filled, f"syncline graph adopt{taken}", second
+
+
 @pytest.mark.long("workflow/test_takeover.py::test_the_walk_of_the_page")
 async def test_a_graph_product_is_taken_over(site: Site, tmp_path: Path) -> None:
     for file in PRODUCT.iterdir():
         (tmp_path / file.name).write_text(file.read_text())
-    first, second = re.findall(r"```sh\n(.*?)```", (PRODUCT / "README.md").read_text(), re.DOTALL)
-    filled, taken = first.split("syncline graph adopt")
+    filled, taken, second = blocks()
     await as_written(site, filled)
     before = await kept(site)
-    await as_written(site, f"syncline graph adopt{taken}")
+    await as_written(site, taken)
     after = await kept(site)
     assert {table: before[table] - after[table] for table in before} == {table: set() for table in before}
     await equal(site)

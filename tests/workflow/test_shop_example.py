@@ -6,7 +6,8 @@ The graph is the default one, in schema public; owner, worker and reader have th
 import json
 import re
 import shlex
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -116,24 +117,25 @@ async def equal(site: Site, *, verified: bool = True) -> None:
     assert [relation for relation in found["relations"] if relation.get("damaged")] == []
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def site(
-    temporal_client: Client,
-    temporal_environment: dict[str, str],
-    new_database: Callable[..., str],
-    postgres_admin: Callable[[str], object],
+Admin = Callable[[str], object]
+
+
+@asynccontextmanager
+async def opened_site(
+    client: Client,
+    environment: dict[str, str],
+    databases: tuple[str, str],
+    roles: Sequence[str],
     unique: Callable[[str], str],
-    tmp_path: Path,
+    folder: Path,
 ) -> AsyncIterator[Site]:
-    roles = [unique(word).replace("-", "_") for word in ("owner", "worker", "reader")]
+    """Serve two empty databases for roles that are there: owner, worker, reader."""
+    write, graph = databases
     owner, worker, reader = roles
-    for role in roles:
-        postgres_admin(f"CREATE ROLE {quoted(role)} LOGIN")
-    write, graph = new_database(), new_database()
     settings = Settings(
         write_dsn=SecretStr(as_role(write, worker)),
         graph_dsn=SecretStr(as_role(graph, worker)),
-        qdrant_path=tmp_path / "qdrant",
+        qdrant_path=folder / "qdrant",
         task_queue=unique("queue"),
         owner_role=owner,
         graceful_shutdown_seconds=1,
@@ -141,12 +143,12 @@ async def site(
     )
     command = CommandLine(
         {
-            **temporal_environment,
+            **environment,
             "SYNCLINE_TASK_QUEUE": settings.task_queue,
             "SYNCLINE_WRITE_DSN": as_role(write, owner),
             "SYNCLINE_GRAPH_DSN": as_role(graph, owner),
         },
-        tmp_path,
+        folder,
     )
     here = Site(write=write, graph=graph, owner=owner, worker=worker, reader=reader, command=command)
     await here.grant("--schema", "public")
@@ -154,9 +156,32 @@ async def site(
     await here.grant("--schema", "public")
     async with Services.open(settings) as services:
         services.registry.load(BUILTIN, entry_points=False)
-        lab = SyncLab(client=temporal_client, services=services, make_worker=fast_worker, unique=unique)
+        lab = SyncLab(client=client, services=services, make_worker=fast_worker, unique=unique)
         async with serving(lab):
             yield here
+
+
+def made_roles(unique: Callable[[str], str], postgres_admin: Admin) -> list[str]:
+    """Make the roles of owner, worker and reader."""
+    roles = [unique(word).replace("-", "_") for word in ("owner", "worker", "reader")]
+    for role in roles:
+        postgres_admin(f"CREATE ROLE {quoted(role)} LOGIN")
+    return roles
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def site(
+    temporal_client: Client,
+    temporal_environment: dict[str, str],
+    new_database: Callable[..., str],
+    postgres_admin: Admin,
+    unique: Callable[[str], str],
+    tmp_path: Path,
+) -> AsyncIterator[Site]:
+    roles = made_roles(unique, postgres_admin)
+    databases = new_database(), new_database()
+    async with opened_site(temporal_client, temporal_environment, databases, roles, unique, tmp_path) as here:
+        yield here
 
 
 @pytest.mark.long("workflow/test_stored_maps.py::test_a_map_goes_from_a_file_to_a_synced_graph")

@@ -167,13 +167,13 @@ class MappedGround(Ground):
         self, connection: asyncpg.Connection, name: str, columns: Mapping[str, TableMap | None]
     ) -> list[str]:
         found: list[str] = []
-        rows = {schema: self._told(schema, name, columns) for schema in (_EXPECTED, SCHEMA)}
+        rows = {schema: self._selected(schema, name, columns) for schema in (_EXPECTED, SCHEMA)}
         for verdict, one, other in (("missing", _EXPECTED, SCHEMA), ("extra", SCHEMA, _EXPECTED)):
             query = f"{rows[one]} EXCEPT ALL {rows[other]}"
             found += [f"{name}: {verdict} {dict(row)}" for row in await connection.fetch(query)]
         return found
 
-    def _told(self, schema: str, name: str, columns: Mapping[str, TableMap | None]) -> str:
+    def _selected(self, schema: str, name: str, columns: Mapping[str, TableMap | None]) -> str:
         listed = ", ".join(
             f"{self._known(schema, f't.{quoted(column)}', table)} AS {quoted(column)}"
             for column, table in columns.items()

@@ -99,6 +99,8 @@ def print_verification(found: "Verification", *, repaired: bool) -> None:
                 typer.echo(
                     one_line(f"{relation.name} ({relation.kind.value}), {verdict.value}: {named}{more}")
                 )
+        if relation.filling:
+            typer.echo(one_line(f"{relation.name}: a column is being filled; rows that differ are pending"))
         if relation.problem:
             typer.echo(
                 one_line(f"{relation.name} ({relation.kind.value}) was not compared: {relation.problem}")

@@ -45,8 +45,7 @@ def _declared(index: int, table: TableMap, tenant: Tenant) -> Iterator[_Found]:
     if tenant.column.startswith(RESERVED):
         problem = f"{tenant.column} begins with {RESERVED} like the engine's own columns"
         yield index, ("tenant",), problem, "Name another column."
-    types = {column.name: column.type for column in (*table.columns, *table.source_only)}
-    types |= {name: type_.name for name, type_ in table.key_texts.items()}
+    types = table.staged | {name: type_.name for name, type_ in table.key_texts.items()}
     other = types.get(tenant.column)
     if known is not None and other is not None and getattr(key_type(other), "kind", None) is not known.kind:
         problem = f"{tenant.column} is {tenant.type} as the tenant and {other} as a column"

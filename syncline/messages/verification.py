@@ -77,6 +77,8 @@ class Relation(Message):
     """In a comparison with the shadow: rows or points that differ, per column."""
     problem: str | None = None
     """Why it could not be compared or repaired completely."""
+    filling: bool = False
+    """Whether a column of the table is being filled in the background: rows that differ count as pending."""
     seconds: float = 0.0
 
     def found(self, verdict: Verdict) -> Found:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from syncline import names
 from syncline.control.graphs import Graph, GraphDraft
-from syncline.control.maps import map_options
+from syncline.control.maps import MapOptions, map_options
 from syncline.control.services import Services
 from syncline.errors import (
     CompositionInvalid,
@@ -65,9 +65,10 @@ async def _shared(
         if added is None or graph.slug != added.slug
     ]
     taken: dict[tuple[str | None, str], str] = {}
+    loaded: dict[tuple[str, int | None], SchemaMap | None] = {} if put is None else {(put[0], None): put[1]}
     for graph in [*graphs, *([] if added is None else [added])]:
         for shadow in (False, True):
-            for collection in await _collections(services, graph, shadow=shadow, put=put):
+            for collection in await _collections(services, graph, loaded, shadow=shadow):
                 owner = taken.setdefault((graph.qdrant_store, collection), graph.slug)
                 if owner != graph.slug:
                     return _Shared(collection=collection, graphs=(owner, graph.slug))
@@ -75,22 +76,41 @@ async def _shared(
 
 
 async def _collections(
-    services: Services, graph: Graph | GraphDraft, *, shadow: bool, put: tuple[str, SchemaMap] | None
+    services: Services,
+    graph: Graph | GraphDraft,
+    loaded: dict[tuple[str, int | None], SchemaMap | None],
+    *,
+    shadow: bool,
 ) -> list[str]:
+    """Return a graph's collections; `loaded` has the stored maps of other graphs, and gets this one's."""
     if shadow and "shadow" not in graph.composition:
         return []
     prefix = graph.qdrant_prefix if isinstance(graph, Graph) else graph.place[1]
     options = map_options(graph.composition, shadow=shadow)
-    if put is not None and options.map == put[0] and options.map_version is None:
-        schema_map = put[1]
+    if options.map is None:
+        schema_map = await _unstored(services, graph, shadow=shadow)
     else:
-        try:
-            schema_map = (await map_of(services, graph, shadow=shadow)).schema_map
-        except (CompositionInvalid, MapInvalid, MapNotFound, TenantInvalid):
-            # Such a record is refused, or fails its runs, by itself.
-            return []
+        key = (options.map, options.map_version)
+        if key not in loaded:
+            loaded[key] = await _stored(services, options)
+        schema_map = loaded[key]
     full = names.shadow_prefix(prefix) if shadow else prefix
-    return [f"{full}{name}" for name in _named(schema_map)]
+    return [] if schema_map is None else [f"{full}{name}" for name in _named(schema_map)]
+
+
+async def _stored(services: Services, options: MapOptions) -> SchemaMap | None:
+    try:
+        found = await services.maps.load_shared(options)
+    except (MapInvalid, MapNotFound):
+        return None  # Its graphs are refused, or fail their runs, by themselves.
+    return None if found is None else found[1]
+
+
+async def _unstored(services: Services, graph: Graph | GraphDraft, *, shadow: bool) -> SchemaMap | None:
+    try:
+        return (await map_of(services, graph, shadow=shadow)).schema_map
+    except (CompositionInvalid, MapInvalid, MapNotFound, TenantInvalid):
+        return None
 
 
 def _named(schema_map: SchemaMap) -> Iterator[str]:

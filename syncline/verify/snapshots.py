@@ -65,6 +65,8 @@ class Snapshots:
     """The write-db's schema, with which statements qualify their sources."""
     rescan: bool
     """Whether the cursors belong to another write-db, and were reset to the beginning here."""
+    filling: frozenset[str] = frozenset()
+    """Tables whose rows are being read again in the background, for columns that were added to the map."""
 
 
 Opening = Callable[[GraphSchema, Collection[str]], AbstractAsyncContextManager[Side]]
@@ -94,6 +96,7 @@ async def open_snapshots(
     """
     async with open_snapshot(target, tables, opening) as graph_db:
         ledger = await read_ledger(graph_db.connection, tables=statements.tables, run_id="")
+        filling = await graph_db.fetch(_sql("filling"))
         async with open_source(write, statements.sources(write.schema, tables)) as write_db:
             # Only cluster and horizon are needed: pending rows are found table by table.
             positions = (await read_footing(write_db.connection, write.schema)).readable
@@ -115,6 +118,7 @@ async def open_snapshots(
                 schema=write.schema,
                 cursors=cursors,
                 rescan=rescan,
+                filling=frozenset(row["table_name"] for row in filling),
             )
 
 

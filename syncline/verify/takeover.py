@@ -112,7 +112,8 @@ async def _strange(
     unreadable = " OR ".join(f"({part}) IS NULL" for part in parts)
     if of_listed:
         unreadable = f"({unreadable}) AND {' AND '.join(of_listed)}"
-    strange = f"{own.is_strange('t')} OR {unreadable}" if own.can_be_strange else unreadable
+    condition = strange_condition(schema_map, table.name, schema=schema)
+    strange = unreadable if condition is None else f"{condition} OR {unreadable}"
     places = {"target": quoted(table.target), "strange": strange}
     [counts] = await side.fetch(_sql("strange_counted", unreadable=unreadable, **places))
     if not counts["rows"]:
@@ -121,7 +122,6 @@ async def _strange(
     ids = commas([f"t.{name}::text" for name in columns])
     rows = await side.fetch(_sql("strange_listed", ids=ids, key=commas(parts), **places), keys)
     way_out = ""
-    condition = strange_condition(schema_map, table.name, schema=schema)
     if condition is not None:
         leaving = await ways_to_leave(side.connection, table.name, condition, schema=schema)
         way_out = (

@@ -44,6 +44,7 @@ class Tally:
         self._damage: list[Damage] = []
         self._seen = 0
         self.queued = queued
+        self.filling = False
         self.equal = 0
         self._beat(name, 0)
 
@@ -88,6 +89,7 @@ class Tally:
                 **found,
                 "equal": self.equal,
                 "queued": self.queued,
+                "filling": self.filling,
                 "problem": problem,
                 "seconds": time.monotonic() - self._started,
             }

@@ -24,8 +24,10 @@ from syncline.engine import (
 from syncline.engine.fill import FillDrain
 from syncline.maps.ids import Id, IdRule
 from syncline.messages.sync import CycleStatus, SyncResult
+from syncline.messages.verification import Relation
 from syncline.migrations import migrate_bookkeeping
 from syncline.testing.graphs import TestGraph, on_target, read, write
+from syncline.verify import verify
 from tests.kit.bare_graph import bare_graph, made_by
 
 MAKERS = TableMap(name="makers", source="maker_drafts", columns=(Column(name="name"),))
@@ -374,6 +376,34 @@ async def test_nothing_waits_while_rows_are_read_again_for_a_column(
     assert await read(shop, "SELECT table_name FROM sync_cursor WHERE table_name LIKE 'sync_fill%'") == []
     result = await engine.run_cycle(shop.context())
     assert (captured(result), result.idle) == ({}, True)
+
+
+async def test_rows_of_a_column_that_is_being_filled_are_pending(
+    shop: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await on_target(shop, "ALTER TABLE makers ADD COLUMN land text")
+    changed = replace(SHOP, tables=(replace(MAKERS, columns=(*MAKERS.columns, Column(name="land"))), PARTS))
+
+    async def compared() -> Relation:
+        context = shop.context()
+        found = await verify(
+            changed,
+            write=context.write,
+            target=context.target,
+            vectors=None,
+            embedding="none",
+            tables=["makers"],
+        )
+        return found.relations[0]
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(FillDrain, "run_fills", AsyncMock(return_value=True))
+        await SyncEngine(changed).run_cycle(shop.context(seconds=0.3))
+        rows = await compared()
+        assert (rows.filling, rows.stale.count, set(rows.pending.keys)) == (True, 0, {("m1",), ("m2",)})
+    await SyncEngine(changed).run_cycle(shop.context())
+    rows = await compared()
+    assert (rows.filling, rows.equal, rows.pending.count) == (False, 2, 0)
 
 
 @pytest.mark.long("test_a_column_that_is_added_is_read_for_every_row_and_no_text_is_embedded")

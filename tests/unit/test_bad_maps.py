@@ -148,6 +148,7 @@ BAD: dict[str, tuple[str, str, str, str]] = {
     "columns that can be read": (HEAD + "  items: {source: item, key: [a, b], types: {a: bigint}, id: hash}\n  parts:\n    source: part\n    columns: {x: bigint, y: text}\n    references:\n      item:\n        parent: items\n        columns: [x, y]\n        target: t\n        unreadable: none # !\n", "tables.parts.references.item.unreadable", "have no `unreadable`", "Leave it out"),
     "a reference that is a column, too": (HEAD + "  items: {source: item, key: [a, b], types: {a: bigint}, id: hash}\n  parts:\n    source: part\n    columns: {x: bigint, y: text, up: {value: upper(s.item), source: item}}\n    references:\n      item:\n        parent: items\n        columns: [x, y] # !\n        target: t\n", "tables.parts.references.item.columns", "item names the reference here", "Name it otherwise"),
     "links to a key of columns": (HEAD + "  items: {source: item, key: [a, b], id: hash}\n  parts:\n    source: part\n    links:\n      l: {source: a, owner: o, member: m, parent: items} # !\n", "tables.parts.links.l.parent", "keys of items have 2 columns", "key of one column"),
+    "a tenant of another type than a column made of it": (ITEMS.replace("text, code: text", "text, owner: {source: t}") + "    tenant: {column: t, type: uuid} # !\n", "tables.items.tenant", "t is uuid as the tenant and text as a column", "one type"),
     "no row of a required reference": (HEAD + "  items: {source: item, types: {id: uuid}}\n  parts:\n    source: part\n    references:\n      item:\n        parent: items\n        unreadable: none # !\n", "tables.parts.references.item.unreadable", "is required, so it names a row", "required: false"),
     "an unreadable text of text keys": (HEAD + "  items: {source: item}\n  parts:\n    source: part\n    references:\n      item:\n        parent: items\n        required: false\n        unreadable: none # !\n", "tables.parts.references.item.unreadable", "every value of item can be a key", "Leave it out"),
     "a uuid5 for a number": (HEAD + "  items: {source: item, types: {id: bigint}}\n  parts:\n    source: part\n    references:\n      item:\n        parent: items\n        unreadable: {rule: uuid5, namespace: 6ba7b811-9dad-11d1-80b4-00c04fd430c8} # !\n", "tables.parts.references.item.unreadable", "a uuid5 is a uuid", "`none` or `key`"),
@@ -305,3 +306,11 @@ def test_hostile_text_is_refused_soon(text: str) -> None:
 def test_a_dollar_in_a_text_is_no_parameter() -> None:
     present = "title <> '$1' AND code <> $a$it's $2$a$"
     assert read_map(f'{ITEMS}    present: "{present}"\n', source="shop.yaml")["items"].present == present
+
+
+def test_a_column_named_like_the_tenant_may_be_made_of_another() -> None:
+    document = (
+        ITEMS.replace("text, code: text", "text, t: {source: owner}")
+        + "    tenant: {column: t, type: uuid}\n"
+    )
+    assert read_map(document, source="shop.yaml")["items"].tenant_column == "t"

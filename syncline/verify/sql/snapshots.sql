@@ -24,3 +24,7 @@ WHERE a.attrelid = to_regclass(quote_ident($1)) AND a.attnum > 0 AND NOT a.attis
 SELECT DISTINCT spelled
 FROM unnest($1::text[]) AS spelled JOIN pg_type t ON t.oid = to_regtype(spelled)
 WHERE t.typnamespace = 'pg_catalog'::regnamespace
+
+-- name: filling
+-- Tables whose rows are being read again in the background.
+SELECT table_name FROM sync_mapped WHERE filling IS NOT NULL

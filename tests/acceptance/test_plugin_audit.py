@@ -67,6 +67,7 @@ def test_the_walk_of_the_docs_leads_to_a_provider_that_conforms(workplace: Workp
         assert {"acme_sync/__init__.py", "acme_sync/py.typed"} <= set(archive.namelist())
 
 
+@pytest.mark.long("unit/test_registry.py::test_builtins_and_plugins_come_through_one_door")
 def test_a_registry_loads_what_is_installed(workplace: Workplace) -> None:
     said = workplace.sh(
         """python - <<'PYTHON'

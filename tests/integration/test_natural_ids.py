@@ -223,7 +223,7 @@ async def test_a_row_of_another_key_is_not_taken(site: TestGraph) -> None:
     await equal(site, book)
 
 
-@pytest.mark.long(after=1)
+@pytest.mark.long("test_a_row_that_stands_there_keeps_its_id_whatever_the_rule")
 @pytest.mark.parametrize("rule", ["uuid5", "hash"])
 async def test_a_map_that_begins_or_ends_to_find_rows(site: TestGraph, rule: str) -> None:
     finding = RULES[rule]

@@ -240,6 +240,9 @@ def too_much(found: Mapping[str, Measured], *, of: str) -> list[str]:
     ]
 
 
+@pytest.mark.long(
+    "integration/test_tenant_plans.py::test_one_tenant_is_read_by_its_index_however_many_rows_the_others_have"
+)
 async def test_nothing_that_grows_is_read_end_to_end(graph: TestGraph) -> None:
     found = await scenarios(graph, rows=40_000, entries=30_000)
     # A table of so few pages as those that are read has here, may be read.

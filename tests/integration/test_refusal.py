@@ -228,7 +228,6 @@ async def test_a_link_that_is_refused_is_its_owners_dead_letter(graph: TestGraph
     assert await differences(graph) == []
 
 
-@pytest.mark.long("test_one_percent_of_poison_in_many_rows_harms_only_itself")
 async def test_a_delete_that_is_refused_holds_back_no_other(graph: TestGraph) -> None:
     await write(
         graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 20) i"

@@ -195,6 +195,7 @@ async def test_two_graphs_do_not_share_a_collection(
     assert "'shop_goods' is also one of graph 'shop'" in said[5]
 
 
+@pytest.mark.long("test_a_map_goes_from_a_file_to_a_synced_graph")
 async def test_a_run_says_which_map_and_version_it_used(shop: SyncLab, at_home: CommandLine) -> None:
     await added(at_home)
     graph: Graph = await shop.services.graphs.get("shop")

@@ -252,4 +252,9 @@ def pace_of(service: object, name: str) -> Pace:
     """Return the pace of a service; one that has none of its own gets one for as long as it lives."""
     if isinstance(service, Paced):
         return service.pace
-    return _unpaced.setdefault(service, Pace(name, most_lanes=4, most_rows=1000, first_rows=256))
+    pace = Pace(name, most_lanes=4, most_rows=1000, first_rows=256)
+    try:
+        return _unpaced.setdefault(service, pace)
+    except TypeError:
+        # It cannot be a key, as a dataclass with `eq`: it begins anew each time.
+        return pace

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -109,5 +110,10 @@ def test_one_address_has_one_pace_and_what_has_none_gets_one() -> None:
     class Service:
         pass
 
+    @dataclass
+    class Unhashable:
+        pass
+
     service = Service()
     assert pace_of(service, "s") is pace_of(service, "s")
+    assert pace_of(Unhashable(), "s").most_lanes == 4

@@ -8,7 +8,7 @@ A row has up to three names:
   row id. Of a table whose rows are `listed`, table `sync_row` has key and target id of each row id: rules
   `column` and `assigned` find the id there, and rows of others that stand in the target are in no list.
 
-Every expression here is for the graph-db.
+Every expression here is for the graph-db. One module because the three names are made of each other.
 """
 
 from collections.abc import Sequence

@@ -24,7 +24,7 @@ RETURN syncline.key_uuid((
     FROM unnest(key) WITH ORDINALITY AS parts (part, place)
 ));
 
--- Not STRICT, and the query apart: so it is inlined, which a key of one column is ten times as quick with.
+-- Not STRICT, and the query apart: so it is inlined, which is quicker for a key of one column.
 CREATE OR REPLACE FUNCTION syncline.row_uuid(key text[]) RETURNS uuid
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN cardinality(key) = 1 THEN syncline.key_uuid(key[1]) ELSE syncline.parts_uuid(key) END;

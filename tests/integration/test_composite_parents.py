@@ -85,8 +85,6 @@ KINDS = ("same", "hash", "expression", "assigned", "beside")
 async def opened(graph: TestGraph, kind: str) -> Site:
     schema_map = read_map(f"version: 1\nname: shapes\ntables:\n{document(kind)}", source="shapes.yaml")
     tables = "; ".join(target_tables(schema_map, "kg", types={}).values())
-    if kind == "assigned":
-        tables = tables.replace('"id" bigint NOT NULL', '"id" bigint GENERATED ALWAYS AS IDENTITY')
     return await made(graph, document(kind), source=SOURCE, target=tables)
 
 

@@ -210,7 +210,7 @@ CASE WHEN @{named} THEN jsonb_build_array(@{parts})::text END
 -- The same of a target row, by its id.
 (SELECT jsonb_build_array(@{parts})::text FROM @{target} @{row} WHERE @{row}.@{id} = @{target_id})
 -- name: listed_holder
-SELECT sync_row.row_id FROM @{list} WHERE sync_row.table_name = '@{table}' AND sync_row.@{by} = @{id}
+SELECT sync_row.row_id FROM @{list} WHERE @{of_table} AND sync_row.@{by} = @{id}
 
 -- name: id_holder
 SELECT @{row_id} AS row_id FROM @{target} h WHERE h.@{id} = @{target_id}

@@ -3,6 +3,9 @@
 It reads the sources whole by plain SQL, resolves references, links and ids in Python, and knows nothing of
 cursors, batches, parking or the list of rows. Every value is compared as Postgres's text of it. Rows of
 others are told apart by the caller, who made them.
+
+It takes from the target the ids of rows known by `natural`, and of stubs. A stub has what all rows that need it
+say, and NULL in the other columns: the target has no defaults for them. Stubs by key are not modelled.
 """
 
 import re
@@ -17,6 +20,7 @@ from syncline.maps.ids import IdRule
 from syncline.maps.key_types import KeyType, Kind
 from syncline.maps.schema_map import SchemaMap
 from syncline.maps.table_map import Reference, TableMap
+from syncline.maps.unreadable import UnreadableRule
 from syncline.sql import quoted
 
 __all__ = ["Relation", "Wanted", "found_in", "miscounted", "wanted"]
@@ -33,8 +37,11 @@ class Source:
     key: Ident
     values: dict[str, Text]
     """Target column -> value."""
-    refers: Mapping[str, Text]
+    refers: Mapping[str, Ident]
+    """Reference -> the source's texts of it."""
     arrays: Mapping[str, Sequence[Text]]
+    proposes: Mapping[str, Mapping[str, Text]]
+    """Reference -> columns of a stub of its parent."""
     made: Text
     """The id by rule `same`, `column` or `expression`."""
     id: Text = None
@@ -65,11 +72,12 @@ class Wanted:
 
 
 async def wanted(schema_map: SchemaMap, write: asyncpg.Connection, target: asyncpg.Connection) -> Wanted:
-    """Return what the target should say. It is asked for ids alone, of rows known by `natural`."""
+    """Return what the target should say. It is asked for ids alone, of rows known by `natural` and of stubs."""
     found = Wanted()
     sources: dict[str, dict[Ident, Source]] = {}
     for table in schema_map:
         rows = {row.key: row for row in await _read(schema_map, table, write)}
+        await _express(table, list(rows.values()), target)
         if table.into is not None:
             await _write_into(table, rows, sources[table.into], found, write)
             continue
@@ -104,7 +112,8 @@ def normal(type_: KeyType, text: Text) -> Text:
 
 async def _read(schema_map: SchemaMap, table: TableMap, write: asyncpg.Connection) -> list[Source]:
     staged = {name: f"{quoted(name)}::{type_}" for name, type_ in table.staged.items()}
-    for name in (*table.key, *(reference.column for reference in table.references), *_source_of_id(table)):
+    referring = [name for reference in table.references for name in reference.sources]
+    for name in (*table.key, *referring, *_source_of_id(table)):
         staged.setdefault(name, quoted(name))
     for links in table.links:
         staged.setdefault(links.source, quoted(links.source))
@@ -119,7 +128,10 @@ async def _read(schema_map: SchemaMap, table: TableMap, write: asyncpg.Connectio
     values |= {name: f"({sql})" for name, sql in table.expressions.items()}
     listed = [f"({sql})::text" for sql in values.values()]
     listed += [f"s.{quoted(name)}::text" for name in table.key]
-    listed += [f"s.{quoted(reference.column)}::text" for reference in table.references]
+    listed += [f"s.{quoted(name)}::text" for name in referring]
+    for reference in table.references:
+        types_there = {column.name: column.type for column in schema_map[reference.parent].columns}
+        listed += [f"({sql})::{types_there[name]}::text" for name, sql in (reference.stub or {}).items()]
     listed += [_elements(table, links.source) for links in table.links]
     listed.append(_made(table))
     rows = await write.fetch(
@@ -135,10 +147,18 @@ async def _read(schema_map: SchemaMap, table: TableMap, write: asyncpg.Connectio
 
         of = taken(values)
         key = taken(table.key)
-        refers = taken(reference.column for reference in table.references)
+        refers = {each.column: tuple(taken(each.sources).values()) for each in table.references}
+        proposes = {each.column: taken(each.stub or {}) for each in table.references}
         arrays = {links.source: cells.pop(0) or () for links in table.links}
         found.append(
-            Source(tuple(normal(types[name], key[name]) for name in table.key), of, refers, arrays, cells[0])
+            Source(
+                tuple(normal(types[name], key[name]) for name in table.key),
+                of,
+                refers,
+                arrays,
+                proposes,
+                cells[0],
+            )
         )
     return found
 
@@ -156,7 +176,7 @@ def _elements(table: TableMap, array: str) -> str:
 
 
 def _made(table: TableMap) -> str:
-    """Return the SQL for an id that follows from the source row by SQL alone."""
+    """Return the SQL for an id that is a column of the source row."""
     own = table.id
     if own is None or not table.identified:
         return "NULL"
@@ -164,10 +184,24 @@ def _made(table: TableMap) -> str:
         return f"s.{quoted(table.key[0])}::text"
     if own.rule is IdRule.COLUMN:
         return f"s.{quoted(own.source or '')}::text"
-    if own.rule is IdRule.EXPRESSION:
-        filled = re.sub(r"\$(\d+)", lambda n: f"(s.{quoted(table.key[int(n[1]) - 1])})", own.expression or "")
-        return f"(({filled})::{own.type})::text"
     return "NULL"
+
+
+async def _express(table: TableMap, rows: Sequence[Source], target: asyncpg.Connection) -> None:
+    """Make the ids by rule `expression` where the product does: the write-db has no schema `syncline`."""
+    if table.id_rule is not IdRule.EXPRESSION or table.id is None:
+        return
+    places = range(1, len(table.key) + 1)
+    values = [f"k.part{place}::{type_.native}" for place, type_ in zip(places, table.key_types, strict=True)]
+    filled = re.sub(r"\$(\d+)", lambda n: f"({values[int(n[1]) - 1]})", table.id.expression or "")
+    listed = ", ".join(f"${place}::text[]" for place in places)
+    named = ", ".join(f"part{place}" for place in places)
+    made = await target.fetch(
+        f"SELECT (({filled})::{table.id.type})::text AS id FROM unnest({listed}) WITH ORDINALITY k ({named}, n) ORDER BY n",
+        *([row.key[place - 1] for row in rows] for place in places),
+    )
+    for row, id_ in zip(rows, made, strict=True):
+        row.made = id_["id"]
 
 
 async def _standing(table: TableMap, target: asyncpg.Connection) -> dict[Ident, Text]:
@@ -187,7 +221,7 @@ async def _stubs(
     """Return (table of a parent, value by which it is named) -> id, where a reference makes stubs of parents."""
     found: dict[tuple[str, Text], Text] = {}
     for reference in table.required:
-        if getattr(reference, "stub", None) is None or reference.by is None:
+        if reference.stub is None or reference.by is None:
             continue
         parent = schema_map[reference.parent]
         rows = await target.fetch(
@@ -213,21 +247,17 @@ def _alive(
         known = sources | {table.name: alive}
         later = []
         for row in waiting:
-            parents = {
-                reference.target_column: _parent(schema_map, known[reference.parent], row, reference)
-                for reference in table.required
-            }
-            lacking = [each for each in table.required if parents[each.target_column] is None]
-            in_place = [stubs.get((each.parent, row.refers[each.column])) for each in lacking]
-            if None in in_place:
+            parents = [(each, _parent(schema_map, known[each.parent], row, each)) for each in table.required]
+            lacking = [each for each, parent in parents if parent is None]
+            if any(each.stub is None or row.refers[each.column][0] is None for each in lacking):
                 later.append(row)
                 continue
-            row.values |= {name: parent.id for name, parent in parents.items() if parent is not None}
-            for each, stub in zip(lacking, in_place, strict=True):
-                row.values[each.target_column] = stub
-                parent_id = schema_map[each.parent].id_column
-                certain = {parent_id: stub, each.by or "": row.refers[each.column]}
-                found.stubs.setdefault(each.parent, {})[(stub,)] = certain
+            for each, parent in parents:
+                id_ = stubs.get((each.parent, row.refers[each.column][0])) if parent is None else parent.id
+                if each.fills:
+                    row.values[each.target_column] = id_
+                if parent is None:
+                    _stand_in(schema_map[each.parent], each, id_, row, found)
             row.id = _id(table, row, standing)
             if table.identified and row.id is None:
                 found.unfound.append(f"{table.name}: missing {row.key}")
@@ -251,16 +281,40 @@ def _alive(
     return alive
 
 
+def _stand_in(parent: TableMap, reference: Reference, id_: Text, row: Source, found: Wanted) -> None:
+    """Note what is certain of the stub to which a row refers."""
+    if id_ is None:
+        found.unfound.append(f"{parent.name}: no stub for row {row.key} by {reference.column}")
+        return
+    says = row.proposes[reference.column] | {reference.by or "": row.refers[reference.column][0]}
+    stub = {column.name: says.get(column.name) for column in parent.columns} | {parent.id_column: id_}
+    there = found.stubs.setdefault(parent.name, {}).setdefault((id_,), stub)
+    for name in [name for name in there if there[name] != stub[name]]:
+        del there[name]  # whichever row came first
+
+
 def _parent(
     schema_map: SchemaMap, parents: Mapping[Ident, Source], row: Source, reference: Reference
 ) -> Source | None:
-    value = row.refers[reference.column]
-    if value is None:
+    values = row.refers[reference.column]
+    if None in values:
         return None
     if reference.by is not None:
-        return next((each for each in parents.values() if each.values[reference.by] == value), None)
-    key = normal(schema_map[reference.parent].key_types[0], value)
-    return parents.get((key,))
+        return next((each for each in parents.values() if each.values[reference.by] == values[0]), None)
+    types = schema_map[reference.parent].key_types
+    return parents.get(
+        tuple(_named(reference, type_, value or "") for type_, value in zip(types, values, strict=True))
+    )
+
+
+def _named(reference: Reference, type_: KeyType, text: str) -> Text:
+    """Return the key that a text names."""
+    readable, rule = normal(type_, text), reference.unreadable
+    if readable is not None or rule is None:
+        return readable
+    if rule.rule is UnreadableRule.UUID5 and (text or rule.key is None):
+        return str(uuid5(UUID(rule.namespace), text))
+    return rule.key
 
 
 def _id(table: TableMap, row: Source, standing: Mapping[Ident, Text]) -> Text:

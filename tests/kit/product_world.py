@@ -240,6 +240,10 @@ class ProductWorld:
                     for column in relation.columns
                     if column in rows[key] and found[key][column] != rows[key][column]
                 ]
+        kept = await self.reader.fetch("SELECT table_name, target_key, stub FROM sync_kept")
+        listed = {(row["table_name"], tuple(row["target_key"]), row["stub"]) for row in kept}
+        stubs = {(name, key, True) for name, rows in model.stubs.items() for key in rows}
+        said += [f"kept is {listed}, should be {stubs}"] if listed != stubs else []
         said += await self._readers_losses()
         said += await self._points(model.rows["facts"])
         counts = await miscounted(PRODUCT, self.reader)

@@ -71,6 +71,11 @@ class _Dice:
     def fact(self) -> str:
         return uuid_of("fact", self.n(FACTS))
 
+    def text_of_source(self) -> str:
+        """Return a text that names a source, now and then nothing that could be one."""
+        named = self.random.choice([uuid_of("source", self.n(SOURCES)), uuid_of("late", 1)])
+        return self.random.choice([f"{named}::text", f"upper({named}::text)", "'chat'", "''", "NULL"])
+
     def facts(self) -> str:
         """Return an array of uuids as their writers spell them: also twice, none, and of no uuid at all."""
         spelled = [
@@ -207,10 +212,12 @@ def _rejection(d: _Dice) -> str:
 
 
 def _provenance(d: _Dice) -> str:
+    source = d.n(SOURCES + 3)  # some that nobody writes, or a late transaction
     return (
-        f"INSERT INTO write_provenance VALUES ({uuid_of('provenance', d.n(6))}, {d.fact()}, 'hash {d.n(SOURCES + 1)}',"
-        f" 'https://x', {d.or_null(repr('as in'))}) ON CONFLICT (id) DO UPDATE SET"
-        " fact_id = excluded.fact_id, content_hash = excluded.content_hash, context_snippet = excluded.context_snippet"
+        f"INSERT INTO write_provenance VALUES ({uuid_of('provenance', d.n(6))}, {d.fact()}, 'hash {source}',"
+        f" 'https://x/of/{source}', {d.or_null(repr('as in'))}) ON CONFLICT (id) DO UPDATE SET"
+        " fact_id = excluded.fact_id, content_hash = excluded.content_hash, source_uri = excluded.source_uri,"
+        " context_snippet = excluded.context_snippet"
     )
 
 
@@ -242,8 +249,8 @@ def _usage(d: _Dice) -> str:
             f" AND NOT EXISTS (SELECT FROM write_llm_usage WHERE id = '{id_}')"
         )
     return (
-        f"INSERT INTO write_llm_usage VALUES ('{id_}', '{d.word('m')}', {d.n(9)}, '2026-04-01')"
-        " ON CONFLICT (id) DO UPDATE SET model = excluded.model, tokens = excluded.tokens"
+        f"INSERT INTO write_llm_usage VALUES ('{id_}', '{d.word('m')}', {d.n(9)}, '2026-04-01', {d.text_of_source()})"
+        " ON CONFLICT (id) DO UPDATE SET model = excluded.model, tokens = excluded.tokens, source = excluded.source"
     )
 
 
@@ -264,6 +271,8 @@ def late_rows(number: int, random: Random) -> str:
     d = _Dice(random)
     return (
         f"INSERT INTO write_facts VALUES ({uuid_of('late', number)}, 'Late', NULL, 'ready', NULL, '2026-04-01');"
+        f"INSERT INTO write_raw_sources VALUES ({uuid_of('late', number)}, 'https://x/late', NULL, 'hash {SOURCES + number}',"
+        " 'fetched', '{}', '2026-03-29 02:30');"
         f"INSERT INTO write_nodes VALUES ('late {number}', {uuid_of('late', number)}, 'Late', 'concept', '{d.key()}',"
         f" ARRAY[{uuid_of('late', number)}::text, {d.fact()}::text], NULL, '2026-04-02');"
         f"INSERT INTO write_edges VALUES ('late {number}', '{d.key()}', 'late {number}', 'late', 1, {d.facts()})"

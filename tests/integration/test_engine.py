@@ -111,7 +111,7 @@ async def test_a_thousand_changed_rows_travel_in_one_cycle(graph: TestGraph) -> 
         graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 5000) i"
     )
     await run_cycle(graph.context())
-    await write(graph, "UPDATE write_nodes SET concept = 'changed' WHERE id LIKE 'n1___'")
+    await write(graph, "UPDATE write_nodes SET concept = 'changed ' || id WHERE id LIKE 'n1___'")
     result = await run_cycle(graph.context())
     assert (result.rows, result.vectors.embedded, result.batches) == (1000, 1000, 1)
     assert await differences(graph) == []

@@ -173,6 +173,7 @@ async def _history(site: Site, seed: int, rounds: int) -> None:
     assert row["rows"] == len(HASHES)
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_rows_that_are_kept(site: Site, seed: int) -> None:
     await _history(site, seed, rounds=8)

@@ -35,6 +35,7 @@ tables:
     )
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize("rule", NOW)
 async def test_a_listed_row_keeps_its_id_though_its_natural_value_changed_unread(
     new_database: Callable[..., str], tmp_path: Path, rule: str

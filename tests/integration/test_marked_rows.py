@@ -233,6 +233,7 @@ IDS = {
 """Name -> what the map says, the target's columns for it, and whether version and run stand there."""
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize("name", IDS)
 async def test_rows_with_ids_of_every_rule_are_marked_and_return(graph: TestGraph, name: str) -> None:
     said, columns, stamped = IDS[name]

@@ -56,6 +56,7 @@ async def tell(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterato
     yield told
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("number", [1, 2])
 async def test_a_history_of_a_graph_product_loses_nothing(tell: Tell, number: int) -> None:
     await tell(number, 12)

@@ -55,6 +55,7 @@ async def empty(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterat
         yield graph
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("beside", [True, False], ids=["beside", "with its key"])
 @pytest.mark.parametrize(
     "leaves", ["DELETE FROM w_runs WHERE name = 'A'", "UPDATE w_runs SET gone = true WHERE name = 'A'"]

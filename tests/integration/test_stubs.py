@@ -141,6 +141,7 @@ async def test_a_stub_leaves_with_the_last_row_that_refers_to_it(site: Site) -> 
     await site.equal()
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     "rule",
     [

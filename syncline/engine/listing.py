@@ -64,12 +64,13 @@ async def move(target: asyncpg.Connection, listing: Listing, *, unlisted: bool) 
 
     Return whether a row is not listed under its id yet; `unlisted` as `identify` returned it.
     """
-    if listing.elsewhere is None:
-        return unlisted
-    found = await target.fetchrow(listing.elsewhere)
-    if found["moved"] and listing.moved is not None:
+    elsewhere, moved = unlisted, False
+    if listing.elsewhere is not None:
+        elsewhere, moved = await target.fetchrow(listing.elsewhere)
+    if elsewhere and listing.give_way is not None:
+        await target.execute(listing.give_way)
+    if moved and listing.moved is not None:
         await target.execute(listing.moved)
-    elsewhere: bool = found["elsewhere"]
     return elsewhere
 
 

@@ -80,6 +80,8 @@ def _by_value(
             f"its stubs need keys, and none can be made of type {parent.key_types[0].name}",
             _AWAY,
         )
+    if len(parent.key) > 1:
+        yield at, f"a value makes no key of {parent.name}, which has several columns", _AWAY
     others = {each.by for _, each in _references(parent, tables) if each.stub is not None and each.by}
     if min(others) != reference.by:
         yield (

@@ -20,7 +20,7 @@ from syncline.verify import verify
 from tests.kit.bare_graph import bare_graph, made_by
 from tests.kit.deaths import Deaths
 from tests.kit.map_model import found_in, miscounted, wanted
-from tests.kit.product_writers import ODDITIES, PEACE, late_rows, of_a_reader, of_a_writer
+from tests.kit.product_writers import ODDITIES, PEACE, START, late_rows, of_a_reader, of_a_writer
 
 __all__ = ["PRODUCT", "ProductWorld", "prepare_product"]
 
@@ -84,10 +84,17 @@ class ProductWorld:
     async def history(self, steps: int) -> None:
         """Let this many things happen, compare, and end in peace."""
         random = self.random
+        collects = random.random() < 0.4
+        if collects:
+            await self.write(START)
         for _ in range(steps):
-            match random.choices(("write", "read", "late", "cycle", "die", "compare"), (9, 3, 1, 4, 3, 2))[0]:
+            match random.choices(
+                ("write", "read", "late", "cycle", "die", "compare"), (9, 3, 1, 4, 3, 6 if collects else 2)
+            )[0]:
                 case "write":
-                    changes = "; ".join(of_a_writer(random) for _ in range(random.randint(1, 5)))
+                    changes = "; ".join(
+                        of_a_writer(random, collects=collects) for _ in range(random.randint(1, 5))
+                    )
                     await self.write(changes, commit=random.random() < 0.9)
                 case "read":
                     await self.read(*of_a_reader(random))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Final
 
-__all__ = ["ODDITIES", "PEACE", "READERS_ROWS", "late_rows", "of_a_reader", "of_a_writer"]
+__all__ = ["ODDITIES", "PEACE", "READERS_ROWS", "START", "late_rows", "of_a_reader", "of_a_writer"]
 
 NODES, FACTS, SOURCES = 6, 7, 4
 
@@ -37,6 +37,12 @@ UPDATE write_nodes SET fact_ids = array_remove(fact_ids, 'no uuid');
 UPDATE write_edges SET fact_ids = array_remove(fact_ids, 'no uuid');
 """
 """Ends the conflicts: then every row lands."""
+
+START: Final = f"""
+INSERT INTO write_facts
+SELECT md5('fact ' || n)::uuid, 'Fact', 'claim', 'ready', NULL, '2026-04-01' FROM generate_series(0, {FACTS - 1}) n
+"""
+"""Facts for those who collect sources."""
 
 READERS_ROWS: Final = 2
 _USAGE: Final = (
@@ -99,13 +105,41 @@ class _Dice:
 
 
 def _source(d: _Dice) -> str:
+    number = d.n(SOURCES)
+    hashed = number if d.random.random() < 0.8 else d.n(SOURCES)
     return (
-        f"INSERT INTO write_raw_sources VALUES ({uuid_of('source', d.n(SOURCES))}, 'https://x/{d.n(3)}', 'Title {d.n(3)}',"
-        f" 'hash {d.n(SOURCES)}', '{d.random.choice(['queued', 'fetched', 'failed'])}',"
+        f"INSERT INTO write_raw_sources VALUES ({uuid_of('source', number)}, 'https://x/{d.n(3)}', 'Title {d.n(3)}',"
+        f" 'hash {hashed}', '{d.random.choice(['queued', 'fetched', 'failed'])}',"
         f""" '{d.random.choice(["{}", '{"lang": "en"}', '{"lang": null}'])}', '2026-03-29 02:30')"""
         " ON CONFLICT (id) DO UPDATE SET title = excluded.title, content_hash = excluded.content_hash,"
         " state = excluded.state, provider_metadata = excluded.provider_metadata"
     )
+
+
+def _hash_moved(d: _Dice) -> str:
+    """Another source is found by a content hash: it gets one that is free, or two exchange theirs."""
+    one, other = uuid_of("source", d.n(SOURCES)), uuid_of("source", d.n(SOURCES))
+    if d.random.random() < 0.3:
+        return (
+            "UPDATE write_raw_sources s SET content_hash = o.content_hash FROM write_raw_sources o"
+            f" WHERE (s.id, o.id) IN (({one}, {other}), ({other}, {one}))"
+        )
+    free = f"hash {d.n(SOURCES + 3)}"
+    return (
+        f"UPDATE write_raw_sources SET content_hash = '{free}' WHERE id = {one}"
+        f" AND NOT EXISTS (SELECT FROM write_raw_sources WHERE content_hash = '{free}')"
+    )
+
+
+def _source_gone(d: _Dice) -> str:
+    """Also with its key, under which another row has its hash then."""
+    one, other = uuid_of("source", d.n(SOURCES)), uuid_of("source", d.n(SOURCES))
+    if d.random.random() < 0.3:
+        return (
+            f"UPDATE write_raw_sources SET id = {one} WHERE id = {other}"
+            f" AND NOT EXISTS (SELECT FROM write_raw_sources WHERE id = {one})"
+        )
+    return f"DELETE FROM write_raw_sources WHERE id = {one}"
 
 
 def _fact(d: _Dice) -> str:
@@ -212,9 +246,10 @@ def _rejection(d: _Dice) -> str:
 
 
 def _provenance(d: _Dice) -> str:
-    source = d.n(SOURCES + 3)  # some that nobody writes, or a late transaction
+    fact, source = d.n(FACTS), d.n(SOURCES + 3)  # some that nobody writes, or a late transaction
+    own = fact * 10 + source if d.random.random() < 0.6 else d.n(60)
     return (
-        f"INSERT INTO write_provenance VALUES ({uuid_of('provenance', d.n(6))}, {d.fact()}, 'hash {source}',"
+        f"INSERT INTO write_provenance VALUES ({uuid_of('provenance', own)}, {uuid_of('fact', fact)}, 'hash {source}',"
         f" 'https://x/of/{source}', {d.or_null(repr('as in'))}) ON CONFLICT (id) DO UPDATE SET"
         " fact_id = excluded.fact_id, content_hash = excluded.content_hash, source_uri = excluded.source_uri,"
         " context_snippet = excluded.context_snippet"
@@ -256,13 +291,18 @@ def _usage(d: _Dice) -> str:
 
 _OF_WRITERS: Mapping[Callable[[_Dice], str], int] = {
     _node: 6, _fact: 5, _gone: 6, _edge: 4, _source: 2, _provenance: 3, _relinked: 3, _rejection: 2, _report: 2,
-    _claim: 2, _usage: 2, _other_uuid: 2, _uuids_exchanged: 1, _moved_node: 2, _edges_exchanged: 2,
+    _claim: 2, _usage: 2, _other_uuid: 2, _uuids_exchanged: 1, _moved_node: 2, _edges_exchanged: 2, _hash_moved: 1,
+    _source_gone: 1,
+}  # fmt: skip
+_OF_COLLECTORS: Mapping[Callable[[_Dice], str], int] = {
+    _source: 4, _fact: 5, _provenance: 8, _usage: 3, _hash_moved: 3, _source_gone: 3, _gone: 2, _node: 1,
 }  # fmt: skip
 
 
-def of_a_writer(random: Random) -> str:
-    """Return one change of the sources."""
-    [kind] = random.choices(list(_OF_WRITERS), weights=list(_OF_WRITERS.values()))
+def of_a_writer(random: Random, *, collects: bool = False) -> str:
+    """Return one change of the tables; `collects`: mostly of sources, and of what refers to them."""
+    kinds = _OF_COLLECTORS if collects else _OF_WRITERS
+    [kind] = random.choices(list(kinds), weights=list(kinds.values()))
     return kind(_Dice(random))
 
 

@@ -40,6 +40,7 @@ def _unfilled(
         return
     filled = {
         *(parent.id_column, parent.key_column, reference.by, *(reference.stub or {})),
+        *(parent.own_parts if reference.by is None else ()),
         *(stat.column for stat in parent.counters),
         *written_beside(schema_map.tables, parent),
         *(("sync_version", "sync_run") if parent.stamps else ()),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from syncline.engine.key_forms import read
 from syncline.engine.render.fragments import commas, merged_values, reference_id
 from syncline.engine.render.identity import Identity, listed_as, row_hash
+from syncline.engine.render.kept import keeps
 from syncline.engine.render.points import PointNames
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.engine.template import sql
@@ -59,6 +60,11 @@ class Listing:
             holder = self._own.holder(f"s.{self._own.staged}")
         unclear = shared or (table.listed and not clear)
         self.unclear = sql("list_unclear", **self._names, holder=holder) if unclear else None
+        self.give_way: str | None = None
+        """Note for removal what has no source row and stands under another row's id."""
+        if unclear and keeps(schema_map, table):
+            names = {name: self._names[name] for name in ("stage", "table")}
+            self.give_way = sql("kept_give_way", **names, holder=holder)
         self.elsewhere: str | None = None
         """Whether a row may have another's id, or none, and whether a row's id is another than before."""
         if shared:

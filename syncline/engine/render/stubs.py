@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from syncline.engine.key_forms import read
 from syncline.engine.render.fragments import column, commas, merged_values, reference_id, row_id
-from syncline.engine.render.identity import Identity, key_hash
+from syncline.engine.render.identity import Identity, key_hash, row_hash
 from syncline.engine.render.kept import stubbing
 from syncline.engine.render.merge import Ranged
 from syncline.engine.render.points import PointNames
@@ -50,19 +50,20 @@ class Stubs:
         parent = self._own.of(reference)
         value = f"s.{quoted(reference.column)}"
         if reference.by is None:
-            key = parent.referred(self._table.key_texts[reference.column], value)
+            parts = parent.split(parent.named_by(self._table, reference, value))
             id_ = named = f"s.{reference_id(reference.column)}"
         else:
             key = f"'stub:' || {value}"
             if parent.table.key_types[0].kind is Kind.UUID:
                 key = f"{key_hash(key)}::text"
-            id_ = parent.made([f"({key})"])
+            parts = [f"({key})"]
+            id_ = parent.made(parts)
             named = f"coalesce(s.{reference_id(reference.column)}, {id_})"
         fragments = {
             "reference": quoted(reference.column),
             "id": id_,
-            "row": key_hash(f"({key})"),
-            "key": f"({key})",
+            "row": row_hash(parts),
+            "key": commas(parts),
             "named": named,
             **self._columns(reference, says, parent.table, value),
         }
@@ -90,7 +91,9 @@ class Stubs:
             proposed |= {"sync_version": "s.sync_xid", "sync_run": "(SELECT fence FROM sync_state)"}
         written = {parent.id_column: "m.sync_stub_id"}
         if parent.key_column is not None:
-            written[parent.key_column] = read(parent.key_types[0], "m.sync_stub_key")
+            written[parent.key_column] = read(parent.key_types[0], "m.sync_stub_key[1]")
+        for name, type_ in parent.own_parts.items():
+            written[name] = read(type_, f"m.sync_stub_key[{parent.key.index(name) + 1}]")
         written |= {name: f"m.{quoted(name)}" for name in proposed}
         written |= first_counts(parent) | {
             name: none for name, none in written_beside(self._map.tables, parent).items() if name not in says

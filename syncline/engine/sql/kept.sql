@@ -79,7 +79,7 @@ ON CONFLICT DO NOTHING
 WITH missing AS MATERIALIZED (
     SELECT DISTINCT ON (m.sync_stub_row) m.*
     FROM (
-        SELECT @{id} AS sync_stub_id, @{row} AS sync_stub_row, @{key} AS sync_stub_key, @{proposed}
+        SELECT @{id} AS sync_stub_id, @{row} AS sync_stub_row, ARRAY[@{key}] AS sync_stub_key, @{proposed}
         FROM @{stage} s
         WHERE s.sync_present AND s.@{reference} IS NOT NULL
           AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.@{parent_id} = @{named})
@@ -91,7 +91,7 @@ WITH missing AS MATERIALIZED (
     RETURNING t.@{parent_id}
 ), kept AS (
     INSERT INTO sync_kept (table_name, row_id, key, target_key, stub)
-    SELECT '@{parent_name}', m.sync_stub_row, ARRAY[m.sync_stub_key], ARRAY[m.sync_stub_id::text], true FROM missing m
+    SELECT '@{parent_name}', m.sync_stub_row, m.sync_stub_key, ARRAY[m.sync_stub_id::text], true FROM missing m
     ON CONFLICT (table_name, row_id) DO UPDATE SET target_key = excluded.target_key, stub = true, since = now()
 )@{noted}@{lines}
 SELECT count(*) FROM changed
@@ -148,3 +148,17 @@ SELECT count(*) FROM changed
     ON CONFLICT (collection, point_id) DO UPDATE SET
         seq = excluded.seq, queued_at = excluded.queued_at, attempts = 0, next_retry_at = NULL, error = NULL@{renamed}
 )
+
+-- name: kept_give_way
+-- A kept row under whose id the batch has another key's row leaves, and so does one that would be marked: no row of
+-- the write-db waits for an id that one without a source row has.
+WITH held AS (
+    SELECT DISTINCT l.row_id FROM @{stage} s CROSS JOIN LATERAL (@{holder} OFFSET 0) l
+    WHERE s.sync_present AND l.row_id <> s.sync_row_id
+), leaving AS (
+    UPDATE pg_temp.sync_gone g SET again = NULL FROM held h
+    WHERE g.table_name = '@{table}' AND g.row_id = h.row_id AND g.again IS FALSE
+)
+INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
+SELECT '@{table}', k.row_id, k.key, NULL FROM held h JOIN sync_kept k ON k.table_name = '@{table}' AND k.row_id = h.row_id
+ON CONFLICT DO NOTHING

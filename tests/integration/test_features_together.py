@@ -157,3 +157,36 @@ async def test_a_marked_row_gives_way_to_the_row_that_has_its_id(
     await settled(site)
     assert await site.rows("SELECT key, name FROM kg.runs") == [{"key": "b", "name": "A"}]
     assert await kept(site) == []
+
+
+@pytest.mark.parametrize("ids", ["hash", "{rule: hash, beside: true, natural: [title]}"])
+async def test_a_marked_row_waits_for_nothing_that_leaves_after_it(graph: TestGraph, ids: str) -> None:
+    own = "" if "beside" in ids else f", key text, {STAMPS}"
+    site = await made(
+        graph,
+        f"""
+  authors: {{source: author}}
+  books:
+    source: book
+    id: {ids}
+    columns: [title]
+    references: {{author: {{parent: authors, required: false, target: author_id}}}}
+    marked: {{title: "'gone'"}}
+""",
+        source="CREATE TABLE author (id text PRIMARY KEY); CREATE TABLE book (id text PRIMARY KEY, title text, author text)",
+        target=f"CREATE TABLE authors (id uuid PRIMARY KEY, key text, {STAMPS});"
+        f"CREATE TABLE books (id uuid PRIMARY KEY, title text UNIQUE, author_id uuid REFERENCES authors{own})",
+    )
+    await write(graph, "INSERT INTO kg.author VALUES ('a'); INSERT INTO kg.book VALUES ('b', 'B', 'a')")
+    await settled(site)
+    await write(graph, "DELETE FROM kg.book")
+    await settled(site)
+    await write(graph, "DELETE FROM kg.author")
+    await settled(site)
+    assert await site.rows("SELECT title, author_id FROM kg.books") == [{"title": "gone", "author_id": None}]
+    # It returns, and its author after it.
+    await write(graph, "INSERT INTO kg.book VALUES ('b', 'B', 'a')")
+    assert (await site.cycle()).parked == 1
+    await write(graph, "INSERT INTO kg.author VALUES ('a')")
+    await settled(site)
+    assert await site.rows("SELECT title FROM kg.books WHERE author_id IS NOT NULL") == [{"title": "B"}]

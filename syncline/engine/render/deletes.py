@@ -232,6 +232,8 @@ class Removal:
             for reference in child.optional:
                 if reference.parent == table.name:
                     own, column = self._identity(child), f"t.{quoted(reference.target_column)}"
+                    owner_row = own.column if own.hashed else "owner_row"
+                    unkept = sql("unkept", table=literal(child.name), row_id=owner_row).rstrip()
                     owner = f", {own.row_id('t')} AS owner_row, ARRAY[{commas(own.parts('t'))}] AS owner_key"
                     statement = sql(
                         "remove_reference_to",
@@ -241,7 +243,8 @@ class Removal:
                         gone=self._identity(table).gone_is(column),
                         child_gone=own.gone_is(f"t.{own.column}", gone="o"),
                         owner="" if own.hashed else owner,
-                        owner_row=own.column if own.hashed else "owner_row",
+                        owner_row=owner_row,
+                        unkept=unkept if child.marked else "",
                         also="" if own.hashed else ", owner_key",
                         ours=own.only_ours("t"),
                         reference=quoted(reference.target_column),

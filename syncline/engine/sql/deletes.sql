@@ -116,7 +116,7 @@ WITH changed AS (
     RETURNING t.@{child_id}, g.row_id AS parent, @{parent_key} AS parent_key@{owner}
 ), parked AS (
     INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key@{also})
-    SELECT '@{child_name}', '@{reference_name}', @{owner_row}, '@{parent_name}', parent, parent_key@{also} FROM changed
+    SELECT '@{child_name}', '@{reference_name}', @{owner_row}, '@{parent_name}', parent, parent_key@{also} FROM changed@{unkept}
     ON CONFLICT DO NOTHING
 )@{queue}
 SELECT count(*) FROM changed

@@ -43,6 +43,10 @@ WITH removed AS (
 )
 DELETE FROM pg_temp.sync_gone g WHERE g.table_name <> ALL (ARRAY[@{asides}]::text[])
 
+-- name: unkept
+-- A marked row waits for nothing.
+ WHERE NOT EXISTS (SELECT FROM sync_kept k WHERE k.table_name = '@{table}' AND k.row_id = @{row_id})
+
 -- name: kept_landed
 -- Rows of the batch have a source row: a marked one is there again, a stub is the row that it stood for.
 WITH landed AS (

@@ -1,6 +1,7 @@
 """Health checks of the embedding service: one word is embedded, and the budgets of tokens."""
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Final
 
 from syncline.control.graphs import Graph
@@ -8,25 +9,31 @@ from syncline.control.readiness import for_development, reach_embedding
 from syncline.control.services import Services
 from syncline.control.usage import budgets_in_force, read_budgets
 from syncline.errors import EmbeddingUnavailable, StoreError
+from syncline.messages.usage import BudgetState
 from syncline.operator.health.check import Check, CheckStatus, listed
 
 __all__ = ["check_budgets", "check_embedding"]
 
-_PAUSED: Final = (
-    "It goes on by itself then. If it comes often, give the workers a lower "
-    "SYNCLINE_EMBEDDING_REQUESTS_PER_MINUTE or _TOKENS_PER_MINUTE, or the service a higher limit."
+_RAISE: Final = {
+    "graph": "Raise it by `syncline graph set GRAPH --tokens-per-day N`.",
+    "service": "Raise SYNCLINE_EMBEDDING_TOKENS_PER_DAY of all workers.",
+}
+
+_LIMITED: Final = (
+    "Texts are sent again by themselves. If it comes often, give the workers a lower "
+    "SYNCLINE_EMBEDDING_REQUESTS_PER_MINUTE or _TOKENS_PER_MINUTE, or the account a higher limit or quota."
 )
 
 
 async def check_embedding(services: Services) -> Sequence[Check]:
-    """Return the check that the service embeds; a pause that it asked for is no fault of its settings."""
+    """Return the check that the service embeds. A limit that is reached is no fault of its settings."""
     name = "embedding"
     try:
         vectors = await reach_embedding(services)
     except EmbeddingUnavailable as error:
-        if error.until is None:
+        if error.until is None and error.status != HTTPStatus.TOO_MANY_REQUESTS:
             raise
-        return [Check(name=name, status=CheckStatus.FAIL, found=str(error), fix=_PAUSED)]
+        return [Check(name=name, status=CheckStatus.FAIL, found=str(error), fix=_LIMITED)]
     found = f"{services.embedding.name}, {vectors.shape[1]} dimensions"
     fix = for_development(services.settings).get("development embedding")
     return [
@@ -49,25 +56,20 @@ async def check_budgets(services: Services, graphs: Sequence[Graph]) -> Sequence
     spent = [budget for budget in found if budget.used + budget.held >= budget.budget]
     if not spent:
         return [Check(name=name, found=f"none of {len(found):,} is spent today (UTC)")]
+    ways = " ".join(dict.fromkeys(_RAISE[budget.scope] for budget in spent))
     return [
         Check(
             name=name,
             status=CheckStatus.WARN,
-            found=listed(
-                [
-                    f"{'graph' if budget.scope == 'graph' else 'service'} '{budget.name}' has used "
-                    f"{budget.used:,} of its {budget.budget:,} tokens for today"
-                    + (f", and {budget.held:,} are held" if budget.held else "")
-                    for budget in spent
-                ]
-            ),
-            fix=" ".join(dict.fromkeys(_RAISE[budget.scope] for budget in spent))
-            + " Until then, or midnight UTC, texts wait.",
+            found=listed([_spent(budget) for budget in spent]),
+            fix=f"{ways} Until then, or midnight UTC, texts wait.",
         )
     ]
 
 
-_RAISE: Final = {
-    "graph": "Raise it by `syncline graph set GRAPH --tokens-per-day N`.",
-    "service": "Raise SYNCLINE_EMBEDDING_TOKENS_PER_DAY of all workers.",
-}
+def _spent(budget: BudgetState) -> str:
+    held = f", and {budget.held:,} are held" if budget.held else ""
+    return (
+        f"{budget.scope} '{budget.name}' has used {budget.used:,} of its {budget.budget:,} tokens for "
+        f"today{held}"
+    )

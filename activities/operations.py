@@ -331,13 +331,18 @@ class OperationActivities:
             await ensure_schedule(client, graph, task_queue=task_queue, start_now=True)
             if request.embedding is not None:
                 await services.embedding_records.accept(graph.id, request.embedding)
-                await services.graphs.audit(graph, "embedding", actor)
+                await services.graphs.audit(graph, "embedding", actor, fields=[request.embedding])
             if request.drop_shadow:
                 # A record that declares no shadow any longer does not say its map: the live one's is near.
                 shadows = await map_of(services, graph, shadow=graph.shadowed)
                 await drop_shadow(services, graph, shadows.schema_map)
                 await services.graphs.audit(graph, "drop-shadow", actor)
-            return GraphChanged(graph=graph, operators_pause=await operators_pause(client, graph))
+            mine = services.embedding.name
+            return GraphChanged(
+                graph=graph,
+                operators_pause=await operators_pause(client, graph),
+                other_embedding=mine if request.embedding not in (None, mine) else None,
+            )
 
     @activity.defn(name=names.PROMOTE_SHADOW_ACTIVITY)
     async def promote_shadow(self, request: PromoteShadowInput) -> Promotion:

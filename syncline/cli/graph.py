@@ -205,6 +205,13 @@ def _change(graph: str, as_json: bool, reason: str, **changes: object) -> None:
         typer.echo(
             f"Its Schedule is paused by an operator ({note}): `syncline schedule resume {slug}`.", err=True
         )
+    if changed.other_embedding is not None:
+        typer.echo(
+            f"The worker that changed it has embedding {one_line(changed.other_embedding)}, and writes no "
+            "vectors of this graph now. Correct the name, or the settings of each worker that "
+            "`syncline doctor` names.",
+            err=True,
+        )
 
 
 app = typer.Typer(help="Show, add and change graphs.", no_args_is_help=True)

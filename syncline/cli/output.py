@@ -93,16 +93,34 @@ def print_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
+_LAST_COLUMN: Final = 20
+"""Characters of a broken column that can still be read."""
+
+
 def print_table(
     header: Sequence[str], rows: Iterable[Sequence[str]], *, styles: Mapping[str, str] | None = None
 ) -> None:
-    """Print rows as `make_table` has them on a terminal, and in columns where a program reads them."""
+    """Print rows as `make_table` has them on a terminal, and in columns where a program reads them.
+
+    So too on a terminal that is too narrow for them: it wraps lines, where a table would cut names off.
+    """
+    lines = [tuple(one_line(cell) for cell in line) for line in rows]
     if not sys.stdout.isatty():
-        print_columns(header, rows)
+        print_columns(header, lines)
         return
     from rich.console import Console
 
-    Console(highlight=False).print(make_table(header, rows, styles=styles))
+    console = Console(highlight=False)
+    if _least_width(header, lines) > console.width:
+        print_columns(header, lines)
+        return
+    console.print(make_table(header, lines, styles=styles))
+
+
+def _least_width(header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Return the width below which columns would be cut off: only the last one can be broken."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    return sum(widths[:-1]) + 2 * len(widths[:-1]) + min(widths[-1], _LAST_COLUMN)
 
 
 def make_table(

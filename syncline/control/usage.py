@@ -31,7 +31,7 @@ from syncline.messages.usage import BudgetState, UsageLine, UsageReport
 from syncline.sql import Statements, statements_of
 from syncline.stores.postgres import PostgresStore
 
-__all__ = ["CycleAccount", "UsageLedger", "budgets_in_force", "read_usage"]
+__all__ = ["CycleAccount", "UsageLedger", "budgets_in_force", "read_budgets", "read_usage"]
 
 _log = structlog.get_logger(__name__)
 sql: Statements = statements_of("syncline.control")
@@ -343,22 +343,31 @@ async def read_usage(
     async with control.driver() as connection:
         months = await connection.fetch(sql("usage_months"), graph_id, first, limit)
         runs = [] if graph is None else await connection.fetch(sql("usage_runs"), graph_id, first, limit)
-        scopes, names = [scope for scope, _ in budgets], [name for _, name in budgets]
-        days = await connection.fetch(sql("usage_today"), scopes, names) if budgets else []
-    found = {(row["scope"], row["name"]): row for row in days}
     return UsageReport(
         months=tuple(UsageLine.model_validate(dict(row)) for row in months),
         runs=tuple(UsageLine.model_validate(dict(row)) for row in runs),
-        budgets=tuple(
-            BudgetState(
-                scope=place[0],
-                name=called,
-                budget=budget,
-                used=found[place]["tokens"] if place in found else 0,
-                held=found[place]["held"] if place in found else 0,
-            )
-            for place, (called, budget) in budgets.items()
-        ),
+        budgets=await read_budgets(control, budgets),
+    )
+
+
+async def read_budgets(
+    control: PostgresStore, budgets: Mapping[tuple[str, str], tuple[str, int]]
+) -> tuple[BudgetState, ...]:
+    """Return what is used today of these budgets, as `budgets_in_force` has them; asks nothing for none."""
+    if not budgets:
+        return ()
+    async with control.driver() as connection:
+        days = await connection.fetch(sql("usage_today"), *map(list, zip(*budgets, strict=True)))
+    found = {(row["scope"], row["name"]): row for row in days}
+    return tuple(
+        BudgetState(
+            scope=place[0],
+            name=called,
+            budget=budget,
+            used=found[place]["tokens"] if place in found else 0,
+            held=found[place]["held"] if place in found else 0,
+        )
+        for place, (called, budget) in budgets.items()
     )
 
 

@@ -34,7 +34,7 @@ def unreadable_faults(table: TableMap, reference: Reference | Links, parent: Tab
         return
     if table.type_of(reference.column).kind is not Kind.TEXT or wanted.kind not in _OF_TEXT:
         problem = f"every value of {reference.column} can be a key of {parent.name}"
-        yield at, problem, f"Leave it out: it is for a text that names a {wanted.name}, if that is no text."
+        yield at, problem, "Leave it out: it is for a text that names a row whose key is no text."
         return
     if own.rule is UnreadableRule.NONE and reference.required:
         problem = f"{reference.column} is required, so it names a row"

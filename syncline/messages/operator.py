@@ -383,6 +383,8 @@ class GraphChanged(Message):
     graph: Graph
     operators_pause: str | None = None
     """Note of the active graph's Schedule if an operator has paused it; null: not paused."""
+    other_embedding: str | None = None
+    """The worker's own embedding, if another one was accepted; it writes no vectors of the graph."""
 
 
 class PromoteShadowInput(_ChangeInput):

@@ -120,4 +120,8 @@ async def test_an_embedding_is_accepted_by_command_and_audited(lab: SyncLab, syn
     assert problem.found == "openai-large-8"
     page: Any = await syncline.answer("graph audit", slug)
     newest = page["entries"][0]
-    assert (newest["action"], newest["why"]) == ("embedding", "better")
+    assert (newest["action"], newest["why"], newest["fields"]) == ("embedding", "better", ["openai-large-8"])
+    mine = lab.services.embedding.name
+    assert f"has embedding {mine}, and writes no vectors of this graph now" in accepted.err
+    right = await syncline("graph", "set", slug, "--embedding", mine)
+    assert (right.status, right.err) == (0, "")

@@ -17,7 +17,7 @@ from syncline.capture.listen.connection import obstacle
 from syncline.capture.listen.status import listened_to, listener_name
 from syncline.control.graphs import Graph
 from syncline.control.maps import MapOptions, map_options
-from syncline.control.readiness import for_development, reach_embedding, reach_vectors
+from syncline.control.readiness import for_development, reach_vectors
 from syncline.control.services import Role, Services
 from syncline.control.workers import WorkerRecord
 from syncline.engine.table_map import SchemaMap
@@ -26,6 +26,7 @@ from syncline.messages.base import GraphStatus
 from syncline.migrations.revisions import CONTROL, ENGINE, GRAPH, WRITE, Side, schemas_behind
 from syncline.operator.health.check import Check, CheckStatus, Health, bounded, listed, skew_check
 from syncline.operator.health.columns import check_new_columns
+from syncline.operator.health.embeddings import check_budgets, check_embedding
 from syncline.operator.health.maps import check_maps
 from syncline.operator.health.postgres import check_postgres, tls_checks
 from syncline.operator.health.rights import check_policies, check_positions, check_rights, needed_rights
@@ -84,7 +85,12 @@ async def examine(services: Services, *, identity: str, namespace: str, asked_at
             for side in (WRITE, GRAPH, ENGINE)
         ),
         *_vector_looks(services, graphs),
-        _look("embedding", partial(_embedding, services), fix=_EMBEDDING_FIX),
+        _look("embedding", partial(check_embedding, services), fix=_EMBEDDING_FIX),
+        _look(
+            "embedding: budgets",
+            partial(check_budgets, services, graphs),
+            fix="See the check of control plane.",
+        ),
         _look("embedding: graphs", partial(_recorded, services), fix="See the check of control plane."),
     ]
     found = await asyncio.gather(*looks)
@@ -335,17 +341,6 @@ def _vector_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
         fix = f"Bring Qdrant up, or correct {setting} of the workers; until then only vectors are delayed."
         looks.append(_look(name, partial(one, name, key), fix=fix, seconds=_VECTOR_SECONDS))
     return looks
-
-
-async def _embedding(services: Services) -> Sequence[Check]:
-    vectors = await reach_embedding(services)
-    found = f"{services.embedding.name}, {vectors.shape[1]} dimensions"
-    fix = for_development(services.settings).get("development embedding")
-    return [
-        Check(
-            name="embedding", status=CheckStatus.OK if fix is None else CheckStatus.WARN, found=found, fix=fix
-        )
-    ]
 
 
 async def _recorded(services: Services) -> Sequence[Check]:

@@ -1,0 +1,53 @@
+"""Tables of commands on a terminal: what does not fit is wrapped by the terminal, never cut off."""
+
+import re
+
+import pytest
+
+from syncline.cli.output import print_table
+
+HEADER = ("graph", "state", "last run", "took", "by", "provider", "rows", "failures", "next run", "why")
+LINE = (
+    "world-fallback",
+    "vectors delayed",
+    "2026-11-29 21:05:32",
+    "34 s",
+    "schedule",
+    "builtin-engine",
+    "70,705",
+    "0",
+    "2026-11-29 21:06:11",
+    "`syncline status world-fallback` says why vectors wait, and until when",
+)
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+
+
+def plain(capsys: pytest.CaptureFixture[str]) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("columns", [80, 130, 200])
+def test_no_cell_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int
+) -> None:
+    on_terminal(monkeypatch, columns)
+    print_table(HEADER, iter([LINE]))
+    said = plain(capsys)
+    for cell in LINE[:-1]:
+        assert cell in said
+    assert all(word in said for word in LINE[-1].split())
+
+
+def test_a_long_last_column_is_broken_where_the_others_fit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_terminal(monkeypatch, 60)
+    print_table(("check", "status", "found"), iter([("embedding", "ok", "words " * 20)]))
+    said = plain(capsys)
+    assert all(len(line) <= 60 for line in said.splitlines())
+    assert len(said.splitlines()) > 2

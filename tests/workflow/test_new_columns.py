@@ -126,6 +126,7 @@ async def test_a_map_of_several_graphs_does_not_evolve_for_one_of_them(
     assert ran["result"]["map_changes"] == []
 
 
+@pytest.mark.long("test_it_is_asked_about_then_taken_or_left_alone_by_one_command")
 async def test_graphs_of_one_source_evolve_together(
     shop: SyncLab, at_home: CommandLine, tmp_path: Path
 ) -> None:

@@ -184,7 +184,7 @@ async def test_a_store_that_is_away_is_asked_once_and_delays_every_collection(
     moment = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
     assert re.fullmatch(
         rf"VectorStoreUnavailable: .*'qdrant'.*HTTP 503.*restarting.*"
-        rf" Waiting since {moment}: facts and nodes; next try at {moment}\.",
+        rf" Waiting since {moment}: facts and nodes; the first run after {moment} tries again\.",
         result.vectors.error or "",
     )
 

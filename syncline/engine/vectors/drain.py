@@ -110,7 +110,7 @@ def _progress(counts: VectorCounts, left: Sequence[Left], *, error: str | None) 
 
 
 def _delays(left: Sequence[Left]) -> Iterable[str]:
-    """Yield for each cause what happened, what waits since when, and when it is retried."""
+    """Yield for each cause what happened, what waits since when, and from when on a run tries again."""
     by_cause: dict[str, list[Left]] = {}
     for row in left:
         if row["error"] is not None:
@@ -119,7 +119,8 @@ def _delays(left: Sequence[Left]) -> Iterable[str]:
         names = " and ".join(row["collection"] for row in rows)
         since = min(row["since"] for row in rows if row["since"] is not None)
         following = min(row["next_retry_at"] for row in rows if row["next_retry_at"] is not None)
-        yield f"{cause} Waiting since {_moment(since)}: {names}; next try at {_moment(following)}."
+        again = f"the first run after {_moment(following)} tries again"
+        yield f"{cause} Waiting since {_moment(since)}: {names}; {again}."
 
 
 def _moment(moment: datetime) -> str:

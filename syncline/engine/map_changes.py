@@ -103,7 +103,7 @@ class TableChange:
     """Whether the list has the ids of rule `hash` as target ids from now on, or no longer; None if that is as
     before."""
     rekeyed: bool = False
-    """Whether rows are found by another key, or under other ids: those without a source row are known no longer."""
+    """Whether rows have another key, or other ids: those without a source row are known no longer."""
     unmarked: bool = False
     """Whether rows that are marked are kept no longer."""
     unstubbed: bool = False

@@ -193,7 +193,7 @@ async def test_a_marked_row_waits_for_nothing_that_leaves_after_it(graph: TestGr
     assert await site.rows("SELECT title FROM kg.books WHERE author_id IS NOT NULL") == [{"title": "B"}]
 
 
-PLAIN = ("{rule: uuid5, namespace: %s}" % URL, "{rule: uuid5, namespace: %s, beside: true}" % URL)
+PLAIN = (f"{{rule: uuid5, namespace: {URL}}}", f"{{rule: uuid5, namespace: {URL}, beside: true}}")
 HASHED = ("hash", "{rule: hash, natural: [name], beside: true}")
 
 

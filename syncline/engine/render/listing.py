@@ -192,7 +192,7 @@ def keys_from_list(schema_map: SchemaMap, name: str) -> str | None:
 
 
 def list_marked(schema_map: SchemaMap, name: str) -> str | None:
-    """Return the statement that lists a table's marked rows, which no cycle reads; None if it lists, or has, none."""
+    """Return the statement that lists a table's marked rows, which no cycle reads; None if there are none."""
     table = schema_map[name]
     if not table.listed or not table.marked:
         return None

@@ -102,6 +102,8 @@ class TableChange:
     relisted: bool | None = None
     """Whether the list has the ids of rule `hash` as target ids from now on, or no longer; None if that is as
     before."""
+    rekeyed: bool = False
+    """Whether rows have another key, or other ids: those without a source row are known no longer."""
     unmarked: bool = False
     """Whether rows that are marked are kept no longer."""
     unstubbed: bool = False
@@ -176,6 +178,7 @@ def map_changes(
                     reread=name in gone,
                     # Rows that stand there may have values of before in the columns.
                     compare=name in gone or "into" in definition,
+                    rekeyed=name in gone or "into" in definition,
                     ids=True,
                     # Rows may stand there: one that is equal is not written, but it needs a point.
                     points=bool(definition.get("vector")),
@@ -260,6 +263,9 @@ def _changed(name: str, before: Definition, now: Definition) -> TableChange:
     vector = _vector(_part(before, "vector"), _part(now, "vector"))
     stats, recount = _stats(_part(before, "stats"), _part(now, "stats"))
     links = _named(before, "links").keys() - _named(now, "links").keys()
+    ids = "types" in differing or (
+        "id" in differing and (_made(before) != _made(now) or (_keeps(before) and not _keeps(now)))
+    )
     return TableChange(
         table=name,
         kind=ChangeKind.CHANGED,
@@ -267,8 +273,8 @@ def _changed(name: str, before: Definition, now: Definition) -> TableChange:
         reread=reread,
         fill=fill and not reread,
         compare=any(field in (*_IDENTITY, "into", "otherwise") for field in differing),
-        ids="types" in differing
-        or ("id" in differing and (_made(before) != _made(now) or (_keeps(before) and not _keeps(now)))),
+        rekeyed=ids or any(field in ("key", "source", "tenant", "into", "otherwise") for field in differing),
+        ids=ids,
         anew="id" in differing,
         unlisted=_listed(before)
         and (not _listed(now) or _typed(before) != _typed(now))

@@ -19,7 +19,7 @@ from syncline.engine.map_changes import (
 from syncline.engine.render.fragments import column
 from syncline.engine.render.identity import Identity, ours
 from syncline.engine.render.links import LinkTable
-from syncline.engine.render.listing import keys_from_list
+from syncline.engine.render.listing import keys_from_list, list_marked
 from syncline.engine.render.points import PointNames
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.state import FILL
@@ -117,9 +117,12 @@ class MapState:
 
     async def _record_kept(self, target: asyncpg.Connection, changes: Sequence[TableChange]) -> None:
         """Record which rows without a source row are kept no longer, or found by another key."""
-        anew = [change.table for change in changes if change.compare or change.kind is ChangeKind.LEFT]
+        anew = [change.table for change in changes if change.rekeyed or change.kind is ChangeKind.LEFT]
         if anew:
             await target.execute("DELETE FROM sync_kept WHERE table_name = ANY ($1::text[])", anew)
+        for name in [change.table for change in changes if change.anew]:
+            if statement := list_marked(self.statements.schema_map, name):
+                await target.execute(statement)
         over = [(change.table, False) for change in changes if change.unmarked]
         over += [(change.table, True) for change in changes if change.unstubbed]
         if over:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from syncline.maps.document import read_map
 from syncline.testing.graphs import TestGraph, write
 from tests.integration.test_shapes import Site, made
 from tests.kit.bare_graph import bare_graph
@@ -190,3 +191,44 @@ async def test_a_marked_row_waits_for_nothing_that_leaves_after_it(graph: TestGr
     await write(graph, "INSERT INTO kg.author VALUES ('a')")
     await settled(site)
     assert await site.rows("SELECT title FROM kg.books WHERE author_id IS NOT NULL") == [{"title": "B"}]
+
+
+PLAIN = (f"{{rule: uuid5, namespace: {URL}}}", f"{{rule: uuid5, namespace: {URL}, beside: true}}")
+HASHED = ("hash", "{rule: hash, natural: [name], beside: true}")
+
+
+@pytest.mark.parametrize("ids", [PLAIN, PLAIN[::-1], HASHED], ids=["beside", "no longer beside", "natural"])
+async def test_marked_rows_are_listed_when_their_table_is(graph: TestGraph, ids: tuple[str, str]) -> None:
+    def document(id_: str) -> str:
+        return f"""
+  runs: {{source: run, id: {id_}, columns: [name], marked: {{name: "'gone ' || t.name"}}}}
+  steps: {{source: step, references: {{run: {{parent: runs, target: run_id}}}}}}
+"""
+
+    site = await made(
+        graph,
+        document(ids[0]),
+        source="CREATE TABLE run (id text PRIMARY KEY, name text); CREATE TABLE step (id text PRIMARY KEY, run text)",
+        target=f"CREATE TABLE runs (id uuid PRIMARY KEY, key text, name text UNIQUE, {STAMPS});"
+        f"CREATE TABLE steps (id uuid PRIMARY KEY, key text, run_id uuid NOT NULL REFERENCES runs, {STAMPS})",
+    )
+    await write(
+        graph,
+        "INSERT INTO kg.run VALUES ('a', 'A'), ('b', 'B'), ('c', 'C');"
+        "INSERT INTO kg.step VALUES ('1', 'a'), ('2', 'b'), ('3', 'c')",
+    )
+    await settled(site)
+    await write(graph, "DELETE FROM kg.run WHERE id > 'a'")
+    await settled(site)
+    other = Site(
+        graph, read_map(f"version: 1\nname: shapes\ntables:\n{document(ids[1])}", source="shapes.yaml")
+    )
+    await settled(other)
+    await write(graph, "INSERT INTO kg.run VALUES ('b', 'B2'); UPDATE kg.step SET id = id || ' again'")
+    await settled(other)
+    assert await site.rows("SELECT name FROM kg.runs JOIN kg.steps ON run_id = runs.id ORDER BY 1") == [
+        {"name": "A"},
+        {"name": "B2"},
+        {"name": "gone C"},
+    ]
+    assert await kept(site) == [("runs", False)]

@@ -16,7 +16,7 @@ from syncline.engine.template import sql
 from syncline.maps.ids import IdRule
 from syncline.sql import literal, quoted
 
-__all__ = ["Listing", "keys_from_list"]
+__all__ = ["Listing", "keys_from_list", "list_marked"]
 
 
 class Listing:
@@ -188,4 +188,20 @@ def keys_from_list(schema_map: SchemaMap, name: str) -> str | None:
         table=literal(name),
         changes=commas(written),
         id=listed_as(table, f"t.{own.column}"),
+    )
+
+
+def list_marked(schema_map: SchemaMap, name: str) -> str | None:
+    """Return the statement that lists a table's marked rows, which no cycle reads; None if there are none."""
+    table = schema_map[name]
+    if not table.listed or not table.marked:
+        return None
+    own = Identity(schema_map, table)
+    return sql(
+        "list_marked",
+        target=quoted(name),
+        table=literal(name),
+        id="NULL" if own.hashed else listed_as(table, f"t.{own.column}"),
+        row=f"t.{own.column}",
+        type=table.id_type.native,
     )

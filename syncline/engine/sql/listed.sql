@@ -137,6 +137,14 @@ DELETE FROM sync_row WHERE ctid = ANY (ARRAY(
 UPDATE @{target} t SET @{changes} FROM sync_row
 WHERE sync_row.table_name = '@{table}' AND coalesce(sync_row.target_id, sync_row.row_id::text) COLLATE "C" = @{id}
 
+-- name: list_marked
+-- Marked rows of a table whose rows are listed from now on: what refers to them finds them there.
+INSERT INTO sync_row (table_name, row_id, key, target_id)
+SELECT '@{table}', k.row_id, k.key, @{id}
+FROM sync_kept k JOIN @{target} t ON @{row} = k.target_key[1]::@{type}
+WHERE k.table_name = '@{table}' AND NOT k.stub
+ON CONFLICT DO NOTHING
+
 -- name: list_points
 -- Rows that no list had: those that the merge has written are queued already.
 INSERT INTO sync_outbox (collection, point_id@{named})

@@ -255,7 +255,14 @@ class ProductWorld:
         said += await self._points(model.rows["facts"])
         counts = await miscounted(PRODUCT, self.reader)
         if peace or (not self._sure and not self._maybe):
-            said += [f"{name}: wrong counts of {ids}" for name, ids in counts.items() if ids]
+            ours = {
+                name: {key[0] for key in model.rows[name]} for name in counts
+            }  # no list has readers' rows
+            said += [
+                f"{name}: wrong counts of {ids & ours[name]}"
+                for name, ids in counts.items()
+                if ids & ours[name]
+            ]
         return said
 
     async def _readers_losses(self) -> list[str]:

@@ -232,3 +232,32 @@ async def test_marked_rows_are_listed_when_their_table_is(graph: TestGraph, ids:
         {"name": "gone C"},
     ]
     assert await kept(site) == [("runs", False)]
+
+
+@pytest.mark.parametrize(
+    "leaves", ["DELETE FROM kg.run WHERE slug = 'a'", "UPDATE kg.run SET here = false WHERE slug = 'a'"]
+)
+async def test_a_rejected_row_gets_the_id_of_one_that_would_be_marked(graph: TestGraph, leaves: str) -> None:
+    site = await made(
+        graph,
+        "  runs:\n    source: run\n    key: slug\n    id: {rule: column, source: uid, type: uuid}\n    columns: [name]\n"
+        "    present: here\n    marked: {name: \"'gone'\"}\n",
+        source="CREATE TABLE run (slug text PRIMARY KEY, uid uuid, name text, here boolean DEFAULT true)",
+        target=f"CREATE TABLE runs (id uuid PRIMARY KEY, key text, name text, {STAMPS})",
+    )
+    await write(graph, f"INSERT INTO kg.run VALUES ('a', '{URL}', 'A')")
+    await settled(site)
+    await write(graph, f"INSERT INTO kg.run VALUES ('b', '{URL}', 'B')")
+    await site.cycle()
+    assert await site.rows("SELECT key, name FROM kg.runs") == [{"key": "a", "name": "A"}]
+    await write(graph, leaves)
+    await settled(site)
+    assert await site.rows("SELECT key, name FROM kg.runs") == [{"key": "b", "name": "B"}]
+    # And in one batch.
+    await write(
+        graph,
+        f"UPDATE kg.run SET here = false WHERE slug = 'b'; INSERT INTO kg.run VALUES ('c', '{URL}', 'C')",
+    )
+    await settled(site)
+    assert await site.rows("SELECT key, name FROM kg.runs") == [{"key": "c", "name": "C"}]
+    assert await kept(site) == []

@@ -9,6 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 
 
+class _Server(ThreadingHTTPServer):
+    # Of more connections at once than this, the kernel drops some, and each tries again a second later.
+    request_queue_size = 128
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One response, or the connection is `cut`.
@@ -48,7 +53,7 @@ class FaultyServer:
         self._at_once = 0
         self._guard = threading.Lock()
         self._stopping = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     @property

@@ -191,17 +191,15 @@ class QdrantServerStore:
         await self._send(collection, [points[row] for row in rows], vector, send)
 
     async def overwrite_payload(self, collection: str, points: Sequence[PointPayload]) -> None:
-        rows = _last_of_each(points)
+        kept = [points[row] for row in _last_of_each(points)]
 
         async def send(part: Sequence[int]) -> None:
             # By filter, because the server answers 404 for an unknown id.
             operations = [
                 models.OverwritePayloadOperation(
                     overwrite_payload=models.SetPayload(
-                        payload=dict(points[rows[item]].payload),
-                        filter=models.Filter(
-                            must=[models.HasIdCondition(has_id=[str(points[rows[item]].id)])]
-                        ),
+                        payload=dict(kept[item].payload),
+                        filter=models.Filter(must=[models.HasIdCondition(has_id=[str(kept[item].id)])]),
                     )
                 )
                 for item in part
@@ -210,7 +208,7 @@ class QdrantServerStore:
                 *await self._call(self._client.batch_update_points(collection, operations, wait=True))
             )
 
-        await self._send(collection, [points[row] for row in rows], 0, send)
+        await self._send(collection, kept, 0, send)
 
     async def delete(self, collection: str, ids: Sequence[UUID]) -> None:
         async def send(part: Sequence[int]) -> None:

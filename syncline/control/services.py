@@ -208,13 +208,10 @@ class Services:
         if recorded is None:
             return self.embedding.name
         mine = record_of(self.embedding, self.vector_store(graph.qdrant_store))
-        if "store" in recorded.differences(mine):
-            place = EmbeddingRecord(embedding=recorded.embedding, store=recorded.store)
-            elsewhere = differing(
-                graph.slug, place, mine.model_copy(update={"embedding": recorded.embedding})
-            )
-            if elsewhere is not None:
-                raise elsewhere
+        place = EmbeddingRecord(embedding=recorded.embedding, store=recorded.store)
+        elsewhere = differing(graph.slug, place, mine.model_copy(update={"embedding": recorded.embedding}))
+        if elsewhere is not None:
+            raise elsewhere
         return recorded.embedding
 
     async def foreign_vectors(self) -> Sequence[EmbeddingDiffers]:

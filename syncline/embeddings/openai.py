@@ -245,8 +245,7 @@ class OpenAIEmbedding:
         except UnicodeEncodeError:
             failure = EmbeddingRejected(self.name, "a text has lone surrogates and cannot be sent as UTF-8.")
         else:
-            failed = response.status_code in _RETRYABLE or response.status_code >= 500
-            self._admission.obey(response.headers, failed=failed)
+            self._admission.obey(response.headers, failed=_is_retryable(response.status_code))
             return response
         raise failure
 
@@ -276,7 +275,7 @@ class OpenAIEmbedding:
         self._count(Usage(texts=0, tokens=0, refused=len(batch)))
         status = response.status_code
         detail = self._redacted(without(batch, explanation(response.content)))
-        if status in _RETRYABLE or status >= 500:
+        if _is_retryable(status):
             after = response.headers.get("retry-after")
             wait = f" Retry-After: {self._redacted(after, limit=40)}." if after else ""
             return EmbeddingUnavailable(
@@ -292,3 +291,7 @@ class OpenAIEmbedding:
         for secret in self._secrets:
             text = redacted(text, secret, limit=len(text))
         return redacted(text, None, limit=limit)
+
+
+def _is_retryable(status: int) -> bool:
+    return status in _RETRYABLE or status >= 500

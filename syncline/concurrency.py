@@ -1,10 +1,10 @@
 """Bounded execution of foreign coroutines, which may hang, ignore cancellation or raise SystemExit."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Final, TypeVar
 
-__all__ = ["PATIENCE", "BaseExceptionRaised", "CancelIgnored", "TimedOut", "bounded", "each_batch"]
+__all__ = ["PATIENCE", "BaseExceptionRaised", "CancelIgnored", "TimedOut", "all_of", "bounded", "each_batch"]
 
 PATIENCE: Final = 10.0
 """Seconds that cancelled work has to end."""
@@ -72,6 +72,17 @@ def _discard(task: "asyncio.Task[T]") -> None:
         task.exception()  # mark it as retrieved: no caller is left
 
 
+async def all_of(*parts: Coroutine[object, object, None]) -> None:
+    """Run the parts together to their ends; the first failure cancels the others and is raised unchanged."""
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def each_batch(
     total: int, *, size: int, in_flight: int, send: Callable[[slice], Awaitable[None]]
 ) -> None:
@@ -85,10 +96,4 @@ async def each_batch(
         for start in starts:
             await send(slice(start, min(start + size, total)))
 
-    lanes = [asyncio.ensure_future(send_batches()) for _ in range(min(in_flight, -(-total // size)))]
-    try:
-        await asyncio.gather(*lanes)
-    finally:
-        for lane in lanes:
-            lane.cancel()
-        await asyncio.gather(*lanes, return_exceptions=True)
+    await all_of(*(send_batches() for _ in range(min(in_flight, -(-total // size)))))

@@ -4,13 +4,13 @@ A failed request is sent once more, then halved, if the store still takes a harm
 halves was too large, and later requests are smaller; a point that fails alone is refused.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import structlog
 
+from syncline.concurrency import all_of
 from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUnavailable
 
 __all__ = ["SizedRequests"]
@@ -58,13 +58,7 @@ class SizedRequests:
                 except VectorStoreError as failure:
                     failures.append(failure)
 
-        lanes = [asyncio.ensure_future(lane()) for _ in range(min(self._lanes, len(sizes)))]
-        try:
-            await asyncio.gather(*lanes)
-        finally:
-            for task in lanes:
-                task.cancel()
-            await asyncio.gather(*lanes, return_exceptions=True)
+        await all_of(*(lane() for _ in range(min(self._lanes, len(sizes)))))
         if failures:
             raise failures[0]
         if call.refused:

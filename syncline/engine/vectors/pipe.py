@@ -8,12 +8,12 @@ were paid for are kept. Until the store has taken a vector, one request is sent 
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
+from syncline.concurrency import all_of
 from syncline.embeddings.pace import Pace
 from syncline.embeddings.service import EmbeddingService
 from syncline.engine.vectors.asking import AskedText, Stopped, TextRequests
@@ -113,8 +113,7 @@ class VectorPipe:
 
         Raise EmbeddingError or VectorStoreError if the service or the store refuses everything.
         """
-        async with _all_of(self._reader(), self._sender(), self._writer()):
-            pass
+        await all_of(self._reader(), self._sender(), self._writer())
         if self._failure is not None:
             raise self._failure
 
@@ -277,16 +276,3 @@ class VectorPipe:
 
 def _size(entry: Entry) -> int:
     return len(entry["text"] or "") + len(entry["payload"] or "")
-
-
-@asynccontextmanager
-async def _all_of(*parts: Awaitable[None]) -> AsyncIterator[None]:
-    """Run the parts together to their ends; the first failure cancels the others and is raised."""
-    tasks = [asyncio.ensure_future(part) for part in parts]
-    try:
-        yield
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -18,7 +18,7 @@ from syncline.testing.graphs import TestGraph, on_target, write
 from syncline.testing.one_graph import session
 from syncline.testing.truth import differences
 from tests.kit.faulty_http import Answer, Request
-from tests.kit.vector_services import DIMENSIONS, EmbeddingServer, QdrantServer, qdrant_error
+from tests.kit.vector_services import DIMENSIONS, EmbeddingServer, QdrantServer, is_upsert, qdrant_error
 
 AT_ONCE = RetryRules(vector_seconds=0, dead_letter_seconds=0)
 
@@ -69,10 +69,6 @@ async def vectors(context: SyncContext) -> VectorProgress:
 def pace_of(graph: TestGraph) -> Pace:
     assert isinstance(graph.embedding, OpenAIEmbedding)
     return graph.embedding.pace
-
-
-def is_upsert(request: Request) -> bool:
-    return request.method == "PUT" and request.path.split("?")[0].endswith("/points")
 
 
 async def test_a_pause_is_kept_and_what_came_before_it_is_written(

@@ -31,7 +31,7 @@ from syncline.testing.one_graph import session
 from syncline.testing.truth import differences
 from tests.kit.faulty_http import Answer, Request
 from tests.kit.ports import free_port
-from tests.kit.vector_services import DIMENSIONS, EmbeddingServer, QdrantServer, qdrant_error
+from tests.kit.vector_services import DIMENSIONS, EmbeddingServer, QdrantServer, is_upsert, qdrant_error
 
 AT_ONCE = RetryRules(vector_seconds=0, dead_letter_seconds=0)
 BOTH = ("facts", "nodes")
@@ -556,10 +556,6 @@ async def test_a_folder_that_is_held_delays_until_it_is_free(embedded: TestGraph
     assert await differences(embedded) == []
 
 
-def _upserts(request: Request) -> bool:
-    return request.method == "PUT" and request.path.split("?")[0].endswith("/points")
-
-
 @pytest.mark.long(
     "test_facts_and_nodes_arrive_with_the_hash_of_their_row", "test_unchanged_text_is_not_embedded_again"
 )
@@ -573,7 +569,7 @@ async def test_a_point_that_was_deleted_by_half_a_batch_comes_back_with_its_row(
         "UPDATE write_facts SET dedup_status = CASE id WHEN 'f1' THEN 'pending' ELSE dedup_status END,"
         " content = CASE id WHEN 'f2' THEN 'other' ELSE content END",
     )
-    qdrant.before = lambda request: qdrant_error(503, "it took too long") if _upserts(request) else None
+    qdrant.before = lambda request: qdrant_error(503, "it took too long") if is_upsert(request) else None
     assert "it took too long" in ((await vectors(at_once(served))).error or "")
     assert str(key_uuid("f1")) not in qdrant.collections["kg_facts"]
     qdrant.before = lambda request: None
@@ -597,7 +593,7 @@ async def test_a_vector_that_was_written_and_not_confirmed_is_not_taken_for_the_
     await write(served, "UPDATE write_nodes SET concept = 'another' WHERE id = 'n1'")
     if by == "no answer":
         qdrant.before = lambda request: (
-            qdrant.applies_but_does_not_answer(request) if _upserts(request) else None
+            qdrant.applies_but_does_not_answer(request) if is_upsert(request) else None
         )
         assert "it took too long" in ((await vectors(at_once(served))).error or "")
         qdrant.before = lambda request: None
@@ -621,7 +617,7 @@ async def test_a_point_that_nobody_confirmed_is_not_found_by_its_old_visibility(
     await write_both(served, 1)
     qdrant.before = lambda request: (
         qdrant.applies_but_does_not_answer(request)
-        if _upserts(request) and "kg_nodes" in request.path
+        if is_upsert(request) and "kg_nodes" in request.path
         else None
     )
     assert (await vectors(at_once(served))).pending == 1

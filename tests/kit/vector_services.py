@@ -115,6 +115,11 @@ def _result(value: object) -> Answer:
     return Answer(body=json.dumps({"result": value, "status": "ok", "time": 0.001}).encode())
 
 
+def is_upsert(request: Request) -> bool:
+    """Return whether a client of Qdrant writes points with it."""
+    return request.method == "PUT" and request.path.split("?")[0].endswith("/points")
+
+
 def qdrant_error(status: int, text: str) -> Answer:
     return Answer(status, json.dumps({"status": {"error": text}, "time": 0.001}).encode())
 

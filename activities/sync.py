@@ -250,10 +250,10 @@ class SyncActivities:
         _refuse_archived(graph)
         if request.shadow and request.provider_id is not None:
             await prepare_shadow(services, graph, request.provider_id)
-        slug = graph.shadow_ref.slug if request.shadow else graph.slug
+        ref = graph.shadow_ref if request.shadow else graph.ref
         async with services.usage.cycle(
             graph,
-            slug=slug,
+            slug=ref.slug,
             run_id=run.run_id,
             service=services.embedding,
             batch=services.settings.embedding_batch,
@@ -261,7 +261,7 @@ class SyncActivities:
             result = await contained(
                 run_cycle,
                 SyncContext(
-                    graph=graph.shadow_ref if request.shadow else graph.ref,
+                    graph=ref,
                     run=replace(run, provider_version=served.version),
                     write=services.write_schema(graph),
                     target=services.target_schema(graph, shadow=request.shadow),

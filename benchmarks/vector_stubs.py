@@ -10,7 +10,7 @@ from itertools import count
 
 import numpy as np
 
-_SECONDS_PER_HUNDRED = 0.05
+SECONDS_PER_HUNDRED = 0.05
 
 
 class Stubs:
@@ -78,7 +78,7 @@ class Stubs:
         self._counts["requests"] += 1
         self._counts["texts"] += texts
         slow = 10 if self._slow_every and next(self._asked) % self._slow_every == 0 else 1
-        await asyncio.sleep(texts / 100 * _SECONDS_PER_HUNDRED * slow)
+        await asyncio.sleep(texts / 100 * SECONDS_PER_HUNDRED * slow)
         vector = self._base64 if asked.get("encoding_format") == "base64" else self._floats
         items = ", ".join(f'{{"index": {row}, "embedding": {vector}}}' for row in range(texts))
         return 200, f'{{"data": [{items}], "model": "stub"}}'.encode(), ""

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -23,6 +23,7 @@ import structlog
 from pydantic import SecretStr
 
 from benchmarks.lab import SCHEMA, fresh_store
+from benchmarks.vector_stubs import SECONDS_PER_HUNDRED
 from syncline.devstack.postgres import PostgresServer
 from syncline.embeddings.openai import OpenAIEmbedding
 from syncline.engine import run_cycle
@@ -42,7 +43,6 @@ from syncline.provider import (
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_server import QdrantServerStore
 
-_SECONDS_PER_HUNDRED = 0.05
 _WRITE = """
 INSERT INTO write_facts (id, content, dedup_status)
 SELECT 'f' || i, 'fact ' || i || ': ' || repeat('some words of a fact ', 6), 'ready' FROM generate_series(1, $1::int) i
@@ -66,7 +66,7 @@ class Case:
     def allowed_seconds(self) -> float:
         """What its lanes need if nothing else takes time; a slow request takes ten times as long."""
         slow = 1 + 9 / self.slow_every if self.slow_every else 1
-        return self.points / 100 * _SECONDS_PER_HUNDRED * slow / self.lanes
+        return self.points / 100 * SECONDS_PER_HUNDRED * slow / self.lanes
 
 
 def cases(points: int) -> list[Case]:
@@ -168,8 +168,7 @@ async def _land_rows(write: PostgresStore, target: PostgresStore) -> None:
     """Fill the graph-db and the outbox, without a vector store."""
     away = QdrantServerStore("away", "http://127.0.0.1:9")
     service = OpenAIEmbedding("http://127.0.0.1:9", "stub", 8)
-    context = _context(write, target, away, service)
-    await run_cycle(replace(context, retry=RetryRules(vector_seconds=0)))
+    await run_cycle(_context(write, target, away, service))
     await away.close()
     await service.close()
 

@@ -1,6 +1,6 @@
 """`syncline usage`: what embeddings used, by month, graph and run, and what is left of budgets."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from syncline.messages.usage import BudgetState, UsageLine
 
 __all__ = ["usage"]
+
+_COUNTS: Final = ("texts", "tokens", "estimated", "requests", "refused")
 
 
 @errors_printed
@@ -35,20 +37,19 @@ def usage(
         typer.echo(report.model_dump_json(indent=2))
         return
     if report.months:
-        header = ("month", "graph", "service", "texts", "tokens", "estimated", "requests", "refused")
         print_columns(
-            header, [(line.month, line.graph, line.service, *_counts(line)) for line in report.months]
+            ("month", "graph", "service", *_COUNTS),
+            [(line.month, line.graph, line.service, *_counts(line)) for line in report.months],
         )
     else:
         typer.echo("nothing was embedded")
     if report.runs:
         typer.echo()
-        header = ("last request", "run", "service", "texts", "tokens", "estimated", "requests", "refused")
         lines = [
             (format_time(line.last_at), line.run_id or "-", line.service, *_counts(line))
             for line in report.runs
         ]
-        print_columns(header, lines)
+        print_columns(("last request", "run", "service", *_COUNTS), lines)
     if report.budgets:
         typer.echo()
         print_columns(
@@ -57,9 +58,7 @@ def usage(
 
 
 def _counts(line: "UsageLine") -> tuple[str, ...]:
-    return tuple(
-        f"{count:,}" for count in (line.texts, line.tokens, line.estimated, line.requests, line.refused)
-    )
+    return tuple(f"{getattr(line, name):,}" for name in _COUNTS)
 
 
 def _budget(state: "BudgetState") -> tuple[str, ...]:

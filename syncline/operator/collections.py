@@ -36,16 +36,15 @@ async def drop_collections(
             f"Graph '{graph.slug}' has no collection {', '.join(unknown)}. "
             f"It has {', '.join(known) or 'none'}."
         )
-    chosen = [vectors.collection(name) for name in known if not named or name in named]
+    picked = [name for name in known if not named or name in named]
+    chosen = [vectors.collection(name) for name in picked]
     found = [CollectionToDrop(name=name, points=await vectors.store.count(name)) for name in chosen]
     if actor is not None and chosen:
         await services.graphs.audit(graph, "drop-collections", actor, fields=chosen)
         for name in chosen:
             await vectors.store.drop_collection(name)
         async with acting(services.target_schema(graph, shadow=shadow)) as connection:
-            await connection.execute(
-                sql("collections_missed"), [name for name in known if not named or name in named]
-            )
+            await connection.execute(sql("collections_missed"), picked)
     return CollectionsDropped(
         store=vectors.store.name,
         collections=tuple(found),

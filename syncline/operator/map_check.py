@@ -285,11 +285,8 @@ async def _staged(
         for column, value in (reference.stub or {}).items():
             place_in_map = ("references", reference.column, "stub", column)
             parts = {"expression": f"({value})::{types[column]}", "rows": f"pg_temp.{stage}", "alias": "s"}
-            yield place_in_map, sql("map_row_expression", **parts), None
-            parent = targets.get(reference.parent)
-            if parent is not None and parent.stores and column in parent.columns:
-                place = f"{quoted(schema)}.{quoted(reference.parent)}"
-                yield place_in_map, sql("map_assignment", **parts, table=place, column=quoted(column)), None
+            for statement in _filling(schema, targets.get(reference.parent), column, place_in_map, parts):
+                yield statement
 
 
 def _of_rows(schema: str, table: TableMap, targets: dict[str, MapTable]) -> Iterator[_Sql]:
@@ -321,24 +318,34 @@ def _of_links(schema: str, table: TableMap, targets: dict[str, MapTable]) -> Ite
                 "rows": f"{quoted(schema)}.{quoted(table.name)}",
                 "alias": "t",
             }
-            yield path, sql("map_row_expression", **parts), None
-            if there is not None and there.stores and name in there.columns:
-                place = f"{quoted(schema)}.{quoted(links.table)}"
-                yield path, sql("map_assignment", **parts, table=place, column=quoted(name)), None
-            else:
-                yield path, sql("map_expression", **parts), (links.table, name)
+            yield from _filling(schema, there, name, path, parts, made=(links.table, name))
 
 
 def _of_marks(schema: str, table: TableMap, targets: dict[str, MapTable]) -> Iterator[_Sql]:
     """Yield the statements of marks, over the rows that are marked."""
-    there = targets.get(table.name)
     types = {column.name: column.type for column in table.columns}
-    for name, expression in table.marked.items() if there is not None else ():
+    for name, expression in table.marked.items() if table.name in targets else ():
         place = f"{quoted(schema)}.{quoted(table.name)}"
         parts = {"expression": f"({expression})::{types[name]}", "rows": place, "alias": "t"}
-        yield ("marked", name), sql("map_row_expression", **parts), None
-        if there is not None and there.stores and name in there.columns:
-            yield ("marked", name), sql("map_assignment", **parts, table=place, column=quoted(name)), None
+        yield from _filling(schema, targets[table.name], name, ("marked", name), parts)
+
+
+def _filling(
+    schema: str,
+    there: MapTable | None,
+    column: str,
+    path: tuple[str, ...],
+    parts: dict[str, str],
+    *,
+    made: tuple[str, str] | None = None,
+) -> Iterator[_Sql]:
+    """Yield what checks a column's expression; `made` is the column whose type to note if it is not there."""
+    yield path, sql("map_row_expression", **parts), None
+    if there is not None and there.stores and column in there.columns:
+        place = f"{quoted(schema)}.{quoted(there.name)}"
+        yield path, sql("map_assignment", **parts, table=place, column=quoted(column)), None
+    elif made is not None:
+        yield path, sql("map_expression", **parts), made
 
 
 @asynccontextmanager

@@ -37,11 +37,13 @@ async def sharing(graphs: "GraphRepository", name: str, slug: str, target: Graph
     """Return what the other graphs of a map have in common with this one, whose target is given."""
     found = await _of_map(graphs, name)
     own = next((graph for graph, _ in found if graph.slug == slug), None)
+    if own is None:
+        return Sharing()
     alike: list[GraphSchema] = []
     elsewhere: list[str] = []
     others: list[str] = []
     for graph, options in found:
-        if own is None or graph.slug == slug:
+        if graph is own:
             continue
         if (graph.write_store, graph.source_schema) != (own.write_store, own.source_schema):
             elsewhere.append(graph.slug)

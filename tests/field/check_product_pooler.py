@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest_asyncio
 from temporalio.client import Client
 
-from tests.workflow.test_graph_product_example import CHANGES, PRODUCT, as_written, blocks, equal, kept
+from tests.workflow.test_graph_product_example import CHANGES, equal, taken_over
 from tests.workflow.test_shop_example import Admin, Site, made_roles, opened_site
 
 if TYPE_CHECKING:
@@ -36,15 +36,7 @@ async def pooled(
 async def test_a_graph_product_behind_a_pooler(pooled: "tuple[Site, Pooler]", tmp_path: Path) -> None:
     """Session mode: taken over, changed, equal, ids kept. Another mode is refused, and costs nothing."""
     site, running = pooled
-    for file in PRODUCT.iterdir():
-        (tmp_path / file.name).write_text(file.read_text())
-    filled, taken, _ = blocks()
-    await as_written(site, filled)
-    before = await kept(site)
-    await as_written(site, taken)
-    after = await kept(site)
-    assert {table: before[table] - after[table] for table in before} == {table: set() for table in before}
-    await equal(site)
+    await taken_over(site, tmp_path)
 
     running.set_mode("transaction", pool_size=2)
     refused = await site.command("map", "check", "map.yaml", "--graph", "product")  # over sessions of its own

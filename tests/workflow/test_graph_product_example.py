@@ -189,10 +189,10 @@ def blocks() -> tuple[str, str, str]:
     return filled, f"syncline graph adopt{taken}", second
 
 
-@pytest.mark.long("workflow/test_takeover.py::test_the_walk_of_the_page")
-async def test_a_graph_product_is_taken_over(site: Site, tmp_path: Path) -> None:
+async def taken_over(site: Site, folder: Path) -> str:
+    """Fill the store and take it over as the README has it: ids are kept. Return the commands that follow."""
     for file in PRODUCT.iterdir():
-        (tmp_path / file.name).write_text(file.read_text())
+        (folder / file.name).write_text(file.read_text())
     filled, taken, second = blocks()
     await as_written(site, filled)
     before = await kept(site)
@@ -200,6 +200,12 @@ async def test_a_graph_product_is_taken_over(site: Site, tmp_path: Path) -> None
     after = await kept(site)
     assert {table: before[table] - after[table] for table in before} == {table: set() for table in before}
     await equal(site)
+    return second
+
+
+@pytest.mark.long("workflow/test_takeover.py::test_the_walk_of_the_page")
+async def test_a_graph_product_is_taken_over(site: Site, tmp_path: Path) -> None:
+    second = await taken_over(site, tmp_path)
     assert await site.copied(STUBS) == [("https://example.org/13",), ("https://example.org/14",)]
     for change in CHANGES:
         await site.write_as_owner(change)

@@ -8,7 +8,7 @@ from syncline.engine.render.fragments import column, commas, merged_values, refe
 from syncline.engine.render.identity import Identity, key_hash, row_hash
 from syncline.engine.render.kept import stubbing
 from syncline.engine.render.merge import Ranged
-from syncline.engine.render.points import PointNames
+from syncline.engine.render.points import queue
 from syncline.engine.render.stats import counting_columns, first_counts, new_lines, stubs_noted, touched
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.engine.template import sql
@@ -168,13 +168,6 @@ class Stubs:
                 ),
                 concerned=" OR ".join(f"c.{each} IN (SELECT f.old_id FROM found f)" for each in columns),
                 returned=commas([f"c.{quoted(each)}" for each in returned]),
-                queue=""
-                if child.vector is None
-                else sql(
-                    "queue_moved",
-                    number=str(number),
-                    collection=literal(child.vector.collection),
-                    **PointNames(child).queued(),
-                ),
+                queue=queue(child, f"moved{number}", number=str(number)),
                 touched=touched(self._map, child.target, [(moved, counted)], name=f"touched{number}"),
             )

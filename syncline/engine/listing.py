@@ -24,10 +24,10 @@ _NULL = "23502"
 _DOUBLE = "23505"
 
 
-async def identify(target: asyncpg.Connection, listing: Listing) -> bool:
+async def identify(target: asyncpg.Connection, listing: Listing, *, assigning: bool = True) -> bool:
     """Fill in the ids of the staged rows, and of what they refer to, within the caller's transaction.
 
-    Return whether a row was not listed, as far as this tells.
+    Return whether a row was not listed, as far as this tells. Unless `assigning`, the target assigns no ids.
     """
     # What is referred to first: it may be of the natural key, by which a row is known.
     for statement in listing.references:
@@ -36,7 +36,7 @@ async def identify(target: asyncpg.Connection, listing: Listing) -> bool:
         return False
     await target.execute(listing.kept)
     made = listing.made
-    if made is None:
+    if made is None and assigning:
         name, column = quoted(listing.table.name), listing.table.id_column
         made = await target.fetchval(listing.default, name, column)
     told: str = await target.execute(listing.assigned(made or "NULL"))

@@ -9,7 +9,7 @@ from syncline.maps.ids import Id, IdRule
 from syncline.maps.key_types import KeyType, Kind, element_type, key_type
 from syncline.maps.table_map import Links, Reference, TableMap
 
-__all__ = ["Found", "identity_faults", "referring_faults"]
+__all__ = ["NUMBERS", "OF_TEXT", "Found", "identity_faults", "referring_faults"]
 
 Found = tuple[tuple[str | int, ...], str, str]
 """Where in a table map, what is wrong, and the fix."""
@@ -25,8 +25,9 @@ _TYPED: Final = (IdRule.EXPRESSION, IdRule.COLUMN, IdRule.ASSIGNED)
 _TYPES: Final = (
     "text, varchar, uuid, smallint, integer, bigint, numeric, date, timestamp, timestamptz and bytea"
 )
-_NUMBERS: Final = {Kind.INTEGER, Kind.NUMERIC}
-_OF_TEXT: Final = {Kind.UUID, *_NUMBERS}
+NUMBERS: Final = {Kind.INTEGER, Kind.NUMERIC}
+"""The kinds of keys whose values can be equal to one another's."""
+OF_TEXT: Final = {Kind.UUID, *NUMBERS}
 """The kinds of keys that a text can name."""
 
 
@@ -188,7 +189,7 @@ def referring_faults(table: TableMap, one: Reference | Links, parent: TableMap) 
     if not (_names(own, wanted) and exact):
         problem = f"{column} has {own.name}, and keys of {parent.name} are {wanted.name}"
         fix = f"Give the type that {column} has in `types`, or refer to another table."
-        if own.kind is Kind.TEXT and wanted.kind not in _OF_TEXT:
+        if own.kind is Kind.TEXT and wanted.kind not in OF_TEXT:
             fix = (
                 f"Make {column} a {wanted.name} in the write-db, and say so in `types`: a text can name "
                 "only a uuid or a number."
@@ -198,6 +199,6 @@ def referring_faults(table: TableMap, one: Reference | Links, parent: TableMap) 
 
 def _names(own: KeyType, parent: KeyType) -> bool:
     """Whether values of a type can be keys of another."""
-    if own.kind is parent.kind or {own.kind, parent.kind} == _NUMBERS:
+    if own.kind is parent.kind or {own.kind, parent.kind} == NUMBERS:
         return True
-    return own.kind is Kind.TEXT and parent.kind in _OF_TEXT
+    return own.kind is Kind.TEXT and parent.kind in OF_TEXT

@@ -1,21 +1,16 @@
 """Rules of references by several columns: what contradicts itself, and what is no key of the parent."""
 
 from collections.abc import Iterator
-from typing import Final
 
-from syncline.maps.key_types import Kind, key_type
+from syncline.maps.key_rules import NUMBERS, Found
+from syncline.maps.key_types import key_type
 from syncline.maps.table_map import Reference, TableMap
 
 __all__ = ["together_faults"]
 
-_Found = tuple[tuple[str | int, ...], str, str]
-"""Where in a reference, what is wrong, and the fix."""
 
-_NUMBERS: Final = {Kind.INTEGER, Kind.NUMERIC}
-
-
-def together_faults(table: TableMap, reference: Reference, parent: TableMap) -> Iterator[_Found]:
-    """Yield what is wrong with a reference that has `columns`."""
+def together_faults(table: TableMap, reference: Reference, parent: TableMap) -> Iterator[Found]:
+    """Yield what is wrong with a reference that has `columns`; where in it, not in the table map."""
     name, columns = reference.column, reference.columns
     if reference.by is not None or reference.unreadable is not None:
         one = "by" if reference.by is not None else "unreadable"
@@ -35,7 +30,7 @@ def together_faults(table: TableMap, reference: Reference, parent: TableMap) -> 
         return
     for place, (column, wanted) in enumerate(zip(columns, parent.key_types, strict=True)):
         own = table.type_of(column)
-        if own.kind is not wanted.kind and not {own.kind, wanted.kind} <= _NUMBERS:
+        if own.kind is not wanted.kind and not {own.kind, wanted.kind} <= NUMBERS:
             problem = f"{column} has {own.name}, and {parent.key[place]} of {parent.name} is {wanted.name}"
             yield ("columns", place), problem, f"Give the type that {column} has in `types`."
     if parent.identified:
@@ -57,6 +52,6 @@ def together_faults(table: TableMap, reference: Reference, parent: TableMap) -> 
             continue
         copied = next((c for c in table.columns if c.name == held and not c.copied), None)
         kind = None if copied is None else getattr(key_type(copied.type), "kind", None)
-        if copied is not None and kind is not wanted.kind and not {kind, wanted.kind} <= _NUMBERS:
+        if copied is not None and kind is not wanted.kind and not {kind, wanted.kind} <= NUMBERS:
             problem = f"{held} is {copied.type}, and {parent.key[place]} of {parent.name} is {wanted.name}"
             yield ("columns", place), problem, "Give it the type of the key."

@@ -4,16 +4,13 @@ from collections.abc import Iterator
 from typing import Final
 from uuid import UUID
 
+from syncline.maps.key_rules import OF_TEXT, Found
 from syncline.maps.key_types import KeyType, Kind
 from syncline.maps.table_map import Links, Reference, TableMap
 from syncline.maps.unreadable import Unreadable, UnreadableRule
 
 __all__ = ["unreadable_faults"]
 
-_Found = tuple[tuple[str, ...], str, str]
-"""Where in a reference, what is wrong, and the fix."""
-
-_OF_TEXT: Final = {Kind.UUID, Kind.INTEGER, Kind.NUMERIC}
 _TAKES: Final = {
     UnreadableRule.NONE: {},
     UnreadableRule.UUID5: {"namespace": True, "key": False},
@@ -22,8 +19,8 @@ _TAKES: Final = {
 """Rule -> the further keys that it has, and whether it needs them."""
 
 
-def unreadable_faults(table: TableMap, reference: Reference | Links, parent: TableMap) -> Iterator[_Found]:
-    """Yield what is wrong with a reference's `unreadable`."""
+def unreadable_faults(table: TableMap, reference: Reference | Links, parent: TableMap) -> Iterator[Found]:
+    """Yield what is wrong with a reference's `unreadable`; where in it, not in the table map."""
     own = reference.unreadable if isinstance(reference, Reference) else None
     if own is None or not isinstance(reference, Reference) or len(parent.key) > 1:
         return
@@ -32,7 +29,7 @@ def unreadable_faults(table: TableMap, reference: Reference | Links, parent: Tab
         problem = f"{reference.column} names a row by value, which any text can be"
         yield at, problem, "Leave it out."
         return
-    if table.type_of(reference.column).kind is not Kind.TEXT or wanted.kind not in _OF_TEXT:
+    if table.type_of(reference.column).kind is not Kind.TEXT or wanted.kind not in OF_TEXT:
         problem = f"every value of {reference.column} can be a key of {parent.name}"
         yield at, problem, "Leave it out: it is for a text that names a row whose key is no text."
         return
@@ -45,7 +42,7 @@ def unreadable_faults(table: TableMap, reference: Reference | Links, parent: Tab
     yield from _parts(own, wanted)
 
 
-def _parts(own: Unreadable, wanted: KeyType) -> Iterator[_Found]:
+def _parts(own: Unreadable, wanted: KeyType) -> Iterator[Found]:
     for name in ("namespace", "key"):
         given, needed = getattr(own, name) is not None, _TAKES[own.rule].get(name)
         if given and needed is None:

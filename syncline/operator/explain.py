@@ -181,9 +181,9 @@ async def _read_target(
 def _target(schema_map: SchemaMap, table: TableMap, *, there: bool) -> dict[str, str]:
     """Return the fragments of the target row; `there`: the source row belongs in the target."""
     own = Identity(schema_map, table)
-    parts = [f"($1::text[])[{place}]" for place in range(1, len(table.key) + 1)]
+    parts = _parts("$1", len(table.key))
     if table.identified:
-        same = [f"t.{own.column} = {own.derived(parts)}"]
+        same = [_same_id(own, parts)]
     else:
         same = [
             f"t.{quoted(column)} = {own.key_part(name, part, safely=False)}"
@@ -214,15 +214,19 @@ async def _point_id(
     """Return the id of the row's point: of the row in the target, whether it is there or not."""
     if table.vector is None or not is_text(key):
         return None
-    parts = [f"($1::text[])[{place}]" for place in range(1, len(key) + 1)]
-    made = PointNames(table).of_id(Identity(schema_map, table).derived(parts))
+    made = PointNames(table).of_id(Identity(schema_map, table).derived(_parts("$1", len(key))))
     found: UUID | None = await connection.fetchval(f"SELECT {made}", list(key))  # rendered
     return found
 
 
-def _same_id(own: Identity, key: str, parts: int) -> str:
+def _parts(key: str, count: int) -> list[str]:
+    """Return the parts of a key that is a parameter."""
+    return [f"({key}::text[])[{place}]" for place in range(1, count + 1)]
+
+
+def _same_id(own: Identity, parts: Sequence[str]) -> str:
     """Return the condition that a target row `t` has the id of a key."""
-    return f"t.{own.column} = {own.derived([f'({key}::text[])[{place}]' for place in range(1, parts + 1)])}"
+    return f"t.{own.column} = {own.derived(parts)}"
 
 
 def _in_graph_db(row: asyncpg.Record | None, source: _Source) -> InGraphDb:
@@ -293,7 +297,8 @@ async def _read_vector(
     same_row = f"t.{column(table.id_column)} = $2"
     if not PointNames(table).same:
         # Its row is found by its id, not by the hash of that.
-        same_row = "false" if point is None else _same_id(Identity(schema_map, table), "$3", len(key))
+        own, parts = Identity(schema_map, table), _parts("$3", len(key))
+        same_row = "false" if point is None else _same_id(own, parts)
         asked += [] if point is None else [list(key)]
     target = live(schema_map, table) or quoted(table.name)
     question = sql("vector_of_row", target=target, same_row=same_row, text=vector.text)

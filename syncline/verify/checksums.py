@@ -16,7 +16,7 @@ from syncline.engine.render.fragments import (
     travels,
 )
 from syncline.engine.render.identity import Identity
-from syncline.engine.render.kept import is_kept, keeps
+from syncline.engine.render.kept import keeps, with_source
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.sql import literal, quoted, statements_of
 
@@ -132,7 +132,7 @@ class RowChecksums:
             rows = _sql("target_where", target=rows, condition=" AND ".join(under))
         if keeps(schema_map, table):
             # What has no source row, and is kept for it, is neither extra nor stale.
-            rows = _sql("target_where", target=rows, condition=f"NOT {is_kept(table, 't')}")
+            rows = with_source(table, rows)
         self._target = (
             f"{rows} t"
             if stored

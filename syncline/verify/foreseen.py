@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from syncline.engine.capture import read_rows
+from syncline.engine.listing import identify
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.statements import Cursor, SchemaStatements, TableStatements
 from syncline.engine.table_map import SchemaMap
@@ -35,7 +36,8 @@ class Foreseen:
     @asynccontextmanager
     async def open(self, place: GraphSchema, tables: Collection[str]) -> AsyncIterator[Side]:
         """Yield a snapshot of the graph-db in which the rows of these tables and their parents are listed."""
-        names = [table.name for table in self._map if table.name in self._needed(tables) and table.listed]
+        needed = self._needed(tables)
+        names = [table.name for table in self._map if table.name in needed and table.listed]
         async with place.store.driver() as connection:
             transaction = connection.transaction(isolation="repeatable_read", readonly=not names)
             await transaction.start()
@@ -80,19 +82,14 @@ class Foreseen:
                 await reading.copy_into(connection, table.stage_name, table.stage_columns)
             for statement in table.waiting.resolve:
                 await connection.execute(statement)
-            listing = table.listing
-            for statement in listing.references:
-                await connection.execute(statement)
-            if listing.kept is not None:
-                await connection.execute(listing.kept)
-                # Not the target's default: a sequence does not roll back.
-                await connection.execute(listing.assigned(listing.made or "NULL"))
+            # Not by the target's default: a sequence does not roll back.
+            await identify(connection, table.listing, assigning=False)
             own = Identity(self._map, table.table)
             entered = _sql(
                 "foreseen_enter",
                 table=literal(table.table.name),
                 key=table.key,
-                id=listing.entry_id,
+                id=table.listing.entry_id,
                 stage=table.stage,
                 target=quoted(table.table.target),
                 own=own.column,

@@ -106,7 +106,7 @@ class Identity:
 
     def is_ours(self, row: str) -> str:
         """Return the condition that a row of a `listed` table is in the list."""
-        return sql("is_listed", **self._entry(f"{row}.{self.column}")).strip()
+        return self._is_listed(f"{row}.{self.column}", by_row_id=self.table.hashed)
 
     def kept(self, row: str) -> str:
         """Return the condition that a row whose id is its row id is listed under another one."""
@@ -174,15 +174,8 @@ class Identity:
             return self.key_of(target_id)
         if self.table.listed:
             return self.listed("to_jsonb(sync_row.key)::text", target_id)
-        row = _alias(target_id)
-        return sql(
-            "together_of_id",
-            parts=commas(self.parts(row)),
-            target=("" if self._schema is None else f"{quoted(self._schema)}.") + quoted(self.table.name),
-            row=row,
-            id=self.column,
-            target_id=target_id,
-        ).strip()
+        parts = commas(self.parts(_alias(target_id)))
+        return f"({self._looked_up(target_id, f'jsonb_build_array({parts})::text')})"
 
     def is_named(self, row: str, named: str, target_id: str) -> str:
         """Return the condition that a target row has this key, of which `target_id` is made."""

@@ -21,7 +21,7 @@ from syncline.maps.ids import IdRule
 from syncline.maps.into import written_beside
 from syncline.sql import literal, quoted
 
-__all__ = ["EQUAL_IS_SAME", "Merging", "Ranged"]
+__all__ = ["EQUAL_IS_SAME", "Merging", "Ranged", "ranged"]
 
 EQUAL_IS_SAME: Final = {
     *("boolean", "smallint", "integer", "bigint", "real", "double precision", "text", "uuid", "bytea"),
@@ -38,6 +38,11 @@ class Ranged:
 
     whole: str
     part: str
+
+
+def ranged(stage: str, whole: Rendered, part: Rendered) -> Ranged:
+    """Return a statement over the stage that may be another one over its parts."""
+    return Ranged(whole=whole(stage), part=part(sql("attempt_range", stage=stage).strip()))
 
 
 class Merging:
@@ -76,7 +81,7 @@ class Merging:
         ]
 
     def _ranged(self, whole: Rendered, part: Rendered) -> Ranged:
-        return Ranged(whole=whole(self._stage), part=part(sql("attempt_range", stage=self._stage).strip()))
+        return ranged(self._stage, whole, part)
 
     def _insert(self, stage: str) -> str:
         return sql(

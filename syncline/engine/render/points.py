@@ -77,8 +77,9 @@ class PointNames:
         return sql("outbox_resolve", target=target, point=self.of("t"), text=self.text("t"))
 
 
-def queue(table: TableMap) -> str:
-    """Return the part of a statement that puts rows `changed` into the outbox, or an empty string."""
+def queue(table: TableMap, rows: str = "changed", *, number: str = "") -> str:
+    """Return the part of a statement that puts `rows` into the outbox, or an empty string."""
     if table.vector is None:
         return ""
-    return sql("queue", collection=literal(table.vector.collection), **PointNames(table).queued())
+    collection = literal(table.vector.collection)
+    return sql("queue", number=number, rows=rows, collection=collection, **PointNames(table).queued())

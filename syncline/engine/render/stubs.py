@@ -7,8 +7,8 @@ from syncline.engine.key_forms import read
 from syncline.engine.render.fragments import column, commas, merged_values, reference_id, row_id
 from syncline.engine.render.identity import Identity, key_hash, row_hash
 from syncline.engine.render.kept import stubbing
-from syncline.engine.render.merge import Ranged
-from syncline.engine.render.points import PointNames
+from syncline.engine.render.merge import Ranged, ranged
+from syncline.engine.render.points import queue
 from syncline.engine.render.stats import counting_columns, first_counts, new_lines, stubs_noted, touched
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.engine.template import sql
@@ -76,9 +76,11 @@ class Stubs:
                 reference_id=reference_id(reference.column),
                 id=id_,
             )
-        whole = sql("make_stubs", stage=self._stage, **fragments)
-        part = sql("make_stubs", stage=sql("attempt_range", stage=self._stage).strip(), **fragments)
-        return Making(make=Ranged(whole=whole, part=part), name=name)
+
+        def rendered(stage: str) -> str:
+            return sql("make_stubs", stage=stage, **fragments)
+
+        return Making(make=ranged(self._stage, rendered, rendered), name=name)
 
     def _columns(
         self, reference: Reference, says: Mapping[str, str], parent: TableMap, value: str
@@ -144,9 +146,7 @@ class Stubs:
         def rendered(stage: str) -> str:
             return sql("adopt_stubs", key=key, moved=moved, **self._found(by, stage))
 
-        return Ranged(
-            whole=rendered(self._stage), part=rendered(sql("attempt_range", stage=self._stage).strip())
-        )
+        return ranged(self._stage, rendered, rendered)
 
     def _moves(self, named: list[tuple[TableMap, Reference]]) -> Iterator[str]:
         children = list(dict.fromkeys(child.name for child, _ in named))
@@ -168,13 +168,6 @@ class Stubs:
                 ),
                 concerned=" OR ".join(f"c.{each} IN (SELECT f.old_id FROM found f)" for each in columns),
                 returned=commas([f"c.{quoted(each)}" for each in returned]),
-                queue=""
-                if child.vector is None
-                else sql(
-                    "queue_moved",
-                    number=str(number),
-                    collection=literal(child.vector.collection),
-                    **PointNames(child).queued(),
-                ),
+                queue=queue(child, f"moved{number}", number=str(number)),
                 touched=touched(self._map, child.target, [(moved, counted)], name=f"touched{number}"),
             )

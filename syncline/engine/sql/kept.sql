@@ -146,13 +146,6 @@ SELECT count(*) FROM changed
     UPDATE @{stats} n SET @{owner} = f.id FROM found f WHERE n.@{owner} = f.old_id
 )
 
--- name: queue_moved
-, queued@{number} AS (
-    INSERT INTO sync_outbox (collection, point_id@{named}) SELECT '@{collection}', @{id} FROM moved@{number}
-    ON CONFLICT (collection, point_id) DO UPDATE SET
-        seq = excluded.seq, queued_at = excluded.queued_at, attempts = 0, next_retry_at = NULL, error = NULL@{renamed}
-)
-
 -- name: kept_give_way
 -- A kept row under whose id the batch has another key's row leaves, and so does one that would be marked: no row of
 -- the write-db waits for an id that one without a source row has.

@@ -206,9 +206,6 @@ FROM step ORDER BY n DESC LIMIT 1)
 -- A key of several columns as one text.
 CASE WHEN @{named} THEN jsonb_build_array(@{parts})::text END
 
--- name: together_of_id
--- The same of a target row, by its id.
-(SELECT jsonb_build_array(@{parts})::text FROM @{target} @{row} WHERE @{row}.@{id} = @{target_id})
 -- name: listed_holder
 SELECT sync_row.row_id FROM @{list} WHERE @{of_table} AND sync_row.@{by} = @{id}
 

@@ -46,8 +46,8 @@ SELECT count(*) FROM changed
 (SELECT * FROM @{stage} WHERE ctid >= $1 AND ctid <= $2)
 
 -- name: queue
-, queued AS (
-    INSERT INTO sync_outbox (collection, point_id@{named}) SELECT '@{collection}', @{id} FROM changed
+, queued@{number} AS (
+    INSERT INTO sync_outbox (collection, point_id@{named}) SELECT '@{collection}', @{id} FROM @{rows}
     ON CONFLICT (collection, point_id) DO UPDATE SET
         seq = excluded.seq, queued_at = excluded.queued_at, attempts = 0, next_retry_at = NULL, error = NULL@{renamed}
 )

@@ -21,10 +21,12 @@ from syncline.operator.health.check import CheckStatus
 from syncline.operator.health.tenancy import check_locks
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, read, write
+from syncline.testing.lab import eventually
 from syncline.testing.truth import differences
 
 STRANGER = "lock_stranger"
 SEED = "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 6) i"
+HOLDERS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
 LOCK = "SELECT pg_advisory_lock(hashtextextended('syncline:kg', 0))"
 
 
@@ -136,6 +138,11 @@ async def test_a_role_without_more_rights_ends_its_own_session(graph: TestGraph,
         async with holding(graph, named(context.run.run_id, 1), role=stranger), store.driver() as asking:
             held = HeldSchema(asking, "kg")
             assert await end_dead_holder(context, held)
+
+            async def ended() -> bool:
+                return not await asking.fetchval(HOLDERS)
+
+            await eventually(ended)  # a session ends a little after it was told to
             assert not await end_dead_holder(context, held)
     finally:
         await store.close()

@@ -129,7 +129,10 @@ async def both(
     """A connection to either side, with the graph's schema on its search_path."""
     async with write.driver() as source, target.driver() as sink:
         for connection in (source, sink):
-            await connection.execute(f"SET search_path = {SCHEMA}")
+            # Postgres's own way with plans: a session of ours plans each time, the checks of foreign keys too.
+            await connection.execute(f"SET search_path = {SCHEMA}; SET plan_cache_mode = auto")
         yield source, sink
         for connection in (source, sink):
-            await connection.execute("SET search_path = pg_catalog, pg_temp")
+            await connection.execute(
+                "SET search_path = pg_catalog, pg_temp; SET plan_cache_mode = force_custom_plan"
+            )

@@ -133,14 +133,14 @@ class Batches:
         return False
 
     @asynccontextmanager
-    async def _batch(self, create_stage: str | None = None) -> AsyncIterator[Batch]:
-        """Run one transaction on the graph-db with empty stages.
+    async def _batch(self, *first: str) -> AsyncIterator[Batch]:
+        """Run one transaction on the graph-db with empty stages, and the statements `first` at its start.
 
         The cursor and the progress commit with the batch; the progress is reported after the commit. Driver
         errors name the graph-db.
         """
         stages, batch = shared_stages(self._statements), Batch()
-        async with self._transaction(*stages, *([create_stage] if create_stage is not None else [])):
+        async with self._transaction(*stages, *first):
             yield batch
             if batch.progress is not None:
                 await self._fence.commit(self._target, batch.progress, moved=batch.moved)

@@ -15,6 +15,7 @@ from syncline.engine.keys import presented, row_uuid
 from syncline.engine.limits import is_limit
 from syncline.engine.render.merge import Ranged
 from syncline.engine.render.statements import TableStatements
+from syncline.engine.schema_transaction import PLAN_EACH
 from syncline.engine.template import sql
 from syncline.engine.unique_values import COLLISIONS, Claims, Tid
 from syncline.errors import RowsFiltered, StatementOutdated, StoreError, StoreRejected
@@ -155,6 +156,8 @@ async def settle(
         if problem is None or is_limit(problem):
             raise
         collided = claiming and problem.sqlstate in COLLISIONS
+    # The first part may be a single row.
+    await target.execute(PLAN_EACH)
     for prepare in first:
         await target.execute(prepare)
     parts = _Parts(target, table, statement.part, store)

@@ -19,7 +19,7 @@ from syncline.engine.keys import hex_of, is_text, key_of_bytes, reading_of
 from syncline.engine.limits import with_setting
 from syncline.engine.mapped import recount_step
 from syncline.engine.render.statements import DELETES, Cursor, TableStatements
-from syncline.engine.schema_transaction import BY_INDEX
+from syncline.engine.schema_transaction import BY_INDEX, FRESH_PLANS
 from syncline.engine.state import Ledger
 from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
@@ -360,7 +360,7 @@ class BatchDrain(Batches):
             try:
                 async with self._context.write.store.driver() as source:
                     while not self._out_of_time():
-                        async with self._batch(self._deletes.create_stage) as batch:
+                        async with self._batch(self._deletes.create_stage, FRESH_PLANS) as batch:
                             with self._capturing():
                                 staged = await self._deletes.stage(source, cursor, horizon, limit)
                             after = await self._deletes.last() if staged == limit else Cursor(xid=horizon)

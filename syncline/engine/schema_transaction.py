@@ -12,7 +12,15 @@ import asyncpg
 
 from syncline.sql import literal, quoted, string_literal
 
-__all__ = ["BY_INDEX", "SCHEMA_PATH", "HeldSchema", "looking_up", "schema_transaction"]
+__all__ = [
+    "BY_INDEX",
+    "FRESH_PLANS",
+    "PLAN_EACH",
+    "SCHEMA_PATH",
+    "HeldSchema",
+    "looking_up",
+    "schema_transaction",
+]
 
 
 @asynccontextmanager
@@ -102,6 +110,14 @@ def _named(name_sql: str) -> str:
 BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
 """For a transaction that looks entries up by key or reads them in order. Without statistics the planner would
 choose to read the whole table."""
+
+FRESH_PLANS = "DISCARD PLANS; SET LOCAL plan_cache_mode = auto"
+"""For a transaction that writes many rows: plans of earlier transactions are forgotten, and from here on kept.
+
+A plan for a batch of five is a disaster for one of 50,000. But Postgres checks foreign keys by a query for each
+row: to plan that each time, as sessions do (`plan_cache_mode`), costs more than to run it."""
+PLAN_EACH = "SET LOCAL plan_cache_mode = force_custom_plan"
+"""Undoes half of `FRESH_PLANS` where a table may grow by much between two statements of a transaction."""
 
 SCHEMA_PATH = """
 SELECT set_config('search_path', quote_ident($1), true), to_regclass(quote_ident($1) || '.sync_state')

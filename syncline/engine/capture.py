@@ -10,7 +10,7 @@ import asyncpg
 
 from syncline.engine.position import Known
 from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements, TableStatements, positions_of
-from syncline.engine.schema_transaction import BY_INDEX
+from syncline.engine.schema_transaction import BY_INDEX, KEPT_BY_INDEX
 from syncline.engine.state import Ledger
 from syncline.engine.template import sql
 from syncline.errors import SchemaMismatch
@@ -84,7 +84,7 @@ async def ask_pending(
     """
     asked = [*statements.sources(schema, tables), *([positions_of(schema)] if positions else [])]
     with needing_deleted_keys(schema):
-        async with reading(source, asked):
+        async with reading(source, asked, first=KEPT_BY_INDEX):
             return await pending_at(
                 source, statements, schema, ledger, tables, positions=positions, whole=whole
             )

@@ -6,7 +6,7 @@ One module because its steps share the lock, the fence and the time budget of th
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -339,7 +339,14 @@ class _Cycle:
                 )
             elif pending.kept_too_long:
                 self._pruning.not_allowed(context)
-        return await self._result(ledger, pending)
+        if busy:
+            async with self._held.unlocking(ledger.marks) as target:
+                waiting = await target.fetch(sql("not_landed"))
+            not_landed = {row["table_name"]: (row["parked"], row["dead"]) for row in waiting}
+        else:
+            not_landed = ledger.not_landed
+            await self._held.unlock(ledger.marks)
+        return self._result(ledger, pending, not_landed)
 
     async def _drain(self, fence: Fence, ledger: Ledger, pending: Pending) -> None:
         drain = BatchDrain(
@@ -418,10 +425,10 @@ class _Cycle:
     def _failures(self) -> int:
         return len(self._failed) + sum(table.failures for table in self.progress.run.tables.values())
 
-    async def _result(self, ledger: Ledger, pending: Pending) -> SyncResult:
-        async with self._held.unlocking(ledger.marks) as target:
-            waiting = await target.fetch(sql("not_landed"))
-        parked, dead = ({row["table_name"]: row[kind] for row in waiting} for kind in ("parked", "dead"))
+    def _result(
+        self, ledger: Ledger, pending: Pending, not_landed: Mapping[str, tuple[int, int]]
+    ) -> SyncResult:
+        parked, dead = ({name: counts[kind] for name, counts in not_landed.items()} for kind in (0, 1))
         tables = []
         # A failed stream of deleted keys is reported; what it deleted is counted by table.
         for name in dict.fromkeys([*self._statements.tables, *self._failed]):

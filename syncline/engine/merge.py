@@ -33,8 +33,8 @@ _ANALYZE_FROM = 2_000
 
 # A constraint that is checked only at the commit cannot name the row.
 _FEW_ROWS = f"{FRESH_PLANS}; SET CONSTRAINTS ALL IMMEDIATE"
-# With the default work_mem, joins and sorts of this size use temporary files. Of statistics only the row count
-# matters, and a small sample gives that.
+# With the default work_mem, joins and sorts of this size use temporary files. Of statistics only the row
+# count matters, and a small sample gives that.
 _MANY_ROWS = f"{_FEW_ROWS}; SET LOCAL work_mem = '64MB'; SET LOCAL default_statistics_target = 10"
 
 _UNCLEAR = 2 * FEW

@@ -59,7 +59,7 @@ class HeldSchema:
         first = [] if name_sql is None else [_named(name_sql)]
         if mark:
             first.append(f"SELECT nextval({self._marks})")
-        async with self.transaction(*first, f"SELECT WHERE pg_try_advisory_lock({self._key})"):
+        async with self.transaction(KEPT_BY_INDEX, *first, f"SELECT WHERE pg_try_advisory_lock({self._key})"):
             # A script returns no rows, but its status has their number.
             yield self.connection.begun == "SELECT 1"
 
@@ -75,12 +75,19 @@ class HeldSchema:
 
         Afterwards `marked` is whether a mark was left since the count was `marks`.
         """
+        async with self.transaction(last=self._unlocking(marks)):
+            yield self.connection
+
+    async def unlock(self, marks: int) -> None:
+        """Release the lock and the session's name outside of a transaction; `marked` as after `unlocking`."""
+        self.connection.ended = await self.connection.execute(self._unlocking(marks))
+
+    def _unlocking(self, marks: int) -> str:
         unlock = f"SELECT pg_advisory_unlock({self._key})"
         # Each statement of a script has its own snapshot, and a sequence has none. The script's status has
         # the number of rows of its last statement.
         compare = f"SELECT WHERE coalesce(pg_sequence_last_value({self._marks}), 0) <> {marks:d}"
-        async with self.transaction(last=f"{unlock}; {self.unnamed}; {compare}"):
-            yield self.connection
+        return f"{unlock}; {self.unnamed}; {compare}"
 
     @property
     def marked(self) -> bool:
@@ -111,11 +118,16 @@ BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
 """For a transaction that looks entries up by key or reads them in order. Without statistics the planner would
 choose to read the whole table."""
 
-FRESH_PLANS = "DISCARD PLANS; SET LOCAL plan_cache_mode = auto"
-"""For a transaction that writes many rows: plans of earlier transactions are forgotten, and from here on kept.
+KEPT_BY_INDEX = f"{BY_INDEX}; SET LOCAL plan_cache_mode = force_generic_plan"
+"""For a transaction with one query that reads the first entry of each table: a session plans it once.
 
-A plan for a batch of five is a disaster for one of 50,000. But Postgres checks foreign keys by a query for each
-row: to plan that each time, as sessions do (`plan_cache_mode`), costs more than to run it."""
+The plan is right for any number of rows, since it may not read a whole table."""
+
+FRESH_PLANS = "DISCARD PLANS; SET LOCAL plan_cache_mode = auto"
+"""For a transaction that writes many rows: earlier plans are forgotten, and from here on they are kept.
+
+A plan for a batch of five is a disaster for one of 50,000. But Postgres checks foreign keys by a query for
+each row: to plan that each time, as sessions do (`plan_cache_mode`), costs more than to run it."""
 PLAN_EACH = "SET LOCAL plan_cache_mode = force_custom_plan"
 """Undoes half of `FRESH_PLANS` where a table may grow by much between two statements of a transaction."""
 

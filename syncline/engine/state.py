@@ -145,6 +145,8 @@ class Ledger:
     """Prefix of this schema's collections; None unless a promotion set it."""
     fills: Mapping[str, Cursor] = field(default_factory=dict)
     """Table -> how far its rows have been read again for columns that were added to the map."""
+    not_landed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Table -> (parked entries, dead letters)."""
     map_hash: str | None = None
     """Hash of the map that these tables were synced by, once it was applied completely."""
 
@@ -189,7 +191,8 @@ async def read_ledger(
 
     `outbox_due` is the condition from `syncline.engine.outbox.due_sql`.
     """
-    fragments = {"released": sql("released"), "next_retry": sql("next_retry"), "outbox_due": outbox_due}
+    fragments = {name: sql(name) for name in ("released", "next_retry", "not_landed")}
+    fragments["outbox_due"] = outbox_due
     row = await target.fetchrow(sql("ledger_read", **fragments), list(tables))
     stored = json.loads(row["cursors"])
     cursors = {}
@@ -212,6 +215,7 @@ async def read_ledger(
         sources=json.loads(row["sources"]),
         comparisons=frozenset(row["comparisons"]).intersection(cursors),
         marks=row["marks"],
+        not_landed={name: (parked, dead) for name, (parked, dead) in json.loads(row["not_landed"]).items()},
         vector_prefix=row["vector_prefix"],
         map_hash=row["map_hash"],
         fills={

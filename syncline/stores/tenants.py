@@ -32,7 +32,8 @@ async def reading(
 
     `one_moment`: one snapshot. `tables` are qualified and quoted, and cannot change until the end; statements
     must qualify their sources. Raises InsufficientPrivilegeError, with a sentence, if one is not a table or
-    has code that planning would run. One round trip before, including the script `first`, and one after.
+    has code that planning would run. One round trip before, including the settings `first`, and one after;
+    one more if a table has anything that such code may be in.
     `role`: act as that role. `lock_timeout`: raise LockNotAvailableError when a table is not free in time, so
     that a query for many owners does not wait for one of them.
     """
@@ -42,7 +43,15 @@ async def reading(
         begin = f"{begin};SET LOCAL ROLE {quoted(role)}"
     if lock_timeout is not None:
         begin = f"{begin};SET LOCAL lock_timeout = '{lock_timeout}'"
-    async with _transaction(connection, f"{begin};{read_settings(tables)};{first}"):
+    begin = f"{begin};{_sql('read_settings')}"
+    if not tables:
+        async with _transaction(connection, f"{begin};{first}"):
+            yield
+        return
+    names = _names(tables)
+    begin = f"{begin};{_sql('read_lock', tables=', '.join(tables))};{first}"
+    doubt = _sql("read_doubt", names=names)
+    async with _transaction(connection, f"{begin};{doubt}", guard=_read_guard(names)):
         yield
 
 
@@ -51,8 +60,12 @@ def read_settings(tables: Sequence[str] = ()) -> str:
     settings = _sql("read_settings")
     if not tables:
         return settings
-    names = _names(tables)
-    return f"{settings};" + _sql("read_guard", tables=", ".join(tables), names=names, tag=_tag(names))
+    lock = _sql("read_lock", tables=", ".join(tables))
+    return f"{settings};{lock};{_read_guard(_names(tables))}"
+
+
+def _read_guard(names: str) -> str:
+    return _sql("read_guard", names=names, tag=_tag(names))
 
 
 @asynccontextmanager
@@ -88,9 +101,14 @@ def write_guard(tables: Sequence[str], *, nowait: bool = False) -> str:
 
 
 @asynccontextmanager
-async def _transaction(connection: asyncpg.Connection, begin: str) -> AsyncIterator[None]:
+async def _transaction(
+    connection: asyncpg.Connection, begin: str, *, guard: str | None = None
+) -> AsyncIterator[None]:
+    """Enter a transaction; run the guard unless the last statement of `begin` has no rows."""
     try:
-        await connection.execute(begin)
+        # A script returns no rows, but its status has their number.
+        if await connection.execute(begin) != "SELECT 0" and guard is not None:
+            await connection.execute(guard)
         yield
         await connection.execute("COMMIT")
     except asyncpg.PostgresError:

@@ -40,7 +40,10 @@ SELECT s.write_cluster, s.reader::text AS reader, s.position, to_jsonb(s) ->> 'v
        (SELECT point_id FROM sync_outbox ORDER BY collection, point_id LIMIT 1) IS NOT NULL AS outbox,
        @{next_retry} IS NOT NULL AS retries,
        @{outbox_due} AS outbox_due,
-       coalesce(pg_sequence_last_value(to_regclass('sync_look')), 0) AS marks
+       coalesce(pg_sequence_last_value(to_regclass('sync_look')), 0) AS marks,
+       coalesce((SELECT jsonb_object_agg(w.table_name, jsonb_build_array(w.parked, w.dead)) FROM (
+           @{not_landed}
+       ) w), '{}')::text AS not_landed
 FROM sync_state s
 
 -- name: ledger_shadow

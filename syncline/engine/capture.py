@@ -168,13 +168,14 @@ async def pending_at(
 async def bytes_a_row(source: asyncpg.Connection, schema: str, table: TableStatements) -> float | None:
     """Return the average bytes of a source row, TOAST included; None if the source is empty."""
     name = f"{quoted(schema)}.{quoted(table.table.source)}"
-    async with reading(source, [name]):
-        size = await source.fetchrow(sql("row_bytes", source=literal(name)))
-        pages, rows = size["pages"], size["rows"]
-        if not pages:
-            return None
-        if rows is None:
-            share = min(1.0, _PAGES / pages)
+    # The catalog alone: no row, and no code of an owner, is read.
+    size = await source.fetchrow(sql("row_bytes", source=literal(name)))
+    pages, rows = size["pages"], size["rows"]
+    if not pages:
+        return None
+    if rows is None:
+        share = min(1.0, _PAGES / pages)
+        async with reading(source, [name]):
             rows = await source.fetchval(sql("row_sample", source=name, percent=str(100 * share))) / share
     # Empty pages (bloat) must not lead to tiny batches.
     average: float = size["bytes"] / max(rows, pages)
@@ -191,9 +192,8 @@ def read_rows(
     limit: int,
 ) -> "Reading":
     """Start reading up to `limit` row versions after the cursor."""
-    query = table.capture(place.schema, cursor, limit=limit)
-    parameters = (*cursor.parameters(), str(horizon))
-    return Reading(source, query, parameters, place.store.name, tables=[table.source(place.schema)])
+    query = table.capture_at(place.schema, cursor, horizon=horizon, limit=limit)
+    return Reading(source, query, (), place.store.name, tables=[table.source(place.schema)])
 
 
 class Reading:

@@ -339,12 +339,12 @@ class _Cycle:
                 )
             elif pending.kept_too_long:
                 self._pruning.not_allowed(context)
+        not_landed = ledger.not_landed
         if busy:
             async with self._held.unlocking(ledger.marks) as target:
                 waiting = await target.fetch(sql("not_landed"))
             not_landed = {row["table_name"]: (row["parked"], row["dead"]) for row in waiting}
         else:
-            not_landed = ledger.not_landed
             await self._held.unlock(ledger.marks)
         return self._result(ledger, pending, not_landed)
 

@@ -60,8 +60,8 @@ class BatchDrain(Batches):
         waiting = set(pending.tables)
         again = False
         while waiting or self._more or again:
-            again = False
-            released, requeued = await self._asked_for()
+            asking, again = self._more or again, False
+            released, requeued = await self._asked_for() if asking else (set(), set())
             if not (waiting | released | requeued) - self.failed.keys():
                 break
             if self._out_of_time():

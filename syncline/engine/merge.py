@@ -84,10 +84,10 @@ async def apply_staged(
     waiting = table.waiting
     unparked: list[DeadLetter] = []
     for ranged in waiting.park_rows:
-        _, refused, _ = await settle(target, table, ranged, store)
+        _, refused, _ = await settle(target, table, ranged, store, few=few)
         unparked.extend(refused)
     for making in table.stubs.making:
-        _, refused, _ = await settle(target, table, making.make, store)
+        _, refused, _ = await settle(target, table, making.make, store, few=few)
         unparked.extend(refused)
         if making.name is not None:
             await target.execute(making.name)
@@ -114,12 +114,12 @@ async def apply_staged(
 
     known = state["known"]
     if table.stubs.adopt is not None:
-        adopted, refused, _ = await settle(target, table, table.stubs.adopt, store)
+        adopted, refused, _ = await settle(target, table, table.stubs.adopt, store, few=few)
         unparked.extend(refused)
         known |= bool(adopted)
     merge = merging.rows if known else merging.new_rows
     rows, refused, in_parts = await settle(
-        target, table, merge, store, first=waiting.park_beside, claiming=True
+        target, table, merge, store, few=few, first=waiting.park_beside, claiming=True
     )
     if refused:
         ids = [letter.row_id for letter in refused]
@@ -148,7 +148,7 @@ async def apply_staged(
 
     links = 0
     for ranged in merging.links if known else merging.new_links:
-        added, unlinked, _ = await settle(target, table, ranged, store)
+        added, unlinked, _ = await settle(target, table, ranged, store, few=few)
         links += added
         refused.extend(unlinked)
     effects.append(TableProgress(table=table.table.name, rows=rows, links=links))
@@ -177,6 +177,8 @@ async def remove_gone(
     is the query for rows to apply in the same transaction: if there are any, a few rejected removals are
     blamed on the rows themselves.
     """
+    if not await schema.removal.gone(target):
+        return [], {}
     try:
         async with target.transaction():
             return await schema.removal.run(target), {}

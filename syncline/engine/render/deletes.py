@@ -67,7 +67,7 @@ class Removal:
 
     async def run(self, target: asyncpg.Connection) -> list[TableProgress]:
         """Remove the rows in `sync_gone` within the caller's transaction; return the changes per table."""
-        counts = await self._gone(target)
+        counts = await self.gone(target)
         if not counts:
             return []
         async with looking_up(target, few=sum(counts.values()) < _FEW):
@@ -112,7 +112,8 @@ class Removal:
                 found.append(TableProgress.model_validate({"table": effect.table, effect.column: count}))
         return found
 
-    async def _gone(self, target: asyncpg.Connection) -> dict[str, int]:
+    async def gone(self, target: asyncpg.Connection) -> dict[str, int]:
+        """Return how many rows of each table are in `sync_gone`."""
         rows = await target.fetch("SELECT table_name, count(*) FROM pg_temp.sync_gone GROUP BY 1")
         return {row["table_name"]: row["count"] for row in rows}
 

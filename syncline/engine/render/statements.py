@@ -39,7 +39,7 @@ from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.engine.unique_values import ClaimStatements
 from syncline.maps.one_tenant import tenant_of
-from syncline.sql import array_text, literal, quoted
+from syncline.sql import array_text, literal, quoted, string_literal
 
 __all__ = [
     "DELETES",
@@ -155,10 +155,17 @@ class TableStatements:
 
     def after_cursor(self, cursor: Cursor, first_parameter: int) -> str:
         """Return the condition for rows after the cursor; parameters start at `first_parameter`."""
-        xid = f"${first_parameter}::text::xid8"
+        return self._after(
+            cursor, [f"${first_parameter + index}" for index in range(1 + len(self.table.key))]
+        )
+
+    def _after(self, cursor: Cursor, given: Sequence[str]) -> str:
+        """Return the condition; `given` are the expressions for `cursor.parameters()`."""
+        xid, *parts = (f"{value}::text" for value in given)
+        xid = f"{xid}::xid8"
         if cursor.key is None:
             return f"sync_xid >= {xid}"
-        values = [f"${first_parameter + 1 + index}::text" for index in range(len(self.table.key))]
+        values = list(parts)
         if not cursor.readable:
             values = [key_text(value) for value in values]
         values = [cast(type_, value) for type_, value in zip(self.table.key_types, values, strict=True)]
@@ -191,6 +198,12 @@ class TableStatements:
         """Return the COPY source query; parameters: the cursor's, then the horizon as text."""
         return self._capture(schema, self._selection, cursor, limit)
 
+    def capture_at(self, schema: str, cursor: Cursor, *, horizon: int, limit: int) -> str:
+        """Return the same query with its values: for a COPY the driver would ask the server to write them."""
+        given = [string_literal(value) for value in cursor.parameters()]
+        after = self._after(cursor, given)
+        return self._capture(schema, self._selection, cursor, limit, after=after, horizon=f"'{horizon:d}'")
+
     def next_key(self, schema: str, cursor: Cursor) -> str:
         """Return the query for the first row's stamp and key (in bytes); same parameters."""
         key = commas([key_bytes(key_source(self.table, column)) for column in self.table.key])
@@ -206,15 +219,23 @@ class TableStatements:
             horizon=f"${1 + len(cursor.parameters())}::text::xid8",
         )
 
-    def _capture(self, schema: str, selection: str, cursor: Cursor, limit: int) -> str:
-        horizon = 1 + len(cursor.parameters())
+    def _capture(
+        self,
+        schema: str,
+        selection: str,
+        cursor: Cursor,
+        limit: int,
+        *,
+        after: str | None = None,
+        horizon: str | None = None,
+    ) -> str:
         return sql(
             "capture",
             selection=selection,
             source=self.rows(schema),
             name=quoted(self.table.source),
-            after_cursor=self.after_cursor(cursor, 1),
-            horizon=f"${horizon}::text::xid8",
+            after_cursor=after or self.after_cursor(cursor, 1),
+            horizon=f"{horizon or f'${1 + len(cursor.parameters())}'}::text::xid8",
             key_order=self.key_order,
             limit=str(limit),
         )

@@ -248,7 +248,8 @@ CREATE INDEX ON convergence_claims (report_id);
 _LISTED = ("nodes", "edges", "convergence_reports", "llm_usage")
 _USAGE_ID = (
     "CASE WHEN {id} ~* '^[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}$' THEN {id}::uuid"
-    " WHEN {id} <> '' THEN md5({id})::uuid ELSE '00000000-0000-0000-0000-000000000000' END"
+    " WHEN {id} <> '' THEN syncline.uuid5('6ba7b811-9dad-11d1-80b4-00c04fd430c8', {id})"
+    " ELSE '00000000-0000-0000-0000-000000000000' END"
 )
 _EDGE_ID = "syncline.uuid5('6ba7b810-9dad-11d1-80b4-00c04fd430c8', {key})"
 _EXAMPLE_MERGES = {

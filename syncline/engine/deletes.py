@@ -8,6 +8,7 @@ import asyncpg
 from syncline.engine.capture import Reading
 from syncline.engine.dead_letters import DeadLetter
 from syncline.engine.keys import is_text, key_of_bytes, row_uuid
+from syncline.engine.render.fragments import commas
 from syncline.engine.render.statements import Cursor, SchemaStatements
 from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
@@ -46,10 +47,10 @@ class Deletes:
     ) -> None:
         self._statements, self._context, self._target = statements, context, target
         self.create_stage = sql("deletes_create", stage=_STAGE)
-        self._gone = [
-            sql("deletes_gone", table=literal(table.name), source_name=literal(table.source), stage=_STAGE)
-            for table in statements.schema_map
+        tables = [
+            f"('{literal(table.name)}', '{literal(table.source)}')" for table in statements.schema_map
         ]
+        self._gone = sql("deletes_gone", tables=commas(tables), stage=_STAGE)
 
     async def stage(self, source: asyncpg.Connection, cursor: Cursor, horizon: int, limit: int) -> int:
         """Copy up to `limit` keys into the stage and their rows into `sync_gone`; return the count.
@@ -62,8 +63,7 @@ class Deletes:
         sources = self._sources()
         async with Reading(source, query, parameters, write.store.name, tables=sources) as keys:
             staged = await keys.copy_into(self._target, _STAGE, _COLUMNS)
-        for statement in self._gone:
-            await self._target.execute(statement)
+        await self._target.execute(self._gone)
         return staged
 
     async def last(self) -> Cursor:

@@ -32,9 +32,10 @@ async def identify(target: asyncpg.Connection, listing: Listing, *, assigning: b
     # What is referred to first: it may be of the natural key, by which a row is known.
     for statement in listing.references:
         await target.execute(statement)
-    if listing.kept is None:
+    if listing.kept is not None:
+        await target.execute(listing.kept)
+    if not listing.table.keeps_ids:
         return False
-    await target.execute(listing.kept)
     made = listing.made
     if made is None and assigning:
         name, column = quoted(listing.table.name), listing.table.id_column

@@ -163,6 +163,11 @@ class Stat:
     value: Sql = "count(*)"
     """The aggregate, in SQL over the counted row `c`."""
 
+    @property
+    def of_rows(self) -> bool:
+        """Whether it is the number of rows, whatever they contain."""
+        return self.value == "count(*)"
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Stats:

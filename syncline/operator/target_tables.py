@@ -128,7 +128,7 @@ def _stats(
 
 
 def _count(table: TableMap, stat: Stat, types: Mapping[tuple[str, str], str]) -> str:
-    count = stat.value == "count(*)"
+    count = stat.of_rows
     kind = "bigint" if count else types.get((table.stats_place[0], stat.column), "double precision")
     return f"{quoted(stat.column)} {kind}" + (" NOT NULL DEFAULT 0" if count else "")
 

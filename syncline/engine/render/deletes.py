@@ -126,6 +126,7 @@ class Removal:
                     "child": quoted(child.target),
                     "child_name": literal(child.name),
                     "parent_name": literal(table.name),
+                    "gone_rows": self._identity(table).gone_rows(),
                     "gone": self._identity(table).child_of_gone(child, reference, "t"),
                 }
                 own = self._identity(child)
@@ -175,7 +176,8 @@ class Removal:
     def _keeps(self, table: TableMap) -> _Keeping:
         effects, set_aside = [], []
         if table.marked:
-            marked = marking(self._map, table, self._same_row(table))
+            gone_rows = self._identity(table).gone_rows()
+            marked = marking(self._map, table, gone_rows, self._same_row(table))
             # Its links are those of an array that is not there any longer.
             effects = [_Effect(table=table.name, column="deletes", statement=marked), *self._own_links(table)]
             set_aside.append(marked_aside(table))
@@ -194,7 +196,8 @@ class Removal:
                     links=quoted(links.table),
                     owner=quoted(links.owner),
                     member=quoted(links.member),
-                    owner_gone=self._identity(table).gone_is(f"l.{quoted(links.owner)}"),
+                    gone_rows=self._identity(table).gone_rows(),
+                    owner_gone=self._identity(table).gone_row_is(f"l.{quoted(links.owner)}"),
                     recorded=LinkTable(self._map, table, links).left_by_owner(),
                     touched=touched(self._map, links.table, [("removed c", (links.owner, links.member))]),
                 ),
@@ -217,7 +220,8 @@ class Removal:
                     statement = sql(
                         "remove_links_to",
                         child_name=literal(child.name),
-                        member_gone=parent.gone_is(f"l.{names['member']}"),
+                        gone_rows=parent.gone_rows(),
+                        member_gone=parent.gone_row_is(f"l.{names['member']}"),
                         owner_gone=own.gone_is(owner),
                         owner_row=own.row_of(owner),
                         member_row=member if parent.hashed else "r.sync_member_row",
@@ -241,7 +245,8 @@ class Removal:
                         child=quoted(child.name),
                         child_name=literal(child.name),
                         child_id=own.column,
-                        gone=self._identity(table).gone_is(column),
+                        gone_rows=self._identity(table).gone_rows(),
+                        gone=self._identity(table).gone_row_is(column),
                         child_gone=own.gone_is(f"t.{own.column}", gone="o"),
                         owner="" if own.hashed else owner,
                         owner_row=owner_row,
@@ -293,6 +298,7 @@ class Removal:
             values=commas(list(values.values())),
             differs=differs_from_none(table) if table.into else "",
             table=literal(table.name),
+            gone_rows=self._identity(table).gone_rows(),
             same_row=self._same_row(table),
             returned=commas(
                 [f"t.{quoted(column)}" for column in dict.fromkeys([*table.target_key, *counted])]

@@ -188,7 +188,7 @@ class Identity:
     def child_of_gone(self, child: TableMap, reference: Reference, row: str) -> str:
         """Return the condition that a row of a child refers to a row to remove, `g`."""
         if reference.fills:
-            return self.gone_is(f"{row}.{quoted(reference.target_column)}")
+            return self.gone_row_is(f"{row}.{quoted(reference.target_column)}")
         held = child.held(reference, self.table)
         gone = [f"g.key[{place}]" for place in range(1, len(self.table.key) + 1)]
         return self._same_parts([f"{row}.{quoted(name)}" for name in held], gone, safely=True)
@@ -281,14 +281,31 @@ class Identity:
 
     def gone_is(self, target_id: str, *, gone: str = "g") -> str:
         """Return the condition that a row to remove has this target id."""
-        if self.table.looked_up:
-            # Its row id is there already, and need not be made of its key.
-            own = self.listed_id(f"{gone}.row_id")
-        elif self.shared:
-            own = sql("unshared", id=self.gone_id(gone), holder=self.holder("m.id"), row_id=f"{gone}.row_id")
-        else:
-            own = self.gone_id(gone)
-        return f"{own.strip()} = {target_id}"
+        return f"{self._removed_id(gone)} = {target_id}"
+
+    def gone_rows(self) -> str:
+        """Return the rows to remove, as what stands before an alias in FROM.
+
+        Each has its target id as `sync_target_id`, made once: a join would make it for each comparison.
+        """
+        if not self.table.identified or self.hashed:
+            return "pg_temp.sync_gone"
+        return sql("gone_rows", id=self._removed_id("g"), table=literal(self.table.name)).strip()
+
+    def gone_row_is(self, target_id: str, gone: str = "g") -> str:
+        """Return the condition that a row of `gone_rows` has this target id."""
+        return f"{gone}.{'row_id' if self.hashed else 'sync_target_id'} = {target_id}"
+
+    def _removed_id(self, gone: str) -> str:
+        """Return the target id under which a row to remove stands; NULL if it does not."""
+        rule = self.table.id_rule
+        if self.table.looked_up or (self.table.listed and rule in (IdRule.UUID5, IdRule.EXPRESSION)):
+            # Its row id is there already, and need not be made of its key; what is not listed is not ours.
+            return self.listed_id(f"{gone}.row_id")
+        if self.shared:
+            row = f"{gone}.row_id"
+            return sql("unshared", id=self.gone_id(gone), holder=self.holder("m.id"), row_id=row).strip()
+        return self.gone_id(gone)
 
     @property
     def shared(self) -> bool:
@@ -327,7 +344,7 @@ class Identity:
     def is_gone(self, row: str) -> str:
         """Return the condition that a target row is one to remove, `g`."""
         own = f"{row}.{self.column}"
-        return f"{own} = g.row_id" if self.hashed else self.gone_is(own)
+        return f"{own} = g.row_id" if self.hashed else self.gone_row_is(own)
 
     @property
     def can_be_strange(self) -> bool:

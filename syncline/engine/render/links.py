@@ -41,13 +41,14 @@ class LinkTable:
     def released(self) -> dict[str, str]:
         """Return what is added to the release of parked links."""
         owner, member = quoted(self._links.owner), quoted(self._links.member)
+        stands = {"links": quoted(self._links.table), "owner": owner, "member": member}
         return {
             "columns": self.columns,
             "values": self.values,
             "place": ", r.place" if self.placed else "",
             # A conflict on anything else is an error: the link would be lost in silence.
             "conflict": "" if self._links.bare else f" ({owner}, {member})",
-            "recorded": self._recorded("changed", "ready"),
+            "recorded": self._recorded("changed", "ready", stood=sql("link_stood", **stands).strip()),
         }
 
     def rejected(self, stage: str, owner: str, member: str) -> dict[str, str]:
@@ -60,7 +61,9 @@ class LinkTable:
     def left_by_owner(self) -> str:
         """Return what is added where all links of removed rows `g` leave."""
         name = literal(self._table.name)
-        return self._unrecorded("pg_temp.sync_gone g", f"g.table_name = '{name}'", self.own.gone_id("g"))
+        gone = f"{self.own.gone_rows()} g"
+        owner = "g.row_id" if self.own.hashed else "g.sync_target_id"
+        return self._unrecorded(gone, f"g.table_name = '{name}'", owner)
 
     def left_by_member(self) -> dict[str, str]:
         """Return what is added where links to removed rows leave, and are parked from `removed r`."""
@@ -99,7 +102,6 @@ class LinkTable:
             own_id=self.own.staged,
             own_column=self.own.column,
             child=quoted(self._table.name),
-            parent_id=self.parent.column,
             is_ours=self._is_ours(f"l.{names['owner']}", f"l.{names['member']}"),
             first_place=", min(d.place) AS place" if self.placed else "",
             moved=sql("links_moved", position=position, **_part(names, "links", "owner", "member"))
@@ -108,7 +110,7 @@ class LinkTable:
             moves=" + (SELECT count(*) FROM moved)" if self.placed else "",
             columns=self.columns,
             values=self.values,
-            recorded=self._forgotten(stage) + self._recorded("added", "found"),
+            recorded=self._forgotten(stage) + self._recorded("added", "found", stood="d.sync_linked"),
             touched=self.touched(parts),
             **_part(names, "links", "owner", "member", "parent"),
         )
@@ -117,7 +119,6 @@ class LinkTable:
         """Return the query for the links `d` that a staged batch's arrays name."""
         row_ids = [
             *([] if self.own.hashed else ["m.owner_row", "m.owner_key"]),
-            *([] if self.parent.hashed else [f"{key_hash('m.key')} AS member_row"]),
             *(["m.place"] if self.placed else []),
         ]
         return sql(
@@ -125,6 +126,8 @@ class LinkTable:
             named=self._named(stage),
             member_id=self.parent.derived(["m.key"]),
             row_ids="".join(f", {name}" for name in row_ids),
+            parent=quoted(self._links.parent),
+            parent_id=self.parent.column,
             unrejected=unrejected(self._map, self._links),
         ).strip()
 
@@ -160,11 +163,11 @@ class LinkTable:
             "links_parked",
             table=literal(self._table.name),
             owner_row="owner" if self.own.hashed else "owner_row",
-            member_row="member" if self.parent.hashed else "member_row",
+            # Of few links: those that are not parked need none.
+            member_row="d.member" if self.parent.hashed else key_hash("d.key"),
             also=("" if self.own.hashed else ", owner_key") + also,
             also_kept=("" if self.own.hashed else ", d.owner_key") + also_kept,
-            parent_id=self.parent.column,
-            **_part(names, "links_name", "parent", "parent_name"),
+            **_part(names, "links_name", "parent_name"),
         ).strip()
 
     def touched(self, parts: Sequence[str]) -> str:
@@ -205,7 +208,7 @@ class LinkTable:
             member_end=link_end(self.parent, "d.member"),
         )
 
-    def _recorded(self, added: str, asked: str) -> str:
+    def _recorded(self, added: str, asked: str, *, stood: str) -> str:
         if not self.ours:
             return ""
         owner, member = quoted(self._links.owner), quoted(self._links.member)
@@ -213,10 +216,8 @@ class LinkTable:
             "links_recorded",
             added=added,
             asked=asked,
-            links=quoted(self._links.table),
+            stood=stood,
             links_name=literal(self._links.table),
-            owner=owner,
-            member=member,
             added_owner=link_end(self.own, f"c.{owner}"),
             added_member=link_end(self.parent, f"c.{member}"),
             asked_owner=link_end(self.own, "d.owner"),

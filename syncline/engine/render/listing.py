@@ -42,9 +42,10 @@ class Listing:
             if reference.by is None and schema_map[reference.parent].looked_up
         ]
         own = [(reference, parent) for reference, parent in parents if reference.parent == table.name]
-        self.references: Sequence[str] = [self._reference(*pair) for pair in parents if pair not in own]
-        """Fill in the ids of rows of other tables that are referred to."""
-        self.own_references: Sequence[str] = [self._reference(*pair) for pair in own]
+        others = [pair for pair in parents if pair not in own]
+        self.references: Sequence[str] = self._references(others, keep=table.keeps_ids)
+        """Fill in the ids of rows of other tables that are referred to, and those that the rows keep."""
+        self.own_references: Sequence[str] = self._references(own)
         """The same for rows of this table: once it is clear which ones have their ids."""
         self.references_beside: Sequence[str] = [self._beside(*pair) for pair in own]
         """The same for rows of this table that are in the batch and may not be listed yet."""
@@ -71,8 +72,8 @@ class Listing:
             self.elsewhere = sql("list_shared", **self._names, holder=holder)
         elif unclear and not table.keeps_ids:
             self.elsewhere = sql("list_elsewhere", **self._names)
-        self.kept = self._kept() if table.keeps_ids else None
-        """Give listed rows the ids that they keep."""
+        self.kept = self._kept() if table.keeps_ids and not others else None
+        """Give listed rows the ids that they keep, unless `references` does."""
         self.nameless = sql("list_nameless", **self._names) if table.listed and unclear else None
         stamps = self._stamps()
         self.new = sql("list_new", **self._names, **stamps) if table.listed else None
@@ -114,14 +115,27 @@ class Listing:
     def _kept(self) -> str:
         return sql("list_kept", **self._names, kept=read(self.table.id_type, "o.target_id"))
 
-    def _reference(self, reference: Reference, parent: Identity) -> str:
-        return sql(
-            "list_reference",
-            stage=self._stage,
-            reference=quoted(reference.column),
-            reference_id=reference_id(reference.column),
-            listed_id=parent.listed_id(self._named(reference, parent)),
-        )
+    def _references(
+        self, references: Sequence[tuple[Reference, Identity]], *, keep: bool = False
+    ) -> Sequence[str]:
+        """Return the statement for all of these: the stage is written once. `keep`: for kept ids, too."""
+        if not references:
+            return []
+        changes = [
+            f"{reference_id(reference.column)} = {parent.listed_id(self._named(reference, parent))}"
+            for reference, parent in references
+        ]
+        named = [f"s.{quoted(reference.column)} IS NOT NULL" for reference, _ in references]
+        if keep:
+            changes.append(f"sync_id = {self._own.listed_id('s.sync_row_id')}")
+        return [
+            sql(
+                "list_references",
+                stage=self._stage,
+                changes=commas(changes),
+                named="true" if keep else " OR ".join(named),
+            )
+        ]
 
     def _beside(self, reference: Reference, parent: Identity) -> str:
         return sql(

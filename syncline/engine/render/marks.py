@@ -38,8 +38,8 @@ def aside(table: TableMap) -> str:
     return f"{table.name}/kept"
 
 
-def marking(schema_map: SchemaMap, table: TableMap, same_row: str) -> str:
-    """Return the statement that marks the rows of a table among those to remove."""
+def marking(schema_map: SchemaMap, table: TableMap, gone_rows: str, same_row: str) -> str:
+    """Return the statement that marks the rows of a table among those to remove, `gone_rows`."""
     counted = counting_columns(schema_map, table.target)
     types = {each.name: each.type for each in table.columns}
     returned = dict.fromkeys([*table.target_key, *counted])
@@ -49,6 +49,7 @@ def marking(schema_map: SchemaMap, table: TableMap, same_row: str) -> str:
         table=literal(table.name),
         columns=commas([quoted(name) for name in table.marked]),
         values=commas([f"({value})::{types[name]}" for name, value in table.marked.items()]),
+        gone_rows=gone_rows,
         same_row=same_row,
         returned=commas([f"t.{quoted(name)}" for name in returned]),
         target_key=target_key(table, "c"),

@@ -14,7 +14,7 @@ from syncline.engine.render.fragments import (
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.links import LinkTable
 from syncline.engine.render.points import queue
-from syncline.engine.render.stats import counting_columns, first_counts, new_lines, touched
+from syncline.engine.render.stats import counting_columns, first_counts, merged, new_lines, touched
 from syncline.engine.table_map import Links, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.maps.ids import IdRule
@@ -88,17 +88,19 @@ class Merging:
             "insert",
             **self._inserted(stage),
             queue=queue(self._table),
-            touched=self._touched([("changed c", self._counted)]),
+            touched=touched(self._map, self._table.target, [("changed c", self._counted)])
+            + new_lines(self._map, self._table),
         )
 
     def _merge(self, stage: str) -> str:
         table = self._table
         key = table.target_key
+        was = " AND ".join(f"o.{quoted(name)} = c.{quoted(name)}" for name in key)
         before = sql(
             "before",
             target=quoted(table.target),
             columns=commas([f"o.{quoted(name)}" for name in self._counted]),
-            same=" AND ".join(f"o.{quoted(name)} = c.{quoted(name)}" for name in key),
+            same=was,
         ).strip()
         rematch = [
             sql(
@@ -128,7 +130,15 @@ class Merging:
             # A row that is nothing but its key never changes.
             differs=_differs(self._map, table, compared) if compared else "false",
             queue=queue(self._map[table.target]),
-            touched=self._touched([("changed c", self._counted), (before, self._counted)]),
+            touched=merged(
+                self._map,
+                table.target,
+                same=was,
+                before=before,
+                written=assigned,
+                inserts=table.into is None,
+            )
+            + new_lines(self._map, table),
             rematch="".join(rematch),
         )
 
@@ -147,9 +157,6 @@ class Merging:
             "returned": commas([f"t.{quoted(name)}" for name in returned]),
         }
 
-    def _touched(self, rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-        return touched(self._map, self._table.target, rows) + new_lines(self._map, self._table)
-
     def _linked(self, links: Links, template: str) -> Rendered:
         table = LinkTable(self._map, self._table, links)
         if not links.bare:
@@ -163,7 +170,6 @@ class Merging:
                 stage=stage,
                 wanted=table.wanted(stage),
                 own_id=table.own.staged,
-                parent_id=table.parent.column,
                 parked=table.parked(),
                 touched=table.touched(parts),
                 **link_names(links),

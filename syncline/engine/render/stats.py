@@ -1,6 +1,6 @@
 """Denormalised counts: notes the rows whose counts a statement may have changed, and recounts them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import asyncpg
 
@@ -12,7 +12,7 @@ from syncline.engine.template import sql
 from syncline.maps.key_types import Kind
 from syncline.sql import literal, quoted
 
-__all__ = ["Recount", "counting_columns", "first_counts", "new_lines", "stubs_noted", "touched"]
+__all__ = ["Recount", "counting_columns", "first_counts", "merged", "new_lines", "stubs_noted", "touched"]
 
 _ANALYZE_FROM = 200
 """From this many touched rows on, ANALYZE pays off: without it, every pair of them may be compared."""
@@ -38,6 +38,43 @@ def touched(
         if column in columns
     ]
     return _noted(schema_map, name, selects)
+
+
+def merged(
+    schema_map: SchemaMap, counted: str, *, same: str, before: str, written: Collection[str], inserts: bool
+) -> str:
+    """Return the part of a merge that notes rows whose counts change, like `touched`.
+
+    `same` is the condition that row `o` of the target was row `c` before, `before` the FROM item for such
+    rows as `c`. An updated row is counted by the same rows as before unless a column that the merge has
+    `written` names another: only where more than its being there is counted, they are noted anyway.
+    """
+    as_ = _noted_as(schema_map)
+    counters = list(_counters(schema_map, counted))
+    plain = [pair for pair in counters if _counts_rows(schema_map, pair[0])]
+    selects = [
+        f"SELECT '{literal(label)}', c.{quoted(column)}{as_} FROM {item} WHERE c.{quoted(column)} IS NOT NULL"
+        for item, noted in (
+            ("inserted c", counters if inserts else []),
+            *((item, [pair for pair in counters if pair not in plain]) for item in ("updated c", before)),
+        )
+        for label, column in noted
+    ]
+    moving = [(label, column) for label, column in plain if column in written]
+    if moving:
+        columns = list(dict.fromkeys(column for _, column in moving))
+        ends = [f"('{literal(label)}', {row}.{quoted(name)}{as_})" for label, name in moving for row in "oc"]
+        sides = {row: commas([f"{row}.{quoted(name)}" for name in columns]) for row in "oc"}
+        moved = sql(
+            "moved",
+            target=quoted(counted),
+            same=same,
+            ends=commas(ends),
+            before=sides["o"],
+            after=sides["c"],
+        )
+        selects.append(moved.strip())
+    return _noted(schema_map, "touched", selects)
 
 
 def stubs_noted(schema_map: SchemaMap, table: TableMap) -> str:
@@ -98,6 +135,16 @@ def _counters(schema_map: SchemaMap, counted: str) -> Iterator[tuple[str, str]]:
         for reference in child.references if child.target == counted else ():
             if reference.stub is not None:
                 yield _stubs(reference.parent), reference.target_column
+
+
+def _counts_rows(schema_map: SchemaMap, label: str) -> bool:
+    """Return whether all that is counted under a label is how many rows there are."""
+    return all(
+        stat.of_rows
+        for table in schema_map
+        for stat in (table.stats.columns if table.stats else ())
+        if _label(table, stat) == label
+    )
 
 
 def _stubs(parent: str) -> str:

@@ -28,15 +28,18 @@ LIMIT 1
 SELECT sync_xid, seq FROM @{stage} ORDER BY sync_xid DESC, seq DESC LIMIT 1
 
 -- name: deletes_gone
+-- Of all tables at once: several may have one source. A key that was deleted twice is one row.
 INSERT INTO pg_temp.sync_gone (table_name, row_id, key)
-SELECT DISTINCT '@{table}', syncline.row_uuid(key), key FROM @{stage} WHERE source_table = '@{source_name}' AND NOT alive
+SELECT m.name, syncline.row_uuid(d.key), d.key
+FROM @{stage} d JOIN (VALUES @{tables}) AS m (name, source) ON m.source = d.source_table
+WHERE NOT d.alive
 ON CONFLICT DO NOTHING
 
 -- name: gone_children
 -- A row that cannot exist without a removed row is removed with it.
 INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
 SELECT '@{child_name}', t.@{child_id}, ARRAY[@{key}], true
-FROM @{child} t JOIN pg_temp.sync_gone g ON g.table_name = '@{parent_name}' AND @{gone}
+FROM @{child} t JOIN @{gone_rows} g ON g.table_name = '@{parent_name}' AND @{gone}
 ON CONFLICT DO NOTHING
 
 -- name: gone_keyed_children
@@ -44,7 +47,7 @@ ON CONFLICT DO NOTHING
 INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
 SELECT '@{child_name}', syncline.row_uuid(k.key), k.key, true
 FROM @{child} t
-JOIN pg_temp.sync_gone g ON g.table_name = '@{parent_name}' AND @{gone}
+JOIN @{gone_rows} g ON g.table_name = '@{parent_name}' AND @{gone}
 @{joins}
 CROSS JOIN LATERAL (SELECT ARRAY[@{key}] AS key) AS k@{ours}
 ON CONFLICT DO NOTHING
@@ -54,7 +57,7 @@ ON CONFLICT DO NOTHING
 INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
 SELECT '@{child_name}', k.row_id, k.key, true
 FROM @{child} t
-JOIN pg_temp.sync_gone g ON g.table_name = '@{parent_name}' AND @{gone}
+JOIN @{gone_rows} g ON g.table_name = '@{parent_name}' AND @{gone}
 CROSS JOIN LATERAL (SELECT sync_row.row_id, sync_row.key FROM sync_row WHERE @{is_row} OFFSET 0) AS k
 ON CONFLICT DO NOTHING
 
@@ -88,7 +91,7 @@ ORDER BY f.conname, f.oid
 
 -- name: remove_links_of
 WITH removed AS (
-    DELETE FROM @{links} l USING pg_temp.sync_gone g WHERE g.table_name = '@{table}' AND @{owner_gone}
+    DELETE FROM @{links} l USING @{gone_rows} g WHERE g.table_name = '@{table}' AND @{owner_gone}
     RETURNING l.@{owner}, l.@{member}
 )@{recorded}@{touched}
 SELECT count(*) FROM removed
@@ -96,7 +99,7 @@ SELECT count(*) FROM removed
 -- name: remove_links_to
 -- A link to a removed row is parked until the row returns, unless its owner is removed too.
 WITH removed AS (
-    DELETE FROM @{links} l USING pg_temp.sync_gone g
+    DELETE FROM @{links} l USING @{gone_rows} g
     WHERE g.table_name = '@{parent_name}' AND @{member_gone}
     RETURNING l.@{owner}, l.@{member}, g.key[1] AS sync_member_key@{member_id}
 ), parked AS (
@@ -110,7 +113,7 @@ SELECT count(*) FROM removed
 -- name: remove_reference_to
 -- An optional reference to a removed row is parked until the row returns.
 WITH changed AS (
-    UPDATE @{child} t SET @{reference} = NULL FROM pg_temp.sync_gone g
+    UPDATE @{child} t SET @{reference} = NULL FROM @{gone_rows} g
     WHERE g.table_name = '@{parent_name}' AND @{gone}
       AND NOT EXISTS (SELECT FROM pg_temp.sync_gone o WHERE o.table_name = '@{child_name}' AND @{child_gone})@{ours}
     RETURNING t.@{child_id}, g.row_id AS parent, @{parent_key} AS parent_key@{owner}
@@ -124,7 +127,7 @@ SELECT count(*) FROM changed
 -- name: remove_rows
 -- A row is removed and its outbox entry written in one statement.
 WITH changed AS (
-    DELETE FROM @{target} t USING pg_temp.sync_gone g WHERE g.table_name = '@{table}' AND @{same_row}
+    DELETE FROM @{target} t USING @{gone_rows} g WHERE g.table_name = '@{table}' AND @{same_row}
     RETURNING @{returned}
 )@{queue}@{touched}@{restored}
 SELECT count(*) FROM changed
@@ -132,7 +135,7 @@ SELECT count(*) FROM changed
 -- name: remove_columns
 -- A source row that writes into the rows of another table map leaves them as they are without it.
 WITH changed AS (
-    UPDATE @{target} t SET (@{columns}) = ROW (@{values}) FROM pg_temp.sync_gone g
+    UPDATE @{target} t SET (@{columns}) = ROW (@{values}) FROM @{gone_rows} g
     WHERE g.table_name = '@{table}' AND @{same_row} AND @{differs}
     RETURNING @{returned}
 )@{queue}@{touched}

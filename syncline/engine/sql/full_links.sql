@@ -1,7 +1,7 @@
 -- Links with more than two ends: columns of their own, a place in the array, or links of others beside them.
 
 -- name: merge_full_links
--- merge_links for these. `found`: the wanted links whose member is there, each once.
+-- merge_links for these. `found`: the wanted links whose member is there, each once, and whether it is there itself.
 WITH wanted AS MATERIALIZED (
     @{wanted}
 ), removed AS (
@@ -12,12 +12,13 @@ WITH wanted AS MATERIALIZED (
 ), parked AS (
     @{parked}
 ), found AS MATERIALIZED (
-    SELECT d.owner, d.member@{first_place} FROM wanted d JOIN @{parent} p ON p.@{parent_id} = d.member
-    GROUP BY d.owner, d.member
+    SELECT f.*, l.@{owner} IS NOT NULL AS sync_linked
+    FROM (SELECT d.owner, d.member@{first_place} FROM wanted d WHERE d.sync_there GROUP BY d.owner, d.member) f
+    LEFT JOIN @{links} l ON l.@{owner} = f.owner AND l.@{member} = f.member
 )@{moved}, added AS (
     INSERT INTO @{links} AS l (@{owner}, @{member}@{columns})
     SELECT d.owner, d.member@{values} FROM found d JOIN @{child} t ON t.@{own_column} = d.owner
-    WHERE NOT EXISTS (SELECT FROM @{links} l WHERE l.@{owner} = d.owner AND l.@{member} = d.member)
+    WHERE NOT d.sync_linked
     ORDER BY d.owner, d.member
     RETURNING l.@{owner}, l.@{member}
 )@{recorded}@{touched}
@@ -57,6 +58,9 @@ GROUP BY n.owner, n.key@{owner_names}
     WHERE k.owner = u.owner AND k.name = '@{links_name}' AND k.member = u.member
 )
 
+-- name: link_stood
+EXISTS (SELECT FROM @{links} l WHERE l.@{owner} = d.owner AND l.@{member} = d.member)
+
 -- name: links_recorded
 -- Of a link that was there before the engine wanted it, others are the owner.
 , recorded AS (
@@ -64,7 +68,7 @@ GROUP BY n.owner, n.key@{owner_names}
     SELECT '@{links_name}', @{added_owner}, @{added_member}, true FROM @{added} c
     UNION ALL
     SELECT DISTINCT '@{links_name}', @{asked_owner}, @{asked_member}, false FROM @{asked} d
-    WHERE EXISTS (SELECT FROM @{links} l WHERE l.@{owner} = d.owner AND l.@{member} = d.member)
+    WHERE @{stood}
       AND NOT EXISTS (
           SELECT FROM sync_link k
           WHERE k.owner = @{asked_owner} AND k.name = '@{links_name}' AND k.member = @{asked_member}

@@ -9,7 +9,7 @@ EXISTS (SELECT FROM @{list} WHERE sync_kept.table_name = '@{table}' AND sync_kep
 -- name: mark_rows
 -- Rows that leave the write-db stay and are marked, once. Those that leave with a parent are removed.
 WITH changed AS (
-    UPDATE @{target} t SET (@{columns}) = ROW (@{values}) FROM pg_temp.sync_gone g
+    UPDATE @{target} t SET (@{columns}) = ROW (@{values}) FROM @{gone_rows} g
     WHERE g.table_name = '@{table}' AND g.again IS FALSE AND @{same_row}
       AND NOT EXISTS (SELECT FROM sync_kept k WHERE k.table_name = '@{table}' AND k.row_id = g.row_id)
     RETURNING @{returned}, g.row_id AS sync_gone_row, g.key AS sync_gone_key

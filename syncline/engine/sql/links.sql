@@ -8,7 +8,7 @@ WITH wanted AS MATERIALIZED (
     @{parked}
 ), added AS (
     INSERT INTO @{links} AS l (@{owner}, @{member})
-    SELECT DISTINCT d.owner, d.member FROM wanted d JOIN @{parent} p ON p.@{parent_id} = d.member
+    SELECT DISTINCT d.owner, d.member FROM wanted d WHERE d.sync_there
     ORDER BY d.owner, d.member
     RETURNING l.@{owner}, l.@{member}
 )@{touched}
@@ -28,19 +28,20 @@ WITH wanted AS MATERIALIZED (
     @{parked}
 ), added AS (
     INSERT INTO @{links} AS l (@{owner}, @{member})
-    SELECT DISTINCT d.owner, d.member FROM wanted d JOIN @{parent} p ON p.@{parent_id} = d.member
-    WHERE NOT EXISTS (SELECT FROM @{links} l WHERE l.@{owner} = d.owner AND l.@{member} = d.member)
+    SELECT DISTINCT d.owner, d.member FROM wanted d
+    WHERE d.sync_there AND NOT EXISTS (SELECT FROM @{links} l WHERE l.@{owner} = d.owner AND l.@{member} = d.member)
     ORDER BY d.owner, d.member
     RETURNING l.@{owner}, l.@{member}
 )@{touched}
 SELECT (SELECT count(*) FROM removed) + (SELECT count(*) FROM added)
 
 -- name: links_wanted
-SELECT d.* FROM (
+-- `sync_there`: whether the member is.
+SELECT d.*, p.@{parent_id} IS NOT NULL AS sync_there FROM (
         SELECT m.owner, @{member_id} AS member, m.key@{row_ids}
         FROM (@{named}) m
         WHERE m.key IS NOT NULL
-    ) d @{unrejected}
+    ) d LEFT JOIN @{parent} p ON p.@{parent_id} = d.member @{unrejected}
 
 -- name: links_named
 SELECT s.sync_row_id AS owner, unnest(s.@{source}) AS key FROM @{stage} s WHERE s.sync_present
@@ -49,7 +50,7 @@ SELECT s.sync_row_id AS owner, unnest(s.@{source}) AS key FROM @{stage} s WHERE 
 -- The same for other keys and ids: members in the form of their keys, owners with what parked links keep.
 SELECT s.@{own_id} AS owner, @{key} AS key, s.sync_row_id AS owner_row, ARRAY[@{own_key}] AS owner_key
 FROM @{stage} s CROSS JOIN LATERAL @{elements} AS e (value)
-WHERE s.sync_present
+WHERE s.sync_present OFFSET 0
 
 -- name: elements
 unnest(s.@{source})
@@ -59,9 +60,8 @@ jsonb_array_elements_text(CASE WHEN jsonb_typeof(s.@{source}) = 'array' THEN s.@
 
 -- name: links_parked
 INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key@{also})
-    SELECT '@{table}', '@{links_name}', d.@{owner_row}, '@{parent_name}', d.@{member_row}, d.key@{also_kept}
-    FROM wanted d
-    WHERE NOT EXISTS (SELECT FROM @{parent} p WHERE p.@{parent_id} = d.member)
+    SELECT '@{table}', '@{links_name}', d.@{owner_row}, '@{parent_name}', @{member_row}, d.key@{also_kept}
+    FROM wanted d WHERE NOT d.sync_there
     ON CONFLICT DO NOTHING
 
 -- name: unrejected

@@ -1,9 +1,10 @@
 -- The list of rows: key and target id of each row id, for tables whose target does not tell them.
 
--- name: list_reference
--- The listed ids of the rows that a reference names. Each is found by the index: without statistics, or with those
--- of before the table's rows came, a join would read the table's whole list, or compare every pair.
-UPDATE @{stage} s SET @{reference_id} = @{listed_id} WHERE s.@{reference} IS NOT NULL
+-- name: list_references
+-- The listed ids of the rows that references name, and those that rows keep. Each is found by the index: without
+-- statistics, or with those of before the table's rows came, a join would read the table's whole list, or compare every
+-- pair.
+UPDATE @{stage} s SET @{changes} WHERE @{named}
 
 -- name: list_reference_beside
 -- Those of rows of this batch, which may be listed only at its end, or under another id.

@@ -42,6 +42,13 @@ SELECT count(*) FROM changed
 -- name: before
 (SELECT @{columns} FROM @{target} o JOIN updated c ON @{same}) c
 
+-- name: moved
+-- The rows by which an updated row was counted, and by which it is now, if they differ.
+SELECT m.counted, m.id
+FROM @{target} o JOIN updated c ON @{same}
+CROSS JOIN LATERAL (VALUES @{ends}) AS m (counted, id)
+WHERE (@{before}) IS DISTINCT FROM (@{after}) AND m.id IS NOT NULL
+
 -- name: attempt_range
 (SELECT * FROM @{stage} WHERE ctid >= $1 AND ctid <= $2)
 

@@ -1,10 +1,17 @@
 -- Rows and references whose parent has not arrived: park, release.
 
 -- name: resolve_by_value
--- The parent is referred to by a value. Byte by byte too: in some collations `a` equals `A`. The first
--- comparison uses the index.
-UPDATE @{stage} s
-SET @{reference_id} = (SELECT p.@{parent_id} FROM @{parent} p WHERE p.@{by} = s.@{reference} AND p.@{by}::text COLLATE "C" = s.@{reference} ORDER BY p.@{parent_id} LIMIT 1)
+-- The parent is referred to by a value: each value is looked up once, however many rows have it. Byte by byte too: in
+-- some collations `a` equals `A`. The first comparison uses the index.
+UPDATE @{stage} s SET @{reference_id} = f.id
+FROM (
+    SELECT v.value, (
+        SELECT p.@{parent_id} FROM @{parent} p WHERE p.@{by} = v.value AND p.@{by}::text COLLATE "C" = v.value
+        ORDER BY p.@{parent_id} LIMIT 1
+    ) AS id
+    FROM (SELECT DISTINCT s.@{reference} AS value FROM @{stage} s) v OFFSET 0
+) f
+WHERE f.value = s.@{reference}
 
 -- name: park_rows
 -- A row whose required parent is missing is parked under it, whole, and leaves the batch. One without any

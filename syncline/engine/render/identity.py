@@ -180,10 +180,31 @@ class Identity:
     def is_named(self, row: str, named: str, target_id: str) -> str:
         """Return the condition that a target row has this key, of which `target_id` is made."""
         if self.table.identified:
-            return f"{row}.{self.column} = {target_id}"
+            return self.is_row_of(row, self.split(named), target_id)
         return self._same_parts(
             [f"{row}.{quoted(name)}" for name in self.table.target_key], self.split(named)
         )
+
+    def is_row_of(self, row: str, parts: Sequence[str], target_id: str | None = None) -> str:
+        """Return the condition that an `identified` target row is the one of a key, by its parts.
+
+        `target_id`: the id that is made of them, where it is known.
+        """
+        return f"{row}.{self.column} = {target_id or self.derived(parts)}{self._with_key(row, parts)}"
+
+    def _with_key(self, row: str, parts: Sequence[str]) -> str:
+        """Return the further condition that a row is not another key's, of which the rule makes the same id."""
+        if not self.shared or self.table.looked_up:
+            return ""
+        own = zip(self.parts(row), parts, strict=True)
+        return "".join(f' AND {part} COLLATE "C" = {wanted}' for part, wanted in own)
+
+    def id_of(self, named: str, *, safely: bool = False) -> str:
+        """Return the target id of the row with a key of one part; NULL if another key's row stands there."""
+        made = self.derived([named], safely=safely)
+        if not self.shared or self.table.looked_up:
+            return made
+        return sql("unshared", id=made, holder=self.holder("made.id"), row_id=key_hash(named)).strip()
 
     def child_of_gone(self, child: TableMap, reference: Reference, row: str) -> str:
         """Return the condition that a row of a child refers to a row to remove, `g`."""
@@ -285,7 +306,9 @@ class Identity:
             # Its row id is there already, and need not be made of its key.
             own = self.listed_id(f"{gone}.row_id")
         elif self.shared:
-            own = sql("unshared", id=self.gone_id(gone), holder=self.holder("m.id"), row_id=f"{gone}.row_id")
+            own = sql(
+                "unshared", id=self.gone_id(gone), holder=self.holder("made.id"), row_id=f"{gone}.row_id"
+            )
         else:
             own = self.gone_id(gone)
         return f"{own.strip()} = {target_id}"
@@ -322,7 +345,7 @@ class Identity:
         reference = self.table.parent_part(name)
         if reference is None:
             return (safe if safely else read)(self.table.type_of(name), text)
-        return self.of(reference).derived([text], safely=safely)
+        return self.of(reference).id_of(text, safely=safely)
 
     def is_gone(self, row: str) -> str:
         """Return the condition that a target row is one to remove, `g`."""

@@ -123,7 +123,7 @@ class LinkTable:
         return sql(
             "links_wanted",
             named=self._named(stage),
-            member_id=self.parent.derived(["m.key"]),
+            member_id=self.parent.id_of("m.key"),
             row_ids="".join(f", {name}" for name in row_ids),
             unrejected=unrejected(self._map, self._links),
         ).strip()

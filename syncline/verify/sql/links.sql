@@ -71,7 +71,7 @@ FROM (
     SELECT r.owner, 'waits', r.waits_for, r.waits_for_key@{waiting_place}
     FROM sync_parked_reference r
     WHERE r.table_name = '@{table}' AND r.name = '@{name}'
-      AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.@{parent_id} = @{parked})
+      AND NOT EXISTS (SELECT FROM @{parent} p WHERE @{is_parent})
     @{rejections}
 ) f
 LEFT JOIN @{parent} p ON @{same_member}

@@ -193,7 +193,7 @@ class Identity:
         return f"{row}.{self.column} = {target_id or self.derived(parts)}{self._with_key(row, parts)}"
 
     def _with_key(self, row: str, parts: Sequence[str]) -> str:
-        """Return the further condition that a row is not another key's, of which the rule makes the same id."""
+        """Return the further condition that a row is not that of another key with the same id."""
         if not self.shared or self.table.looked_up:
             return ""
         own = zip(self.parts(row), parts, strict=True)

@@ -17,7 +17,7 @@ from typing import Final
 from syncline.engine.key_forms import form, read, safe, spelled
 from syncline.engine.render.fragments import column, commas
 from syncline.engine.render.named import named_key
-from syncline.engine.table_map import Reference, SchemaMap, TableMap
+from syncline.engine.table_map import Links, Reference, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.maps.ids import IdRule
 from syncline.maps.key_types import KeyType, Kind
@@ -156,6 +156,14 @@ class Identity:
         if reference.unreadable is not None:
             return named_key(reference.unreadable, self.table.key_types[0], text, there=there)
         return self.referred(table.key_texts[reference.column], text)
+
+    def named_in(
+        self, links: Links, type_: KeyType, text: str, *, safely: bool = False, there: bool = False
+    ) -> str:
+        """Return the key of the row that an element of an array names; `there`: in the write-db."""
+        if links.unreadable is not None:
+            return named_key(links.unreadable, self.table.key_types[0], text, there=there)
+        return self.referred(type_, text, safely=safely)
 
     def split(self, named: str) -> list[str]:
         """Return the parts of a key that is one text, as references name it."""

@@ -138,7 +138,7 @@ class LinkTable:
         own_key = commas([f"s.{quoted(name)}" for name in self._table.key])
         fragments = {
             "own_id": self.own.staged,
-            "key": self.parent.referred(type_, form(type_, "e.value")),
+            "key": self.parent.named_in(self._links, type_, form(type_, "e.value")),
             "stage": stage,
             "elements": sql(elements, source=quoted(source)).strip(),
         }

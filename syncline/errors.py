@@ -60,7 +60,7 @@ One module because it is one tree, drawn above.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Self
 from uuid import UUID
 
 from syncline.quoting import path_shown, shown
@@ -554,8 +554,25 @@ class DevStackError(ConfigurationError):
     """The development stack cannot start as declared."""
 
 
+class StoreName(str):
+    """The config key of a Postgres store, which also says where that is: errors by this name do, too."""
+
+    __slots__ = ("place",)
+
+    place: str
+    """Host and database, such as db.example/shop: no user, and no password."""
+
+    def __new__(cls, name: str, place: str) -> Self:
+        """Return the key `name`, of the store at `place`."""
+        self = super().__new__(cls, name)
+        self.place = place
+        return self
+
+
 class StoreError(SynclineError):
     """A Postgres store failed. `store` is its config key, `sqlstate` the SQLSTATE, if Postgres sent one.
+
+    If the key is a `StoreName`, the message says which database it is.
 
     `problem` contains no row values. `said` is the full text from Postgres, kept only in the engine state of
     the graph-db: it is in no message. `by_code`: raised by a trigger or a function. `everywhere`: the rows of
@@ -578,7 +595,8 @@ class StoreError(SynclineError):
         self.said = problem if said is None else said
         self.by_code = by_code
         code = f" [SQLSTATE {sqlstate}]" if sqlstate else ""
-        super().__init__(f"Postgres store '{store}'{code}: {problem}")
+        place = f" ({store.place})" if isinstance(store, StoreName) else ""
+        super().__init__(f"Postgres store '{store}'{place}{code}: {problem}")
         self.problem = problem
 
 

@@ -183,7 +183,8 @@ def _print(found: "MapCheck", document: str) -> None:
     errors = sum(misfit.weight == "error" for misfit in found.misfits)
     told = f"{errors} misfits" if errors != 1 else "1 misfit"
     tables = f"{found.tables} tables" if found.tables != 1 else "1 table"
-    typer.echo(f"map {found.map}: {tables}, {told}" if errors else f"map {found.map}: {tables}, all fit")
+    typer.echo(f"map {found.map}: {tables}, {told if errors else 'all fit'}")
+    typer.echo(f"write-db {found.write}, graph-db {found.graph}")
 
 
 def register(group: typer.Typer) -> None:

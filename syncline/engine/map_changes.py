@@ -102,6 +102,8 @@ class TableChange:
     relisted: bool | None = None
     """Whether the list has the ids of rule `hash` as target ids from now on, or no longer; None if that is as
     before."""
+    standing: bool = False
+    """Whether rows keep their ids from now on, so that those which stand there are listed under theirs."""
     rekeyed: bool = False
     """Whether rows have another key, or other ids: those without a source row are known no longer."""
     unmarked: bool = False
@@ -280,6 +282,7 @@ def _changed(name: str, before: Definition, now: Definition) -> TableChange:
         and (not _listed(now) or _typed(before) != _typed(now))
         and _relisted(before, now) is None,
         relisted=_relisted(before, now),
+        standing=not _listed(before) and (_keeps(now) or _part(now, "id").get("rule") == "assigned"),
         points=vector.points or ("id" in differing and bool(now.get("vector"))),
         indexed=vector.indexed and not vector.points,
         recount=recount,

@@ -22,9 +22,10 @@ from syncline.engine.render.links import LinkTable
 from syncline.engine.render.listing import keys_from_list, list_marked
 from syncline.engine.render.points import PointNames
 from syncline.engine.render.statements import SchemaStatements
+from syncline.engine.standing import earlier_map, list_standing
 from syncline.engine.state import FILL
 from syncline.engine.strangers import strangers
-from syncline.engine.table_map import TableMap
+from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.sql import literal, quoted
 
@@ -48,6 +49,8 @@ class MapState:
     """Tables whose counts were being made again when the last cycle ended."""
     fills: Mapping[str, int] = field(default_factory=dict)
     """Tables whose rows were being read again for added columns when the last cycle ended -> up to where."""
+    earlier: SchemaMap | None = None
+    """The stored map, as far as it can be read."""
     _definitions: Mapping[str, Definition] = field(default_factory=dict)
 
     def applied(self, failed: Collection[str]) -> Sequence[TableChange]:
@@ -86,6 +89,8 @@ class MapState:
         if unlisted:
             await target.execute("DELETE FROM sync_row WHERE table_name = ANY ($1::text[])", unlisted)
         for change in changes:
+            if change.standing:
+                await list_standing(target, self.statements.schema_map, self.earlier, change.table)
             if change.relisted is not None:
                 await target.execute(sql("mapped_relist"), change.table, change.relisted)
         await self._record_kept(target, changes)
@@ -198,14 +203,18 @@ async def read_map_state(
     gone = [row["table_name"] for row in rows if row["gone"]]
     changes = map_changes(before, definitions, gone=gone)
     looked_at = [change.table for change in changes if change.ids and change.table not in failed]
+    earlier = earlier_map(before) if any(change.anew for change in changes) else None
     return MapState(
         statements=statements,
         first=False,
         changes=changes,
         strangers={
             name: said
-            async for name, said in strangers(target, statements.schema_map, looked_at, before=known)
+            async for name, said in strangers(
+                target, statements.schema_map, looked_at, before=known, earlier=earlier
+            )
         },
+        earlier=earlier,
         recounts=frozenset(row["table_name"] for row in rows if row["recount"]),
         fills={row["table_name"]: row["filling"] for row in rows if row["filling"] is not None},
         _definitions=definitions,

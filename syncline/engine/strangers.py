@@ -17,6 +17,7 @@ from syncline.engine.map_changes import (
     lists_anew,
 )
 from syncline.engine.render.identity import Identity
+from syncline.engine.standing import other_than_key
 from syncline.engine.table_map import SchemaMap
 from syncline.engine.template import sql
 from syncline.maps.key_types import key_type
@@ -44,7 +45,12 @@ class Leaving:
 
 
 def strange_condition(
-    schema_map: SchemaMap, table: str, *, schema: str | None = None, before: Definition | None = None
+    schema_map: SchemaMap,
+    table: str,
+    *,
+    schema: str | None = None,
+    before: Definition | None = None,
+    earlier: SchemaMap | None = None,
 ) -> str | None:
     """Return the condition that target row `t` is a stranger, or its key cannot be read.
 
@@ -53,7 +59,9 @@ def strange_condition(
     """
     own = Identity(schema_map, schema_map[table], schema=schema)
     if not own.table.listed:
-        return own.is_strange("t") if own.can_be_strange else None
+        if own.can_be_strange:
+            return own.is_strange("t")
+        return other_than_key(schema_map, earlier, table) if own.table.identified else None
     if before is not None and keeps_no_longer(before, definition_of(own.table)):
         return own.kept("t")
     if before is not None and lists_anew(before, definition_of(own.table)):
@@ -72,13 +80,15 @@ async def strangers(
     names: Sequence[str],
     *,
     before: Mapping[str, Definition] | None = None,
+    earlier: SchemaMap | None = None,
 ) -> AsyncIterator[tuple[str, str]]:
     """Yield the tables that have strangers, and what mends it. An empty table costs nothing."""
     if not names:
         return
     schema = await target.fetchval("SELECT current_schema()")
     for name in names:
-        condition = strange_condition(schema_map, name, schema=schema, before=(before or {}).get(name))
+        was = (before or {}).get(name)
+        condition = strange_condition(schema_map, name, schema=schema, before=was, earlier=earlier)
         if condition is None:
             continue
         if await target.fetchval(sql("strangers_any", target=quoted(name), strange=condition)):

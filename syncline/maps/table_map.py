@@ -126,6 +126,9 @@ class Links:
     position: Name | None = None
     """An integer column of the link table that has the member's place in the array: from 1, of a key that is
     there twice the first one, NULLs and missing members counted. It follows the array."""
+    unreadable: UnreadableForm = None
+    """What an element names that is no uuid or number, as keys of the parent are; without it, its row becomes
+    a dead letter. `none`: nothing, like NULL."""
     owned: Ownership = Ownership.ALL
     """`all`: an owner's links are exactly what its array names. `ours`: links that others made stay, and only
     those leave that the engine has made; which these are is kept in `sync_link`."""

@@ -21,19 +21,22 @@ _TAKES: Final = {
 
 def unreadable_faults(table: TableMap, reference: Reference | Links, parent: TableMap) -> Iterator[Found]:
     """Yield what is wrong with a reference's `unreadable`; where in it, not in the table map."""
-    own = reference.unreadable if isinstance(reference, Reference) else None
-    if own is None or not isinstance(reference, Reference) or len(parent.key) > 1:
+    own = reference.unreadable
+    if own is None or len(parent.key) > 1:
         return
     at, wanted = ("unreadable",), parent.key_types[0]
-    if reference.by is not None:
+    links = isinstance(reference, Links)
+    name = reference.source if isinstance(reference, Links) else reference.column
+    named_by = table.element_types[name] if links else table.type_of(name)
+    if isinstance(reference, Reference) and reference.by is not None:
         problem = f"{reference.column} names a row by value, which any text can be"
         yield at, problem, "Leave it out."
         return
-    if table.type_of(reference.column).kind is not Kind.TEXT or wanted.kind not in OF_TEXT:
-        problem = f"every value of {reference.column} can be a key of {parent.name}"
+    if named_by.kind is not Kind.TEXT or wanted.kind not in OF_TEXT:
+        problem = f"every value of {name} can be a key of {parent.name}"
         yield at, problem, "Leave it out: it is for a text that names a row whose key is no text."
         return
-    if own.rule is UnreadableRule.NONE and reference.required:
+    if own.rule is UnreadableRule.NONE and isinstance(reference, Reference) and reference.required:
         problem = f"{reference.column} is required, so it names a row"
         yield at, problem, "Write `required: false`, or use `uuid5` or `key`."
     if own.rule is UnreadableRule.UUID5 and wanted.kind is not Kind.UUID:

@@ -183,7 +183,7 @@ def _target(schema_map: SchemaMap, table: TableMap, *, there: bool) -> dict[str,
     own = Identity(schema_map, table)
     parts = _parts("$1", len(table.key))
     if table.identified:
-        same = [_same_id(own, parts)]
+        same = [own.is_row_of("t", parts)]
     else:
         same = [
             f"t.{quoted(column)} = {own.key_part(name, part, safely=False)}"
@@ -222,11 +222,6 @@ async def _point_id(
 def _parts(key: str, count: int) -> list[str]:
     """Return the parts of a key that is a parameter."""
     return [f"({key}::text[])[{place}]" for place in range(1, count + 1)]
-
-
-def _same_id(own: Identity, parts: Sequence[str]) -> str:
-    """Return the condition that a target row `t` has the id of a key."""
-    return f"t.{own.column} = {own.derived(parts)}"
 
 
 def _in_graph_db(row: asyncpg.Record | None, source: _Source) -> InGraphDb:
@@ -298,7 +293,7 @@ async def _read_vector(
     if not PointNames(table).same:
         # Its row is found by its id, not by the hash of that.
         own, parts = Identity(schema_map, table), _parts("$3", len(key))
-        same_row = "false" if point is None else _same_id(own, parts)
+        same_row = "false" if point is None else own.is_row_of("t", parts)
         asked += [] if point is None else [list(key)]
     target = live(schema_map, table) or quoted(table.name)
     question = sql("vector_of_row", target=target, same_row=same_row, text=vector.text)

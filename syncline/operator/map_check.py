@@ -29,7 +29,7 @@ from syncline.operator.map_strangers import strange_rows
 from syncline.operator.schema import sql
 from syncline.operator.target_tables import target_tables
 from syncline.provider import GraphSchema, StoreRole
-from syncline.rights.missing import missing_rights
+from syncline.rights.missing import Missing, missing_rights
 from syncline.rights.needed import CHANGE, READ, Right
 from syncline.sql import quoted
 
@@ -67,6 +67,10 @@ class MapCheck(BaseModel):
     map: str
     tables: int
     misfits: tuple[MapMisfit, ...]
+    write: str
+    """Host and database of the write-db."""
+    graph: str
+    """Host and database of the graph-db."""
 
     @property
     def fits(self) -> bool:
@@ -88,7 +92,7 @@ async def check_map(
         refused = await refused_conditions(connection, write.schema, there)
         sources = await read_map_tables(connection, write.schema, [table.source for table in schema_map])
         unread = [
-            Misfit(f"This role lacks {missing}.", statement=missing.grant)
+            _lacking(missing, write)
             for missing in await missing_rights(connection, _read(write.schema, schema_map))
         ]
     async with graph.store.driver() as connection:
@@ -96,7 +100,7 @@ async def check_map(
         names = _targets(schema_map)
         targets = await read_map_tables(connection, graph.schema, names)
         unwritten = [
-            Misfit(f"This role lacks {missing}.", statement=missing.grant)
+            _lacking(missing, graph)
             for missing in await missing_rights(connection, _change(graph.schema, names))
         ]
         wrong: list[Misfit] = []
@@ -144,7 +148,13 @@ async def check_map(
     ]
     found += _reported(errors, "graph", "error", text)
     found += _reported(advice(schema_map, graph.schema, sources, targets), "graph", "advice", text)
-    return MapCheck(map=schema_map.name, tables=len(schema_map.tables), misfits=tuple(found))
+    return MapCheck(
+        map=schema_map.name,
+        tables=len(schema_map.tables),
+        misfits=tuple(found),
+        write=write.store.place,
+        graph=graph.store.place,
+    )
 
 
 def _reported(
@@ -165,6 +175,10 @@ def _reported(
 
 def _stateless(schema: str) -> str:
     return f"Schema {schema} has no bookkeeping tables of the engine: `syncline graph add` makes them."
+
+
+def _lacking(missing: Missing, there: GraphSchema) -> Misfit:
+    return Misfit(f"Role {missing.role} lacks {missing} in {there.store.place}.", statement=missing.grant)
 
 
 def _misfit(sentence: str) -> Misfit:

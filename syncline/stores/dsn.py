@@ -149,6 +149,19 @@ class Dsn:
     keepalive: Keepalive
 
     @property
+    def place(self) -> str:
+        """The hosts and the database, such as db.example/shop; a port where it is not the usual one."""
+        hosts = [
+            host.name
+            if host.port == _PORT
+            else f"{host.name}:{host.port}"
+            if ":" not in host.name
+            else f"[{host.name}]:{host.port}"
+            for host in self.hosts
+        ]
+        return f"{','.join(hosts)}/{self.database}"
+
+    @property
     def unverified(self) -> bool:
         """Whether a third party on the network could read the traffic or impersonate the server."""
         return not self.tls.verified and not all(host.local for host in self.hosts)

@@ -20,6 +20,7 @@ from syncline.errors import (
     SettingsInvalid,
     StatementOutdated,
     StoreError,
+    StoreName,
     StoreRejected,
     StoreUnavailable,
 )
@@ -173,14 +174,16 @@ class PostgresStore:
 
         Raises SettingsInvalid when the string cannot be used.
         """
-        self.name = name
+        self.name: str = name
         self.owner_role = owner_role
         """Owner of the graphs' schemas; None: the role of the connections."""
         problem = None
         try:
+            parsed = parse_dsn(dsn.get_secret_value())
+            self.name = StoreName(name, parsed.place)
             self.login = Login(
-                name,
-                parse_dsn(dsn.get_secret_value()),
+                self.name,
+                parsed,
                 setting=setting,
                 password_command=password_command,
                 usability=usability,
@@ -204,6 +207,11 @@ class PostgresStore:
             pool_use_lifo=True,
         )
         event.listen(self._engine.sync_engine, "checkout", self._refuse_useless)
+
+    @property
+    def place(self) -> str:
+        """Host and database, for messages."""
+        return self.login.dsn.place
 
     @asynccontextmanager
     async def alone(self, purpose: str, **settings: str) -> AsyncIterator[asyncpg.Connection]:

@@ -177,8 +177,9 @@ class RowChecksums:
                     table=literal(self.table.name),
                     name=literal(reference.column),
                     parent=quoted(reference.parent),
-                    parent_id=self._own.of(reference).column,
-                    parked=self._own.of(reference).parked(),
+                    is_parent=self._own.of(reference).is_named(
+                        "p", "r.waits_for_key", self._own.of(reference).parked()
+                    ),
                     kept="r.waits_for" if self._own.of(reference).hashed else "r.waits_for_key",
                     alias=f"w{place}",
                     row_id=self.target_id,

@@ -142,8 +142,7 @@ class _Queries:
             no_place=", NULL::bigint AS place" if self._placed else "",
             place=", l.sync_place" if self._placed else "",
             waiting_place=", r.place" if self._placed else "",
-            parent_id=self._parent.column,
-            parked=self._parent.parked(),
+            is_parent=self._parent.is_named("p", "r.waits_for_key", self._parent.parked()),
             same_member=f"p.{self._parent.column} = f.member" if self._parent.hashed else "false",
             parent_key=self._parent.parts("p")[0],
             table=literal(self._table.name),
@@ -177,10 +176,14 @@ class _Queries:
         if type_.plain and self._parent.takes(type_) and not json and not self._placed:
             return _sql("named", array=array).strip()
         # A row that is parked has not been refused yet for what its array names.
-        key = self._parent.referred(type_, form(type_, "a.value"), safely=True)
+        key = self._parent.named_in(self._links, type_, form(type_, "a.value"), safely=True, there=True)
+        elements = engine_sql("json_elements" if json else "elements", source=array).strip()
+        if self._links.unreadable is not None:
+            placed = "named_texts_in_order" if self._placed else "named_texts"
+            return _sql(placed, elements=elements, key=key).strip()
         return _sql(
             "named_in_order" if self._placed else "named_by",
-            elements=engine_sql("json_elements" if json else "elements", source=array).strip(),
+            elements=elements,
             key=key,
             named="a.value" if self._parent.takes(type_) else f"({key})",
         ).strip()

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from syncline.devstack.postgres import EmbeddedPostgres
-from syncline.errors import StoreUnavailable, StoreUnusable
+from syncline.errors import StoreRejected, StoreUnavailable, StoreUnusable
 from syncline.migrations import migrate_control
 from syncline.operator.health.postgres import check_postgres
 from syncline.stores.login import version_problem
@@ -77,6 +77,23 @@ async def test_a_wrong_password_names_the_setting_and_not_the_password(guarded: 
     assert (error.sqlstate, error.retryable) == ("28P01", True)
     assert "SYNCLINE_WRITE_DSN" in str(error)
     assert await asked(store(guarded, "&password=hunter2")) == guarded
+
+
+async def test_every_failure_says_which_database_it_is_of(guarded: str, store: Open) -> None:
+    """Where stores have one schema and role each, their keys alone say little."""
+    wrong, right = (store(guarded, f"&password=hunter{number}") for number in (3, 2))
+    place = right.place
+    assert place.endswith("/postgres")
+    assert str(await refused(wrong)).startswith(f"Postgres store 'write' ({place}) [SQLSTATE 28P01]: ")
+    with pytest.raises(StoreRejected) as lacking:
+        await asked(right, "SELECT * FROM pg_catalog.pg_authid")
+    assert str(lacking.value).startswith(f"Postgres store 'write' ({place}) [SQLSTATE 42501]: ")
+    away = store(dsn="host=127.0.0.1,localhost port=1 user=u dbname=shop password=hunter2")
+    with pytest.raises(StoreUnavailable) as silent:
+        await asked(away)
+    assert str(silent.value).startswith("Postgres store 'write' (127.0.0.1:1,localhost:1/shop): ")
+    assert "hunter" not in everything_said(silent.value) + everything_said(lacking.value)
+    assert (silent.value.store, f"{silent.value.store}") == ("write", "write")
 
 
 async def test_a_password_file_counts_and_so_does_what_it_says_later(

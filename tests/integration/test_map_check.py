@@ -18,6 +18,7 @@ from syncline.maps.document import read_map
 from syncline.migrations import migrate_bookkeeping, migrate_graph, migrate_write
 from syncline.operator.map_check import MapCheck, check_map
 from syncline.provider import GraphSchema
+from syncline.stores.dsn import parse_dsn
 from syncline.stores.postgres import PostgresStore
 
 SHOP = """version: 1
@@ -282,8 +283,10 @@ def test_the_command_prints_misfits_with_lines_and_exits_with_1(
     for name in [name for name in os.environ if name.startswith(("SYNCLINE_", "TEMPORAL_"))]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SYNCLINE_WRITE_DSN", new_database())
-    monkeypatch.setenv("SYNCLINE_GRAPH_DSN", new_database())
+    dsns = [new_database(), new_database()]
+    places = [parse_dsn(dsn).place for dsn in dsns]
+    monkeypatch.setenv("SYNCLINE_WRITE_DSN", dsns[0])
+    monkeypatch.setenv("SYNCLINE_GRAPH_DSN", dsns[1])
     (tmp_path / "shop.yaml").write_text("version: 1\nname: shop\ntables:\n  tags: {source: tag, key: name}\n")
     command = ["map", "check", "shop.yaml", "--write-schema", "shop"]
     result = CliRunner().invoke(app, command)
@@ -300,6 +303,7 @@ def test_the_command_prints_misfits_with_lines_and_exits_with_1(
         '        PRIMARY KEY ("id")',
         "    )",
         "map shop: 1 table, 3 misfits",
+        f"write-db {places[0]}, graph-db {places[1]}",
     ]
     answer = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     assert [misfit["line"] for misfit in answer["misfits"]] == [4, None, 4]
@@ -308,3 +312,30 @@ def test_the_command_prints_misfits_with_lines_and_exits_with_1(
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert "line 4, tables.tags.sorce: unknown key 'sorce'. Did you mean 'source'?" in refused.stderr
     assert CliRunner().invoke(app, ["map", "check", "nothing.yaml"]).exit_code == 2
+
+
+async def test_the_bookkeeping_is_missed_once_before_there_is_any(new_database: Callable[..., str]) -> None:
+    write, target = (
+        PostgresStore(name, SecretStr(new_database()), pool_size=2, application_name="syncline-test")
+        for name in ("write", "graph")
+    )
+    kept = read_map(
+        """version: 1
+name: kept
+tables:
+  tags: {source: tag, id: {rule: uuid5, namespace: 6ba7b811-9dad-11d1-80b4-00c04fd430c8, beside: true}}
+  runs: {source: run, columns: [name], marked: {name: "'gone'"}}
+  days: {source: day}
+  steps: {source: step, references: {day: {parent: days, stub: true}, tag: tags}}
+""",
+        source="kept",
+    )
+    found = await check_map(
+        kept, GraphSchema(store=write, schema="kg"), GraphSchema(store=target, schema="kg")
+    )
+    told = [
+        each.problem for each in found.misfits if "sync_" in each.problem or "bookkeeping" in each.problem
+    ]
+    assert told == ["Schema kg has no bookkeeping tables of the engine: `syncline graph add` makes them."]
+    await write.close()
+    await target.close()

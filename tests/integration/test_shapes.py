@@ -14,8 +14,9 @@ from syncline.messages.sync import SyncResult
 from syncline.messages.verification import Verification
 from syncline.migrations import migrate_bookkeeping
 from syncline.operator.explain import explain
+from syncline.operator.explanation import Explanation
 from syncline.operator.map_check import check_map
-from syncline.operator.parked import summarize_parked
+from syncline.operator.parked import ParkedSummary, summarize_parked
 from syncline.operator.target_tables import target_tables
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.verify import verify
@@ -54,6 +55,16 @@ class Site:
             if each.weight == "error":
                 told[each.path] = f"{told.get(each.path, '')} {each.problem}".lstrip()
         return told
+
+    async def parked(self) -> ParkedSummary:
+        context = self.graph.context()
+        return await summarize_parked(context.write, context.target, self.map)
+
+    async def explained(self, table: str, *key: str) -> Explanation:
+        context = self.graph.context()
+        return await explain(
+            context.write, context.target, context.vectors, self.map, table=table, key=list(key)
+        )
 
     async def rows(self, sql: str) -> list[Mapping[str, object]]:
         return [dict(row) for row in await read(self.graph, sql)]

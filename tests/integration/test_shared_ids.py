@@ -11,8 +11,10 @@ from syncline.engine import SyncEngine
 from syncline.maps.document import read_map
 from syncline.messages.sync import CycleStatus
 from syncline.migrations import migrate_bookkeeping
+from syncline.operator.parked import Obstacle
 from syncline.testing.graphs import TestGraph, read, write
 from syncline.verify import verify
+from tests.integration.test_shapes import made
 from tests.kit.bare_graph import bare_graph, made_by
 
 SOURCES = """
@@ -101,3 +103,104 @@ async def test_a_rejected_row_that_leaves_takes_nothing_of_another_with_it(
     assert await read(empty, "SELECT run FROM step_runs") == [("a",)]
     assert await read(empty, "SELECT * FROM sync_parked_row") == []
     assert await damaged() == []
+
+
+KEYED = """
+CREATE TABLE w_runs (id text PRIMARY KEY, title text, next text);
+CREATE TABLE w_steps (id text PRIMARY KEY, run text);
+CREATE TABLE w_notes (id text PRIMARY KEY, about text, runs text[]);
+CREATE TABLE w_marks (run text, name text, PRIMARY KEY (run, name));
+CREATE TABLE w_scores (run text PRIMARY KEY, score integer);
+"""
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside", "with its key"])
+async def test_a_reference_names_a_key_not_the_row_that_stands_under_its_id(
+    empty: TestGraph, beside: bool
+) -> None:
+    own = "" if beside else ", key text, sync_version bigint, sync_run bigint"
+    site = await made(
+        empty,
+        f"""
+  runs:
+    source: w_runs
+    id: {{rule: expression, type: text, expression: lower($1){BESIDE[beside]}}}
+    columns: [title]
+    references: {{next: {{parent: runs, required: false}}}}
+  steps: {{source: w_steps, references: {{run: runs}}}}
+  notes:
+    source: w_notes
+    references: {{about: {{parent: runs, required: false}}}}
+    links: {{note_runs: {{source: runs, owner: note, member: run, parent: runs}}}}
+  marks: {{source: w_marks, key: [run, name], references: {{run: runs}}}}
+  scores: {{source: w_scores, key: run, into: runs, columns: {{score: integer}}}}
+""",
+        source=KEYED,
+        target=f"""
+CREATE TABLE runs (id text PRIMARY KEY, title text, next text REFERENCES runs, score integer{own});
+CREATE TABLE steps (id uuid PRIMARY KEY, key text, run text NOT NULL REFERENCES runs, sync_version bigint, sync_run bigint);
+CREATE TABLE notes (id uuid PRIMARY KEY, key text, about text REFERENCES runs, sync_version bigint, sync_run bigint);
+CREATE TABLE note_runs (note uuid REFERENCES notes, run text REFERENCES runs, PRIMARY KEY (note, run));
+CREATE TABLE marks (run text REFERENCES runs, name text, sync_version bigint, sync_run bigint, PRIMARY KEY (run, name));
+""",
+    )
+    await write(empty, "INSERT INTO w_runs VALUES ('a', 'first', 'A'); INSERT INTO w_marks VALUES ('a', 'm')")
+    await site.cycle()
+    await write(
+        empty,
+        "INSERT INTO w_steps VALUES ('s', 'A'); INSERT INTO w_notes VALUES ('n', 'A', '{A}');"
+        "INSERT INTO w_marks VALUES ('A', 'm'); INSERT INTO w_scores VALUES ('A', 5)",
+    )
+    result = await site.cycle()
+    # What names 'A' waits for it, and nothing of it is written to 'a', which has its id.
+    assert result.parked == 6
+    assert await site.rows("SELECT id, title, next, score FROM kg.runs") == [
+        {"id": "a", "title": "first", "next": None, "score": None}
+    ]
+    assert await site.rows("SELECT * FROM kg.steps, kg.note_runs") == []
+    await site.equal()
+    summary = await site.parked()
+    assert [(each.key, each.obstacle) for each in summary.awaited] == [("A", Obstacle.MISSING)]
+    # A join row of 'A' that leaves takes none of 'a' with it.
+    await write(empty, "DELETE FROM w_marks WHERE run = 'A'")
+    await site.cycle()
+    assert await site.rows("SELECT run FROM kg.marks") == [{"run": "a"}]
+    # 'A' is refused while 'a' stands there, and lands with all that waits for it when that leaves.
+    await write(empty, "INSERT INTO w_runs VALUES ('A', 'second')")
+    await site.cycle()
+    assert [each.obstacle for each in (await site.parked()).awaited] == [Obstacle.RETRYING]
+    assert (await site.explained("runs", "A")).graph.exists is False
+    await site.equal()
+    await write(empty, "DELETE FROM w_runs WHERE id = 'a'")
+    result = await site.cycle()
+    assert result.parked == 1  # the join row of 'a'
+    assert await site.rows("SELECT title, score, run, about FROM kg.runs, kg.steps, kg.notes") == [
+        {"title": "second", "score": 5, "run": "a", "about": "a"}
+    ]
+    assert await site.rows("SELECT run FROM kg.note_runs") == [{"run": "a"}]
+    await site.equal()
+
+
+@pytest.mark.parametrize("by", ["", ", by: name"], ids=["by key", "by value"])
+async def test_a_stub_is_made_for_the_key_that_is_named(empty: TestGraph, by: str) -> None:
+    site = await made(
+        empty,
+        f"""
+  runs: {{source: run, id: {{rule: expression, type: text, expression: lower($1)}}, columns: [name]}}
+  steps: {{source: step, references: {{run: {{parent: runs, target: run_id{by}, stub: true}}}}}}
+""",
+        source="CREATE TABLE run (id text PRIMARY KEY, name text); CREATE TABLE step (id text PRIMARY KEY, run text)",
+        target="CREATE TABLE runs (id text PRIMARY KEY, key text, name text, sync_version bigint, sync_run bigint);"
+        "CREATE TABLE steps (id uuid PRIMARY KEY, key text, run_id text REFERENCES runs, sync_version bigint, sync_run bigint)",
+    )
+    await write(empty, "INSERT INTO step VALUES ('s', 'a'), ('t', 'A')")
+    result = await site.cycle()
+    assert (result.dead_letters, len(await site.rows("SELECT * FROM kg.runs"))) == (1, 1)
+    await site.equal()
+    # The one that has the id leaves: the other gets its stub.
+    await write(empty, "DELETE FROM step WHERE id = (SELECT 's')")
+    await write(empty, "UPDATE step SET run = 'A' WHERE id = 't'")
+    await site.cycle()
+    result = await site.cycle()
+    assert [row["id"] for row in await site.rows("SELECT id FROM kg.runs")] == ["a" if not by else "stub:a"]
+    await site.equal()

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 
@@ -166,6 +166,13 @@ class Catalog:
     """The table in which workers register that they listen."""
     types: Mapping[str, str | None] = field(default_factory=dict)
     """How Postgres spells each requested type; None for a type that this database lacks."""
+
+    def lacks(self, table: str) -> bool:
+        """Whether the bookkeeping is that of an earlier version, without this table; not if there is none."""
+        return _STATE in self.tables and table not in self.tables
+
+
+_STATE: Final = "sync_state"
 
 
 async def read_catalog(

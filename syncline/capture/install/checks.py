@@ -285,7 +285,7 @@ _LIST: Final = "sync_row"
 
 def _list_of_rows(catalog: Catalog, schema_map: SchemaMap, table_map: TableMap) -> Iterator[str]:
     listed = table_map.listed or any(schema_map[parent].listed for parent in table_map.parents)
-    if listed and _LIST not in catalog.tables:
+    if listed and catalog.lacks(_LIST):
         yield Misfit(
             f"Table {catalog.schema}.{_LIST} is missing, which the ids of {table_map.name} need: "
             "run `syncline migrate`.",

@@ -20,7 +20,7 @@ _LIST: Final = "sync_kept"
 def kept_problems(catalog: Catalog, schema_map: SchemaMap, table_map: TableMap) -> Iterator[Misfit]:
     """Yield what keeps rows of a table from being kept without a source row, or its stubs from being made."""
     stubs = [reference for reference in table_map.references if reference.stub is not None]
-    if keeps(schema_map, table_map) and _LIST not in catalog.tables:
+    if keeps(schema_map, table_map) and catalog.lacks(_LIST):
         yield Misfit(
             f"Table {catalog.schema}.{_LIST} is missing, which rows of {table_map.name} without a source row "
             "need: run `syncline migrate`.",

@@ -17,7 +17,7 @@ from typing import Final
 from syncline.engine.key_forms import form, read, safe, spelled
 from syncline.engine.render.fragments import column, commas
 from syncline.engine.render.named import named_key
-from syncline.engine.table_map import Reference, SchemaMap, TableMap
+from syncline.engine.table_map import Links, Reference, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.maps.ids import IdRule
 from syncline.maps.key_types import KeyType, Kind
@@ -157,6 +157,14 @@ class Identity:
             return named_key(reference.unreadable, self.table.key_types[0], text, there=there)
         return self.referred(table.key_texts[reference.column], text)
 
+    def named_in(
+        self, links: Links, type_: KeyType, text: str, *, safely: bool = False, there: bool = False
+    ) -> str:
+        """Return the key of the row that an element of an array names; `there`: in the write-db."""
+        if links.unreadable is not None:
+            return named_key(links.unreadable, self.table.key_types[0], text, there=there)
+        return self.referred(type_, text, safely=safely)
+
     def split(self, named: str) -> list[str]:
         """Return the parts of a key that is one text, as references name it."""
         return self.of_one_text(self.table, named)
@@ -180,10 +188,31 @@ class Identity:
     def is_named(self, row: str, named: str, target_id: str) -> str:
         """Return the condition that a target row has this key, of which `target_id` is made."""
         if self.table.identified:
-            return f"{row}.{self.column} = {target_id}"
+            return self.is_row_of(row, self.split(named), target_id)
         return self._same_parts(
             [f"{row}.{quoted(name)}" for name in self.table.target_key], self.split(named)
         )
+
+    def is_row_of(self, row: str, parts: Sequence[str], target_id: str | None = None) -> str:
+        """Return the condition that an `identified` target row is the one of a key, by its parts.
+
+        `target_id`: the id that is made of them, where it is known.
+        """
+        return f"{row}.{self.column} = {target_id or self.derived(parts)}{self._with_key(row, parts)}"
+
+    def _with_key(self, row: str, parts: Sequence[str]) -> str:
+        """Return the further condition that a row is not that of another key with the same id."""
+        if not self.shared or self.table.looked_up:
+            return ""
+        own = zip(self.parts(row), parts, strict=True)
+        return "".join(f' AND {part} COLLATE "C" = {wanted}' for part, wanted in own)
+
+    def id_of(self, named: str, *, safely: bool = False) -> str:
+        """Return the target id of the row with a key of one part; NULL if another key's row stands there."""
+        made = self.derived([named], safely=safely)
+        if not self.shared or self.table.looked_up:
+            return made
+        return sql("unshared", id=made, holder=self.holder("made.id"), row_id=key_hash(named)).strip()
 
     def child_of_gone(self, child: TableMap, reference: Reference, row: str) -> str:
         """Return the condition that a row of a child refers to a row to remove, `g`."""
@@ -304,7 +333,7 @@ class Identity:
             return self.listed_id(f"{gone}.row_id")
         if self.shared:
             row = f"{gone}.row_id"
-            return sql("unshared", id=self.gone_id(gone), holder=self.holder("m.id"), row_id=row).strip()
+            return sql("unshared", id=self.gone_id(gone), holder=self.holder("made.id"), row_id=row).strip()
         return self.gone_id(gone)
 
     @property
@@ -339,7 +368,7 @@ class Identity:
         reference = self.table.parent_part(name)
         if reference is None:
             return (safe if safely else read)(self.table.type_of(name), text)
-        return self.of(reference).derived([text], safely=safely)
+        return self.of(reference).id_of(text, safely=safely)
 
     def is_gone(self, row: str) -> str:
         """Return the condition that a target row is one to remove, `g`."""

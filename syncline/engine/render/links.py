@@ -124,7 +124,7 @@ class LinkTable:
         return sql(
             "links_wanted",
             named=self._named(stage),
-            member_id=self.parent.derived(["m.key"]),
+            member_id=self.parent.id_of("m.key"),
             row_ids="".join(f", {name}" for name in row_ids),
             parent=quoted(self._links.parent),
             parent_id=self.parent.column,
@@ -141,7 +141,7 @@ class LinkTable:
         own_key = commas([f"s.{quoted(name)}" for name in self._table.key])
         fragments = {
             "own_id": self.own.staged,
-            "key": self.parent.referred(type_, form(type_, "e.value")),
+            "key": self.parent.named_in(self._links, type_, form(type_, "e.value")),
             "stage": stage,
             "elements": sql(elements, source=quoted(source)).strip(),
         }

@@ -141,9 +141,10 @@ class Waiting:
         """Return the condition that the parent is not in this batch either."""
         if reference.parent != self._table.name:
             return ""
-        return sql(
-            "beside", stage=self._stage, own_id=self._own.staged, reference_id=reference_id(reference.column)
-        )
+        own_id, named_id = self._own.staged, f"s.{reference_id(reference.column)}"
+        if self._own.shared:
+            own_id, named_id = "sync_row_id", self._waits_for(reference)["waits_for"]
+        return sql("beside", stage=self._stage, own_id=own_id, named_id=named_id)
 
     def _release_rows(self, *, few: bool) -> Iterator[str]:
         name = literal(self._table.name)
@@ -247,15 +248,17 @@ class Waiting:
         )
 
     def _names(self, reference: Reference) -> dict[str, str]:
+        parent, id_ = self._own.of(reference), f"s.{reference_id(reference.column)}"
+        is_parent = f"p.{parent.column} = {id_}"
+        if reference.by is None:
+            is_parent = parent.is_named("p", self._waits_for(reference)["waits_for_key"], id_)
         return {
             "reference": quoted(reference.column),
             "reference_id": reference_id(reference.column),
             "parent": quoted(reference.parent),
             "parent_id": self._own.of(reference).column,
             "parent_name": literal(reference.parent),
-            "is_parent": self._own.of(reference).is_named(
-                "p", f"s.{quoted(reference.column)}", f"s.{reference_id(reference.column)}"
-            ),
+            "is_parent": is_parent,
         }
 
     def _named(self, reference: Reference) -> str:

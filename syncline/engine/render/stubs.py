@@ -51,20 +51,25 @@ class Stubs:
         value = f"s.{quoted(reference.column)}"
         if reference.by is None:
             parts = parent.split(parent.named_by(self._table, reference, value))
-            id_ = named = f"s.{reference_id(reference.column)}"
+            id_ = f"s.{reference_id(reference.column)}"
         else:
             key = f"'stub:' || {value}"
             if parent.table.key_types[0].kind is Kind.UUID:
                 key = f"{key_hash(key)}::text"
             parts = [f"({key})"]
             id_ = parent.made(parts)
-            named = f"coalesce(s.{reference_id(reference.column)}, {id_})"
+        is_parent = parent.is_row_of("p", parts, id_)
+        if reference.by is not None:
+            found = f"s.{reference_id(reference.column)}"
+            is_parent = f"p.{parent.column} = coalesce({found}, {id_})"
+            if parent.shared:
+                is_parent += f" AND ({found} IS NOT NULL OR {parent.is_row_of('p', parts, id_)})"
         fragments = {
             "reference": quoted(reference.column),
             "id": id_,
             "row": row_hash(parts),
             "key": commas(parts),
-            "named": named,
+            "is_parent": is_parent,
             **self._columns(reference, says, parent.table, value),
         }
         name = None

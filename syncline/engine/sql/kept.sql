@@ -86,7 +86,7 @@ WITH missing AS MATERIALIZED (
         SELECT @{id} AS sync_stub_id, @{row} AS sync_stub_row, ARRAY[@{key}] AS sync_stub_key, @{proposed}
         FROM @{stage} s
         WHERE s.sync_present AND s.@{reference} IS NOT NULL
-          AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.@{parent_id} = @{named})
+          AND NOT EXISTS (SELECT FROM @{parent} p WHERE @{is_parent})
     ) m
     ORDER BY m.sync_stub_row
 ), changed AS (

@@ -214,7 +214,7 @@ SELECT @{row_id} AS row_id FROM @{target} h WHERE h.@{id} = @{target_id}
 
 -- name: unshared
 -- The id of a key, unless the row that stands under it is another key's.
-(SELECT m.id FROM (SELECT @{id} AS id OFFSET 0) m WHERE NOT EXISTS (SELECT FROM (@{holder}) l WHERE l.row_id <> @{row_id}))
+(SELECT made.id FROM (SELECT @{id} AS id OFFSET 0) made WHERE NOT EXISTS (SELECT FROM (@{holder}) l WHERE l.row_id <> @{row_id}))
 
 -- name: gone_rows
 (SELECT g.*, @{id} AS sync_target_id FROM pg_temp.sync_gone g WHERE g.table_name = '@{table}' OFFSET 0)

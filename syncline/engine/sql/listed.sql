@@ -138,6 +138,17 @@ DELETE FROM sync_row WHERE ctid = ANY (ARRAY(
 UPDATE @{target} t SET @{changes} FROM sync_row
 WHERE sync_row.table_name = '@{table}' AND coalesce(sync_row.target_id, sync_row.row_id::text) COLLATE "C" = @{id}
 
+-- name: standing_told
+-- Whether a target has the columns that told the keys of its rows.
+SELECT count(*) = cardinality($2::text[]) FROM pg_attribute
+WHERE attrelid = to_regclass($1) AND attname = ANY ($2::text[]) AND NOT attisdropped
+
+-- name: list_standing
+-- What stands in the target keeps its id from now on: it is listed before any of it is read again.
+INSERT INTO sync_row (table_name, row_id, key, target_id)
+SELECT '@{table}', @{row_id}, ARRAY[@{key}], @{id} FROM @{target} t WHERE array_position(ARRAY[@{key}], NULL) IS NULL
+ON CONFLICT DO NOTHING
+
 -- name: list_marked
 -- Marked rows of a table whose rows are listed from now on: what refers to them finds them there.
 INSERT INTO sync_row (table_name, row_id, key, target_id)

@@ -42,7 +42,7 @@ WITH orphan AS (
 SELECT count(*) FROM parked
 
 -- name: beside
-AND NOT EXISTS (SELECT FROM @{stage} o WHERE o.@{own_id} = s.@{reference_id} AND o.sync_present)
+AND NOT EXISTS (SELECT FROM @{stage} o WHERE o.@{own_id} = @{named_id} AND o.sync_present)
 
 -- name: park_reference
 -- An optional reference to a row that is neither here nor in this batch is parked alone; the row is applied

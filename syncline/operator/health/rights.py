@@ -74,7 +74,7 @@ async def check_rights(
     return Check(
         name=name,
         status=CheckStatus.FAIL,
-        found=f"role {role} lacks {named}{more}",
+        found=f"role {role} at {store.place} lacks {named}{more}",
         fix=f"There, as an administrator: {run} `syncline grants` prints all that roles need.",
     )
 

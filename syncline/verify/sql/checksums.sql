@@ -40,6 +40,6 @@ LEFT JOIN (
     SELECT r.owner, (array_agg(@{kept}))[1] AS waits_for
     FROM sync_parked_reference r
     WHERE r.table_name = '@{table}' AND r.name = '@{name}'
-      AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.@{parent_id} = @{parked})
+      AND NOT EXISTS (SELECT FROM @{parent} p WHERE @{is_parent})
     GROUP BY r.owner
 ) @{alias} ON @{alias}.owner = @{row_id}

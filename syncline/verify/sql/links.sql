@@ -20,6 +20,15 @@ SELECT DISTINCT @{key} AS key FROM @{elements} AS a (value) WHERE @{named} IS NO
 SELECT @{key} AS key, min(a.place) AS place FROM @{elements} WITH ORDINALITY AS a (value, place)
 WHERE @{named} IS NOT NULL GROUP BY 1
 
+-- name: named_texts
+-- The same where the map says what a text names that is no key, which is worked out once for each.
+SELECT DISTINCT n.key FROM (SELECT @{key} AS key FROM @{elements} AS a (value) OFFSET 0) n WHERE n.key IS NOT NULL
+
+-- name: named_texts_in_order
+SELECT n.key, min(n.place) AS place
+FROM (SELECT @{key} AS key, a.place FROM @{elements} WITH ORDINALITY AS a (value, place) OFFSET 0) n
+WHERE n.key IS NOT NULL GROUP BY 1
+
 -- name: links_by_row
 (SELECT @{owner_row} AS @{owner}, @{member_row} AS @{member}, @{member_key} AS sync_member_key@{more} FROM @{links} l@{listed} OFFSET 0)
 
@@ -71,7 +80,7 @@ FROM (
     SELECT r.owner, 'waits', r.waits_for, r.waits_for_key@{waiting_place}
     FROM sync_parked_reference r
     WHERE r.table_name = '@{table}' AND r.name = '@{name}'
-      AND NOT EXISTS (SELECT FROM @{parent} p WHERE p.@{parent_id} = @{parked})
+      AND NOT EXISTS (SELECT FROM @{parent} p WHERE @{is_parent})
     @{rejections}
 ) f
 LEFT JOIN @{parent} p ON @{same_member}

@@ -1,0 +1,78 @@
+"""Standing rows: those that an earlier version of the map wrote, told by the keys that it left with them.
+
+Where rows keep their ids from now on, whatever their rule makes, these are listed under the ids that they
+have. Their values in `natural` may be others by now, or another row's, so that those would not find them.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import asyncpg
+from pydantic import TypeAdapter, ValidationError
+
+from syncline.engine.map_changes import Definition
+from syncline.engine.render.fragments import commas
+from syncline.engine.render.identity import Identity, listed_as, row_hash
+from syncline.engine.table_map import SchemaMap, TableMap
+from syncline.engine.template import sql
+from syncline.errors import MapInvalid
+from syncline.sql import literal, quoted
+
+__all__ = ["earlier_map", "list_standing", "other_than_key"]
+
+_TABLES: Final[TypeAdapter[TableMap]] = TypeAdapter(TableMap)
+
+
+def earlier_map(definitions: Mapping[str, Definition]) -> SchemaMap | None:
+    """Return the map of stored definitions; None if this version of the engine would refuse it."""
+    try:
+        tables = [
+            _TABLES.validate_python({"name": name, **definition}) for name, definition in definitions.items()
+        ]
+        return SchemaMap(name="earlier", tables=tuple(tables))
+    except (ValidationError, MapInvalid, ValueError):
+        return None
+
+
+async def list_standing(
+    target: asyncpg.Connection, schema_map: SchemaMap, earlier: SchemaMap | None, name: str
+) -> None:
+    """List the rows of a table under the ids that they have, if its target still tells their keys."""
+    before, now = _keyed(earlier, schema_map, name), schema_map[name]
+    if before is None or before.table.listed or not before.table.identified:
+        return
+    own = before.table
+    told_by = [own.key_column or own.id_column, *own.own_parts]
+    if not await target.fetchval(sql("standing_told"), quoted(name), told_by):
+        return
+    parts = before.parts("t")
+    await target.execute(
+        sql(
+            "list_standing",
+            target=quoted(name),
+            table=literal(name),
+            row_id=row_hash(parts),
+            key=commas(parts),
+            id=listed_as(now, f"t.{Identity(schema_map, now).column}"),
+        )
+    )
+
+
+def other_than_key(schema_map: SchemaMap, earlier: SchemaMap | None, name: str) -> str | None:
+    """Return the condition that target row `t`, whose id is the key from now on, stands under another id.
+
+    None where its id was the key before.
+    """
+    before, now = _keyed(earlier, schema_map, name), Identity(schema_map, schema_map[name])
+    if before is None or before.table.id_rule is now.table.id_rule or not before.table.identified:
+        return None
+    return f"t.{now.column} IS DISTINCT FROM {now.made(before.parts('t'), safely=True)}"
+
+
+def _keyed(earlier: SchemaMap | None, schema_map: SchemaMap, name: str) -> Identity | None:
+    """Return the identity of a table before, if its rows had the keys that they have now."""
+    if earlier is None or name not in {table.name for table in earlier}:
+        return None
+    before, now = earlier[name], schema_map[name]
+    same = before.key == now.key and before.key_types == now.key_types
+    return Identity(earlier, before) if same else None

@@ -56,6 +56,8 @@ EMBEDDING_HELP = (
     "Accept this embedding, as messages name it, at the address and with the store of the workers that have "
     "it. Vectors of another are made again, and paid for."
 )
+TokensOption = Annotated[int | None, typer.Option(min=0, metavar="N", help=TOKENS_HELP)]
+CollectionsOption = Annotated[str | None, typer.Option(metavar="JSON", help=COLLECTIONS_HELP)]
 CADENCE_HELP = "The rarer intervals of an adaptive graph; 120,300,900 by default."
 
 
@@ -72,8 +74,8 @@ def set_graph(
     adaptive: Annotated[bool | None, typer.Option(help=ADAPTIVE_HELP)] = None,
     cadence: Annotated[str | None, typer.Option(metavar="SECONDS,…", help=CADENCE_HELP)] = None,
     composition: Annotated[str | None, typer.Option(metavar="JSON", help="Which providers serve it.")] = None,
-    tokens_per_day: Annotated[int | None, typer.Option(min=0, metavar="N", help=TOKENS_HELP)] = None,
-    collections: Annotated[str | None, typer.Option(metavar="JSON", help=COLLECTIONS_HELP)] = None,
+    tokens_per_day: TokensOption = None,
+    collections: CollectionsOption = None,
     embedding: Annotated[str | None, typer.Option(metavar="NAME", help=EMBEDDING_HELP)] = None,
     drop_shadow: Annotated[
         bool,
@@ -87,11 +89,7 @@ def set_graph(
     schedule = schedule_options(
         every_seconds=every_seconds, cron=cron, notify=notify, adaptive=adaptive, cadence=cadence
     )
-    vectors: dict[str, object] = {}
-    if tokens_per_day is not None:
-        vectors["tokens_per_day"] = tokens_per_day or None
-    if collections is not None:
-        vectors["collections"] = read_json("--collections", collections)
+    vectors = _vector_rules(tokens_per_day, collections)
     given = (name, composition, schedule or None, vectors or None, embedding, drop_shadow or None)
     if all(option is None for option in given):
         raise ConfigurationError(
@@ -143,6 +141,16 @@ def read_json(option: str, typed: str) -> object:
     return said
 
 
+def _vector_rules(tokens_per_day: int | None, collections: str | None) -> dict[str, object]:
+    """Return the rules of vectors that are given, or raise ConfigurationError; 0 tokens: no limit."""
+    rules: dict[str, object] = {}
+    if tokens_per_day is not None:
+        rules["tokens_per_day"] = tokens_per_day or None
+    if collections is not None:
+        rules["collections"] = read_json("--collections", collections)
+    return rules
+
+
 def schedule_options(
     *,
     every_seconds: int | None,
@@ -174,8 +182,21 @@ def print_graph(graph: "Graph", *, as_json: bool) -> None:
         typer.echo(graph.model_dump_json(indent=2))
         return
     for field, value in graph.model_dump(mode="json").items():
-        shown = json.dumps(value) if isinstance(value, dict | bool) else value
+        if field == "vectors":
+            shown = _vectors_in_words(graph)
+        else:
+            shown = json.dumps(value) if isinstance(value, dict | bool) else value
         typer.echo(f"{field:<14} {'-' if shown is None else shown}")
+
+
+def _vectors_in_words(graph: "Graph") -> str | None:
+    """Return the rules of vectors that are set, in words; None if none is."""
+    rules, told = graph.vectors, []
+    if rules.tokens_per_day is not None:
+        told.append(f"at most {rules.tokens_per_day:,} tokens a day (UTC)")
+    kept = {name: getattr(rules.collections, name) for name in rules.collections.given}
+    told += [f"{name} {str(value).lower()}" for name, value in kept.items()]
+    return ", ".join(told) or None
 
 
 def warn_of_times(graph: "Graph") -> None:
@@ -278,6 +299,8 @@ def add(
     composition: Annotated[
         str, typer.Option(metavar="JSON", help="Which providers serve it.")
     ] = '{"sync": {"provider": "default"}}',
+    tokens_per_day: TokensOption = None,
+    collections: CollectionsOption = None,
     default: Annotated[bool, typer.Option("--default", help="Make it the default graph.")] = False,
     schedule: Annotated[
         bool, typer.Option(help="Make its Temporal Schedule at once, not by reconciliation.")
@@ -308,6 +331,7 @@ def add(
         ),
         "composition": read_composition(composition),
         "is_default": default,
+        "vectors": _vector_rules(tokens_per_day, collections),
     }
     request = AddGraphInput(draft=draft_graph(fields), schedule=schedule, who=os_user(), why=reason)
     added = ask(request, Graph, seconds=timeout)

@@ -1,7 +1,7 @@
-"""Due retries: runs graphs with a slow Schedule when rejected rows or delayed vectors are to be tried again.
+"""Due retries: runs graphs with a slow Schedule when rejected rows or delayed vectors are to be retried.
 
-A change starts a run by its notification; a service that answers again notifies nobody. The worker that listens
-to the write-db therefore asks the graph-dbs now and then, one probe per graph, many graphs in one statement.
+A change starts a run by its notification; a service that answers again notifies nobody. The worker that
+listens to the write-db therefore asks the graph-dbs now and then: one probe per graph, many in one statement.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ class RetryWatch:
         """Slug -> the due time for which a run was triggered, and when."""
 
     async def look(self, graphs: Iterable[Graph]) -> None:
-        """Ask the graph-dbs of these graphs, and trigger what is due; a store that fails is asked next time."""
+        """Ask the graph-dbs of these graphs, and trigger what is due; one that fails is asked next time."""
         by_store = sorted((graph for graph in graphs if _slow(graph)), key=lambda one: one.graph_store or "")
         for key, listed in groupby(by_store, key=lambda one: one.graph_store):
             here = {graph.schema_name: graph for graph in listed}
@@ -86,7 +86,9 @@ async def _due(store: PostgresStore, schemas: Sequence[str]) -> dict[str, tuple[
         waiting = list(in_batches(schemas))
         while waiting:
             batch = waiting.pop()
-            probes = (_sql("retry_due", name=f"'{literal(schema)}'", schema=quoted(schema)) for schema in batch)
+            probes = (
+                _sql("retry_due", name=f"'{literal(schema)}'", schema=quoted(schema)) for schema in batch
+            )
             try:
                 rows = await connection.fetch(" UNION ALL ".join(probes))
             except asyncpg.PostgresError:
@@ -96,4 +98,3 @@ async def _due(store: PostgresStore, schemas: Sequence[str]) -> dict[str, tuple[
                 continue
             found |= {row["schema"]: (row["due"], row["now"]) for row in rows}
     return found
-

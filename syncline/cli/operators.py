@@ -4,6 +4,7 @@ import getpass
 import json
 import os
 from collections.abc import Coroutine, Iterable, Sequence
+from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
 
 import typer
@@ -162,8 +163,8 @@ def exit_nothing_matched(sentence: str) -> NoReturn:
 
 
 def format_time(at: "datetime | None") -> str:
-    """Return a moment to the second, in UTC as the stores give it, or `-`."""
-    return "-" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
+    """Return a moment to the second, in UTC, which its `Z` says; or `-`."""
+    return "-" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
 def format_key(key: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ from syncline.operator.graph_state import (
     judge,
     numbers_findings,
 )
+from syncline.quoting import counted
 from syncline.temporal.client import temporal_errors_mapped
 from syncline.temporal.graph_numbers import AnsweredNumbers, ask_numbers
 from syncline.temporal.runs import (
@@ -51,6 +52,7 @@ __all__ = [
     "GraphOverview",
     "GraphReport",
     "GraphSchedule",
+    "OverviewReader",
     "overview",
     "report_of",
     "run_findings",
@@ -161,13 +163,10 @@ async def overview(
         stands = pending.get(slug, Pending())
         stall = stands.stall or (None if running is None else stalls.get(running.run_id))
         told = None if numbers is None else numbers.graphs.get(slug)
-        findings = [
-            *run_findings(
-                slug, last, running, stands.trying, schedule, stall, stands.waiting, why=why.get(slug)
-            ),
-            *_number_findings(slug, numbers, running=running is not None),
-        ]
-        findings = _by_numbers(findings, told)
+        of_runs = run_findings(
+            slug, last, running, stands.trying, schedule, stall, stands.waiting, why=why.get(slug)
+        )
+        findings = _all_findings(of_runs, slug, numbers, running=running is not None)
         standing, level, ordered = judge(findings, running=running is not None, ran=last is not None)
         if standing is GraphHealth.ARCHIVED and not archived:
             continue
@@ -245,14 +244,17 @@ def _number_findings(slug: str, numbers: AnsweredNumbers | None, *, running: boo
             yield Finding.of(GraphHealth.BEHIND, reason, f"syncline sync {slug}")
 
 
-def _by_numbers(findings: Sequence[Finding], told: GraphNumbers | None) -> Sequence[Finding]:
-    """Leave out what the last run said of vectors if the state tables say it: they are newer, and know why."""
-    if told is None or not told.kept or told.problem is not None:
-        return findings
-    return [finding for finding in findings if finding.reason != _LEFT_VECTORS]
+_TOLD_BY_NUMBERS: Final = (GraphHealth.VECTORS_DELAYED, GraphHealth.REFUSED)
 
 
-_LEFT_VECTORS: Final = "its last run left vectors"
+def _all_findings(
+    of_runs: Iterable[Finding], slug: str, numbers: AnsweredNumbers | None, *, running: bool
+) -> Sequence[Finding]:
+    """Return the findings of runs and numbers. Numbers are newer, and know why: runs do not repeat them."""
+    told = None if numbers is None else numbers.graphs.get(slug)
+    known = told is not None and told.kept and told.problem is None
+    mine = [finding for finding in of_runs if not (known and finding.state in _TOLD_BY_NUMBERS)]
+    return [*mine, *_number_findings(slug, numbers, running=running)]
 
 
 def run_findings(
@@ -314,7 +316,9 @@ def _last_run_findings(last: ListedRun | None, status: str, why: str | None) -> 
         reason = "no worker has its provider: the built-in engine syncs it"
         yield Finding.of(GraphHealth.FALLBACK, reason, "syncline providers")
     if last.vectors_delayed:
-        yield Finding.of(GraphHealth.VECTORS_DELAYED, _LEFT_VECTORS, status)
+        yield Finding.of(GraphHealth.VECTORS_DELAYED, "its last run left vectors", status)
+    if last.failures and not last.status.trouble:
+        yield Finding.of(GraphHealth.REFUSED, f"its last run had {counted(last.failures, 'failure')}", status)
 
 
 async def _read(client: Client, query: str, seen: _Seen, *, limit: int) -> None:
@@ -363,6 +367,43 @@ async def _ask_long_runs(
 
 def _without_worker(stall: Stall | None) -> bool:
     return stall is not None and stall.kind is StallKind.NO_WORKER
+
+
+_NUMBERS_FOR: Final = 10.0
+"""Seconds for which the answer of a worker is shown while no run ends."""
+
+
+class OverviewReader:
+    """Reads overviews again and again. A worker is asked when runs have ended, and every ten seconds."""
+
+    def __init__(
+        self, client: Client, *, task_queue: str | None, seconds: float = 3.0, archived: bool = False
+    ) -> None:
+        self._client, self._task_queue, self._seconds = client, task_queue, seconds
+        self._archived = archived
+        self._numbers: AnsweredNumbers | None = None
+        self._asking: asyncio.Task[AnsweredNumbers] | None = None
+        self._asked_at = float("-inf")
+        self._ended: dict[str, str] = {}
+
+    async def read(self) -> Sequence[GraphOverview]:
+        """Return the overview of now, with a worker's last answer; only the first one is waited for."""
+        if self._task_queue is not None:
+            await self._ask(self._task_queue)
+        found = await overview(self._client, numbers=self._numbers, archived=self._archived)
+        ended = {one.graph: one.last_run.run_id for one in found if one.last_run is not None}
+        if ended != self._ended:
+            # What has ended may have changed the numbers: the next look asks for them.
+            self._ended, self._asked_at = ended, float("-inf")
+        return found
+
+    async def _ask(self, task_queue: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._asking is None and now - self._asked_at >= _NUMBERS_FOR:
+            self._asked_at = now
+            self._asking = asyncio.create_task(ask_numbers(self._client, task_queue, seconds=self._seconds))
+        if self._asking is not None and (self._numbers is None or self._asking.done()):
+            self._numbers, self._asking = await self._asking, None
 
 
 _LOOKED_AT: Final = 20
@@ -437,21 +478,17 @@ async def report_of(
             state = None if run.open else (await outcome_of(client, run)).state(run)
     numbers = None if asking is None else await asking
     why = {} if ended is None else await _why_failed(client, {slug: ended})
-    findings = [
-        *run_findings(
-            slug, ended, running, pending.trying, schedule, pending.stall, pending.waiting, why=why.get(slug)
-        ),
-        *_number_findings(slug, numbers, running=running is not None),
-    ]
-    told = None if numbers is None else numbers.graphs.get(slug)
-    findings = _by_numbers(findings, told)
+    of_runs = run_findings(
+        slug, ended, running, pending.trying, schedule, pending.stall, pending.waiting, why=why.get(slug)
+    )
+    findings = _all_findings(of_runs, slug, numbers, running=running is not None)
     standing, level, ordered = judge(findings, running=running is not None, ran=ended is not None)
     return GraphReport(
         graph=slug,
         standing=standing,
         level=level,
         findings=tuple(ordered),
-        numbers=told,
+        numbers=None if numbers is None else numbers.graphs.get(slug),
         run=run,
         state=state,
         answered=problem is None,

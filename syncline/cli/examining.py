@@ -129,7 +129,7 @@ async def _task_queue(client: Client, *, task_queue: str) -> Sequence[Check]:
     with temporal_errors_mapped(client):
         found = await pollers(client, task_queue)
     told = ", ".join(
-        f"{poller.identity} ({poller.version + ', ' if poller.version else ''}seen {poller.seen_at:%H:%M:%S})"
+        f"{poller.identity} ({f'{poller.version}, ' if poller.version else ''}seen {poller.seen_at:%H:%M:%S}Z)"
         for poller in found
     )
     if not live(found):
@@ -218,7 +218,7 @@ async def _reconciler(client: Client, *, task_queue: str) -> Sequence[Check]:
     if not last:
         return [Check(name=name, found=f"{schedule_id} is there; it has not run yet")]
     [run] = last
-    ended = f"{run.close_time:%Y-%m-%d %H:%M:%S}"
+    ended = f"{run.close_time:%Y-%m-%d %H:%M:%S}Z"
     if run.status is WorkflowExecutionStatus.COMPLETED:
         return [Check(name=name, found=f"its last run completed at {ended}")]
     status = "ended" if run.status is None else run.status.name.lower()

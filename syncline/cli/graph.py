@@ -24,7 +24,7 @@ from syncline.cli.operators import (
     os_user,
     print_page,
 )
-from syncline.cli.output import errors_printed, one_line, print_columns, print_warning
+from syncline.cli.output import errors_printed, one_line, print_table, print_warning
 from syncline.cli.takeover import STATUS_OF_TAKEOVER, takeover
 from syncline.errors import ConfigurationError
 
@@ -163,6 +163,8 @@ def schedule_options(
 
     An interval replaces a cron expression.
     """
+    if every_seconds is not None and cron is not None:
+        raise ConfigurationError("--every-seconds and --cron contradict each other; choose one.")
     try:
         steps = None if cadence is None else [int(step) for step in cadence.split(",") if step.strip()]
     except ValueError:
@@ -248,14 +250,17 @@ app.command("drop-collections", epilog=STATUS)(drop_collections)
 
 @app.command("list")
 @errors_printed
-def list_graphs(as_json: JsonOption = False) -> None:
-    """List every graph."""
-    graphs = all_graphs()
+def list_graphs(
+    archived: Annotated[bool, typer.Option("--archived", help="Archived graphs too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List every graph; those that are archived only if asked for."""
+    graphs = [graph for graph in all_graphs() if archived or graph.status != "archived"]
     if as_json:
         typer.echo(json.dumps([graph.model_dump(mode="json") for graph in graphs], indent=2))
         return
     header = ("graph", "status", "schema", "qdrant prefix", "provider", "schedule", "default")
-    print_columns(header, (_line(graph) for graph in graphs))
+    print_table(header, map(_line, graphs), spare=("qdrant prefix", "schema", "default", "provider"))
 
 
 @app.command()
@@ -291,7 +296,9 @@ def add(
     qdrant_store: Annotated[
         str | None, typer.Option(metavar="KEY", help="Qdrant, as SYNCLINE_QDRANTS names it.")
     ] = None,
-    every_seconds: Annotated[int, typer.Option(help="Interval of its Schedule.")] = 60,
+    every_seconds: Annotated[
+        int | None, typer.Option(help="Interval of its Schedule; 60 by default.")
+    ] = None,
     cron: Annotated[str | None, typer.Option(help="Cron expression, instead of the interval.")] = None,
     notify: Annotated[bool, typer.Option(help=NOTIFY_HELP)] = True,
     adaptive: Annotated[bool, typer.Option(help=ADAPTIVE_HELP)] = False,
@@ -377,6 +384,7 @@ def audit(
         ],
         nothing="nothing was done to graphs by command",
         as_json=as_json,
+        spare=("starter", "fields"),
     )
     if page.next is not None and not as_json:
         typer.echo(f"more: --before {page.next}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
 
 import typer
 
-from syncline.cli.output import EXIT_FAILED, one_line, print_columns, print_error
+from syncline.cli.output import EXIT_FAILED, one_line, print_error, print_table
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -144,14 +144,18 @@ def print_page(
     nothing: str,
     as_json: bool,
     summary: str | None = None,
+    spare: Sequence[str] = (),
 ) -> None:
-    """Print a list as JSON, or in columns and its `summary` on stderr; `nothing` if it is empty."""
+    """Print a list as JSON, or as a table and its `summary` on stderr; `nothing` if it is empty.
+
+    `spare` names the columns that a narrow terminal leaves out, the first one first.
+    """
     if as_json:
         typer.echo(page.model_dump_json(indent=2))
     elif not lines:
         typer.echo(nothing)
     else:
-        print_columns(header, lines)
+        print_table(header, lines, spare=spare)
         if summary is not None:
             typer.echo(summary, err=True)
 

@@ -42,43 +42,45 @@ class FittedTable:
     ) -> None:
         self.header = tuple(header)
         self.rows = [tuple(one_line(cell) for cell in row) for row in rows]
-        self._styles, self._spare = styles or {}, tuple(spare)
+        self._styles, self.spare = styles or {}, tuple(spare)
 
     def shown_at(self, width: int) -> tuple[str, ...] | None:
         """Return the columns of a table of this width; None if its rows are listed field by field."""
-        shown, spare = list(self.header), list(self._spare)
-        while self._least_width(shown) > width:
-            if not spare:
-                return None
-            shown.remove(spare.pop(0))
-        return tuple(shown)
+        places = self._places_at(width)
+        return None if places is None else tuple(self.header[place] for place in places)
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[RenderableType]":
         """Yield what fits into the width."""
         from rich.text import Text
 
-        shown = self.shown_at(options.max_width)
-        if shown is None:
+        places = self._places_at(options.max_width)
+        if places is None:
             yield from self._fields()
             return
-        yield self._table(shown)
-        left = [name for name in self.header if name not in shown]
+        yield self._table(places)
+        left = [name for place, name in enumerate(self.header) if place not in places]
         if left and self.rows:
             yield Text(f"left out in {options.max_width} columns: {', '.join(left)}", style="dim")
 
-    def _least_width(self, shown: Sequence[str]) -> int:
+    def _places_at(self, width: int) -> Sequence[int] | None:
+        shown, spare = list(range(len(self.header))), list(self.spare)
+        while self._least_width(shown) > width:
+            if not spare:
+                return None
+            shown.remove(self.header.index(spare.pop(0)))
+        return shown
+
+    def _least_width(self, places: Sequence[int]) -> int:
         """Return the width below which columns would be cut off: only the last one can be broken."""
-        places = [self.header.index(name) for name in shown]
         widths = [max([len(self.header[place]), *(len(row[place]) for row in self.rows)]) for place in places]
         return sum(widths[:-1]) + 2 * len(widths[:-1]) + min(widths[-1], _LAST_COLUMN)
 
-    def _table(self, shown: Sequence[str]) -> "RenderableType":
+    def _table(self, places: Sequence[int]) -> "RenderableType":
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for name in shown:
-            table.add_column(name, overflow="fold", no_wrap=name != shown[-1])
-        places = [self.header.index(name) for name in shown]
+        for place in places:
+            table.add_column(self.header[place], overflow="fold", no_wrap=place != places[-1])
         for row in self.rows:
             table.add_row(*(self._cell(row[place]) for place in places))
         return table

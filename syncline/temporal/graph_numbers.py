@@ -25,6 +25,8 @@ class AnsweredNumbers:
     """Why no worker answered, in a sentence; the graphs that are missing were not asked."""
     no_worker: bool = False
     """Whether no worker polls the task queue."""
+    unknown: bool = False
+    """Whether one graph was asked for, and none has that slug."""
 
 
 async def ask_numbers(
@@ -51,6 +53,8 @@ async def ask_numbers(
             request = request.model_copy(update={"after": page.next})
     except NoWorker as error:
         return AnsweredNumbers(problem=error.problem, no_worker=True)
-    except (RunFailed, ConfigurationError, TemporalUnavailable) as error:
+    except ConfigurationError as error:
+        return AnsweredNumbers(problem=str(error), unknown=graph is not None)
+    except (RunFailed, TemporalUnavailable) as error:
         return AnsweredNumbers(graphs=found, problem=str(error))
     return AnsweredNumbers(graphs=found)

@@ -143,8 +143,8 @@ async def overview(
     """Return the overview of every graph that has a Schedule, a recent run or a record, the worst first.
 
     A worker of `task_queue` has `seconds` to say what the state tables have, unless `numbers` are its answer;
-    with neither, only runs and Schedules are judged. Archived graphs are left out unless asked for. Raise
-    TemporalUnavailable if Temporal does not answer.
+    with neither, only runs and Schedules are judged. Archived graphs, and runs of this task queue's that no
+    record is left of, are left out unless asked for. Raise TemporalUnavailable if Temporal does not answer.
     """
     if numbers is None and task_queue is not None:
         (schedules, seen, stalls, pending, why), numbers = await asyncio.gather(
@@ -168,7 +168,8 @@ async def overview(
         )
         findings = _all_findings(of_runs, slug, numbers, running=running is not None)
         standing, level, ordered = judge(findings, running=running is not None, ran=last is not None)
-        if standing is GraphHealth.ARCHIVED and not archived:
+        gone = schedule is None and running is None and _is_gone(last, told, numbers, task_queue)
+        if not archived and (standing is GraphHealth.ARCHIVED or gone):
             continue
         found.append(
             GraphOverview(
@@ -189,6 +190,17 @@ async def overview(
     return sorted(
         found, key=lambda graph: (levels.index(graph.level), worst.index(graph.standing), graph.graph)
     )
+
+
+def _is_gone(
+    last: ListedRun | None,
+    told: GraphNumbers | None,
+    numbers: AnsweredNumbers | None,
+    task_queue: str | None,
+) -> bool:
+    """Return whether only ended runs are left of it: it was deleted, or a run of no graph was started."""
+    asked = numbers is not None and numbers.problem is None
+    return asked and told is None and last is not None and last.task_queue == task_queue
 
 
 _Listed = tuple[
@@ -390,7 +402,9 @@ class OverviewReader:
         """Return the overview of now, with a worker's last answer; only the first one is waited for."""
         if self._task_queue is not None:
             await self._ask(self._task_queue)
-        found = await overview(self._client, numbers=self._numbers, archived=self._archived)
+        found = await overview(
+            self._client, task_queue=self._task_queue, numbers=self._numbers, archived=self._archived
+        )
         ended = {one.graph: one.last_run.run_id for one in found if one.last_run is not None}
         if ended != self._ended:
             # What has ended may have changed the numbers: the next look asks for them.

@@ -43,7 +43,7 @@ from syncline.temporal.worker_options import (
     worker_identity,
     workflow_runner,
 )
-from workflows.operations import OPERATIONS, DescribeFleet, DescribeHealth
+from workflows.operations import OPERATIONS, DescribeFleet, DescribeGraphs, DescribeHealth
 from workflows.reconcile import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
 
@@ -156,12 +156,13 @@ def create_worker(
     return Worker(
         client,
         task_queue=settings.task_queue,
-        workflows=[SyncGraph, ReconcileSchedules, DescribeFleet, DescribeHealth, *OPERATIONS],
+        workflows=[SyncGraph, ReconcileSchedules, DescribeFleet, DescribeHealth, DescribeGraphs, *OPERATIONS],
         activities=[
             activities.resolve_provider,
             activities.sync_cycle,
             fleet.describe_fleet,
             fleet.describe_health,
+            fleet.describe_graphs,
         ],
         workflow_runner=workflow_runner(sandbox=settings.workflow_sandbox),
         max_concurrent_activities=settings.max_concurrent_cycles,

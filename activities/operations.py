@@ -71,6 +71,8 @@ from syncline.operator.dead_letters import (
 from syncline.operator.explain import explain
 from syncline.operator.explanation import Explanation
 from syncline.operator.fleet import Fleet, describe_fleet
+from syncline.operator.graph_numbers import read_numbers
+from syncline.operator.graph_state import GraphNumbersPage, GraphNumbersRequest
 from syncline.operator.health.check import Health, HealthRequest
 from syncline.operator.health.examine import examine
 from syncline.operator.maps import map_of, not_compared
@@ -465,6 +467,16 @@ class FleetActivities:
             namespace=activity.client().namespace,
             asked_at=request.asked_at,
         )
+
+    @activity.defn(name=names.DESCRIBE_GRAPHS_ACTIVITY)
+    async def describe_graphs(self, request: GraphNumbersRequest) -> GraphNumbersPage:
+        """Return a page of what the state tables of graphs say; a store that is away concerns its graphs."""
+        services = self._services()
+        with errors_translated(activity=names.DESCRIBE_GRAPHS_ACTIVITY):
+            records = await services.graphs.records()
+            return await read_numbers(
+                services, records, graph=request.graph, after=request.after, limit=request.limit
+            )
 
     def _services(self) -> Services:
         if self._opened is None:

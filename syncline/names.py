@@ -17,6 +17,8 @@ DESCRIBE_FLEET: Final = "DescribeFleet"
 """Workflow type: one run returns the registered workers and what each has installed."""
 DESCRIBE_HEALTH: Final = "DescribeHealth"
 """Workflow type: one run returns the health checks of one worker."""
+DESCRIBE_GRAPHS: Final = "DescribeGraphs"
+"""Workflow type: one run returns the numbers that the state tables of graphs have."""
 
 # Workflow types of operations that an operator starts: one run performs one operation.
 VERIFY_GRAPH: Final = "VerifyGraph"
@@ -47,6 +49,7 @@ WORKFLOWS: Final = frozenset(
         RECONCILE_SCHEDULES,
         DESCRIBE_FLEET,
         DESCRIBE_HEALTH,
+        DESCRIBE_GRAPHS,
         VERIFY_GRAPH,
         RETRY_FAILURES,
         DISCARD_FAILURES,
@@ -82,6 +85,8 @@ DESCRIBE_FLEET_ACTIVITY: Final = "describe_fleet"
 """Activity: the workers registered in the control plane, and the graphs that use their providers."""
 DESCRIBE_HEALTH_ACTIVITY: Final = "describe_health"
 """Activity: check stores, migrations, clocks and services from one worker."""
+DESCRIBE_GRAPHS_ACTIVITY: Final = "describe_graphs"
+"""Activity: count what waits and what was refused of each graph, by its state tables."""
 
 # Activities: each is the only one of the workflow of the same name.
 VERIFY_GRAPH_ACTIVITY: Final = "verify_graph"

@@ -55,6 +55,7 @@ with workflow.unsafe.imports_passed_through():
     from syncline.operator.dead_letters import AuditPage, DeadLetterPage, FailureSummary
     from syncline.operator.explanation import Explanation
     from syncline.operator.fleet import Fleet
+    from syncline.operator.graph_state import GraphNumbersPage, GraphNumbersRequest
     from syncline.operator.health.check import Health, HealthRequest
     from syncline.operator.parked import ParkedPage, ParkedSummary
     from syncline.temporal.client import GRAPH
@@ -62,7 +63,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.details import describe_takeover, describe_verification
     from workflows.priorities import priority_of_operation
 
-__all__ = ["OPERATIONS", "DescribeFleet", "DescribeHealth"]
+__all__ = ["OPERATIONS", "DescribeFleet", "DescribeGraphs", "DescribeHealth"]
 
 _SHORT: Final = timedelta(minutes=5)
 _LONG: Final = timedelta(hours=6)
@@ -443,6 +444,21 @@ class DescribeHealth:
         return await workflow.execute_local_activity_method(
             FleetActivities.describe_health,
             HealthRequest(asked_at=workflow.now()),
+            start_to_close_timeout=_SECONDS,
+            retry_policy=_ONCE,
+        )
+
+
+@workflow.defn(name=names.DESCRIBE_GRAPHS)
+class DescribeGraphs:
+    """Return what waits and what was refused of each graph, by its state tables."""
+
+    @workflow.run
+    async def run(self, input: GraphNumbersRequest) -> GraphNumbersPage:  # noqa: A002 # wire name
+        """Return one page of graphs."""
+        return await workflow.execute_local_activity_method(
+            FleetActivities.describe_graphs,
+            input,
             start_to_close_timeout=_SECONDS,
             retry_policy=_ONCE,
         )

@@ -17,9 +17,11 @@ from syncline.cli.answers import Diagnosis
 from syncline.cli.target import connect_temporal, find_task_queue
 from syncline.control.schedule_spec import DueKind
 from syncline.errors import ConfigurationError, NoWorker, RunFailed
+from syncline.operator.graph_state import GraphHealth, Level
 from syncline.operator.health.check import Check, CheckStatus, Health, bounded, skew_check
 from syncline.quoting import counted
 from syncline.temporal.client import require_search_attributes, temporal_errors_mapped
+from syncline.temporal.overview import GraphOverview, overview
 from syncline.temporal.run import execute_and_wait
 from syncline.temporal.runs import quoted
 from syncline.temporal.schedules.list import due_schedules
@@ -32,6 +34,7 @@ __all__ = ["diagnose"]
 _SECONDS: Final = 5.0
 _RUNS_NAMED: Final = 5
 _SCHEDULES_NAMED: Final = 10
+_GRAPHS_NAMED: Final = 20
 _TEMPORAL_FIX: Final = (
     "Start Temporal (`syncline dev` brings one), or correct TEMPORAL_ADDRESS, _NAMESPACE, _API_KEY, _TLS_* "
     "or _PROFILE."
@@ -77,9 +80,13 @@ async def diagnose(seconds: float) -> Diagnosis:
         "runs": (partial(_runs, task_queue=task_queue), _TEMPORAL_FIX),
         "reconciler": (partial(_reconciler, task_queue=task_queue), _TEMPORAL_FIX),
         "schedules": (partial(_schedules, task_queue=task_queue), _TEMPORAL_FIX),
-        "graphs": (_blocked, _TEMPORAL_FIX),
+        "graphs": (partial(_graphs, task_queue=task_queue, seconds=seconds), _TEMPORAL_FIX),
     }
-    asked = [bounded(name, _SECONDS, partial(look, client), fix=fix) for name, (look, fix) in looks.items()]
+    asked = [
+        # Longer than a worker's answer: what it says of graphs is asked within.
+        bounded(name, seconds + 5 if name == "graphs" else _SECONDS, partial(look, client), fix=fix)
+        for name, (look, fix) in looks.items()
+    ]
     worker = partial(_worker, client, task_queue, seconds)
     # Longer than the question: it says itself that nobody answers.
     asked.append(bounded("worker", seconds + 5, worker, fix=_TEMPORAL_FIX))
@@ -122,7 +129,7 @@ async def _task_queue(client: Client, *, task_queue: str) -> Sequence[Check]:
     with temporal_errors_mapped(client):
         found = await pollers(client, task_queue)
     told = ", ".join(
-        f"{poller.identity} ({poller.version + ', ' if poller.version else ''}seen {poller.seen_at:%H:%M:%S})"
+        f"{poller.identity} ({f'{poller.version}, ' if poller.version else ''}seen {poller.seen_at:%H:%M:%S}Z)"
         for poller in found
     )
     if not live(found):
@@ -211,7 +218,7 @@ async def _reconciler(client: Client, *, task_queue: str) -> Sequence[Check]:
     if not last:
         return [Check(name=name, found=f"{schedule_id} is there; it has not run yet")]
     [run] = last
-    ended = f"{run.close_time:%Y-%m-%d %H:%M:%S}"
+    ended = f"{run.close_time:%Y-%m-%d %H:%M:%S}Z"
     if run.status is WorkflowExecutionStatus.COMPLETED:
         return [Check(name=name, found=f"its last run completed at {ended}")]
     status = "ended" if run.status is None else run.status.name.lower()
@@ -256,15 +263,47 @@ async def _schedules(client: Client, *, task_queue: str) -> Sequence[Check]:
     return checks
 
 
-async def _blocked(client: Client) -> Sequence[Check]:
-    """Return a check for each graph that stands still because somebody who is no run of it has its lock."""
-    found = await blocked_graphs(client)
-    if not found:
-        return [Check(name="graphs", found="none is blocked")]
-    return [
-        Check(name=f"graph {graph.graph}", status=CheckStatus.FAIL, found=_held(graph), fix=_free(graph))
-        for graph in found
-    ]
+async def _graphs(client: Client, *, task_queue: str, seconds: float) -> Sequence[Check]:
+    """Return a check for each graph on the task queue that is not well, as `syncline status` has it.
+
+    Of one that is blocked, the session that has its lock is named. Without a worker, nothing is known of
+    graphs: that is another check's failure.
+    """
+    found, blocked = await asyncio.gather(
+        overview(client, task_queue=task_queue, seconds=seconds), blocked_graphs(client)
+    )
+    holders = {graph.graph: graph for graph in blocked}
+    # Of another task queue's graphs this control plane has no record.
+    mine = [graph for graph in found if graph.numbers is not None or graph.graph in holders]
+    if not mine:
+        return [Check(name="graphs", found="none has a record that a worker could read")]
+    unwell = [graph for graph in mine if graph.level is not Level.GREEN or graph.graph in holders]
+    if not unwell:
+        return [Check(name="graphs", found=f"{counted(len(mine), 'graph')}, each well, paused or archived")]
+    checks = [_of_graph(graph, holders.get(graph.graph)) for graph in unwell[:_GRAPHS_NAMED]]
+    more = len(unwell) - len(checks)
+    if more:
+        reds = any(graph.level is Level.RED for graph in unwell[_GRAPHS_NAMED:])
+        checks.append(
+            Check(
+                name="graphs",
+                status=CheckStatus.FAIL if reds else CheckStatus.WARN,
+                found=f"{counted(more, 'more graph')} not well",
+                fix="`syncline status` names them.",
+            )
+        )
+    return checks
+
+
+def _of_graph(graph: GraphOverview, holder: BlockedGraph | None) -> Check:
+    name = f"graph {graph.graph}"
+    if holder is not None and (graph.standing is GraphHealth.BLOCKED or graph.level is Level.GREEN):
+        return Check(name=name, status=CheckStatus.FAIL, found=_held(holder), fix=_free(holder))
+    worst = graph.findings[0]
+    status = CheckStatus.FAIL if graph.level is Level.RED else CheckStatus.WARN
+    told = "; ".join(finding.reason for finding in graph.findings)
+    shown = worst.next or f"syncline status {graph.graph}"
+    return Check(name=name, status=status, found=f"{graph.standing}: {told}", fix=f"`{shown}`")
 
 
 def _held(graph: BlockedGraph) -> str:

@@ -85,6 +85,7 @@ def summary(
         nothing="no refused rows",
         as_json=as_json,
         summary=f"{found.outcome}{more}",
+        spare=("since", "sqlstate", "example"),
     )
 
 
@@ -131,6 +132,7 @@ def list_failures(
         nothing="no refused rows",
         as_json=as_json,
         summary=None if page.next is None else f"more: --after '{page.next}'",
+        spare=("tries", "sqlstate", "next try", "fingerprint"),
     )
 
 
@@ -236,6 +238,7 @@ def show_audit(
         ],
         nothing="nothing was done by hand",
         as_json=as_json,
+        spare=("starter", "rows"),
         summary=None if page.next is None else f"more: --before {page.next}",
     )
 

@@ -24,7 +24,7 @@ from syncline.cli.operators import (
     os_user,
     print_page,
 )
-from syncline.cli.output import errors_printed, one_line, print_columns, print_warning
+from syncline.cli.output import errors_printed, one_line, print_table, print_warning
 from syncline.cli.takeover import STATUS_OF_TAKEOVER, takeover
 from syncline.errors import ConfigurationError
 
@@ -56,6 +56,8 @@ EMBEDDING_HELP = (
     "Accept this embedding, as messages name it, at the address and with the store of the workers that have "
     "it. Vectors of another are made again, and paid for."
 )
+TokensOption = Annotated[int | None, typer.Option(min=0, metavar="N", help=TOKENS_HELP)]
+CollectionsOption = Annotated[str | None, typer.Option(metavar="JSON", help=COLLECTIONS_HELP)]
 CADENCE_HELP = "The rarer intervals of an adaptive graph; 120,300,900 by default."
 
 
@@ -72,8 +74,8 @@ def set_graph(
     adaptive: Annotated[bool | None, typer.Option(help=ADAPTIVE_HELP)] = None,
     cadence: Annotated[str | None, typer.Option(metavar="SECONDS,…", help=CADENCE_HELP)] = None,
     composition: Annotated[str | None, typer.Option(metavar="JSON", help="Which providers serve it.")] = None,
-    tokens_per_day: Annotated[int | None, typer.Option(min=0, metavar="N", help=TOKENS_HELP)] = None,
-    collections: Annotated[str | None, typer.Option(metavar="JSON", help=COLLECTIONS_HELP)] = None,
+    tokens_per_day: TokensOption = None,
+    collections: CollectionsOption = None,
     embedding: Annotated[str | None, typer.Option(metavar="NAME", help=EMBEDDING_HELP)] = None,
     drop_shadow: Annotated[
         bool,
@@ -87,11 +89,7 @@ def set_graph(
     schedule = schedule_options(
         every_seconds=every_seconds, cron=cron, notify=notify, adaptive=adaptive, cadence=cadence
     )
-    vectors: dict[str, object] = {}
-    if tokens_per_day is not None:
-        vectors["tokens_per_day"] = tokens_per_day or None
-    if collections is not None:
-        vectors["collections"] = read_json("--collections", collections)
+    vectors = _vector_rules(tokens_per_day, collections)
     given = (name, composition, schedule or None, vectors or None, embedding, drop_shadow or None)
     if all(option is None for option in given):
         raise ConfigurationError(
@@ -143,6 +141,16 @@ def read_json(option: str, typed: str) -> object:
     return said
 
 
+def _vector_rules(tokens_per_day: int | None, collections: str | None) -> dict[str, object]:
+    """Return the rules of vectors that are given, or raise ConfigurationError; 0 tokens: no limit."""
+    rules: dict[str, object] = {}
+    if tokens_per_day is not None:
+        rules["tokens_per_day"] = tokens_per_day or None
+    if collections is not None:
+        rules["collections"] = read_json("--collections", collections)
+    return rules
+
+
 def schedule_options(
     *,
     every_seconds: int | None,
@@ -155,6 +163,8 @@ def schedule_options(
 
     An interval replaces a cron expression.
     """
+    if every_seconds is not None and cron is not None:
+        raise ConfigurationError("--every-seconds and --cron contradict each other; choose one.")
     try:
         steps = None if cadence is None else [int(step) for step in cadence.split(",") if step.strip()]
     except ValueError:
@@ -174,8 +184,21 @@ def print_graph(graph: "Graph", *, as_json: bool) -> None:
         typer.echo(graph.model_dump_json(indent=2))
         return
     for field, value in graph.model_dump(mode="json").items():
-        shown = json.dumps(value) if isinstance(value, dict | bool) else value
+        if field == "vectors":
+            shown = _vectors_in_words(graph)
+        else:
+            shown = json.dumps(value) if isinstance(value, dict | bool) else value
         typer.echo(f"{field:<14} {'-' if shown is None else shown}")
+
+
+def _vectors_in_words(graph: "Graph") -> str | None:
+    """Return the rules of vectors that are set, in words; None if none is."""
+    rules, told = graph.vectors, []
+    if rules.tokens_per_day is not None:
+        told.append(f"at most {rules.tokens_per_day:,} tokens a day (UTC)")
+    kept = {name: getattr(rules.collections, name) for name in rules.collections.given}
+    told += [f"{name} {str(value).lower()}" for name, value in kept.items()]
+    return ", ".join(told) or None
 
 
 def warn_of_times(graph: "Graph") -> None:
@@ -227,14 +250,17 @@ app.command("drop-collections", epilog=STATUS)(drop_collections)
 
 @app.command("list")
 @errors_printed
-def list_graphs(as_json: JsonOption = False) -> None:
-    """List every graph."""
-    graphs = all_graphs()
+def list_graphs(
+    archived: Annotated[bool, typer.Option("--archived", help="Archived graphs too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List every graph; those that are archived only if asked for."""
+    graphs = [graph for graph in all_graphs() if archived or graph.status != "archived"]
     if as_json:
         typer.echo(json.dumps([graph.model_dump(mode="json") for graph in graphs], indent=2))
         return
     header = ("graph", "status", "schema", "qdrant prefix", "provider", "schedule", "default")
-    print_columns(header, (_line(graph) for graph in graphs))
+    print_table(header, map(_line, graphs), spare=("qdrant prefix", "schema", "default", "provider"))
 
 
 @app.command()
@@ -270,7 +296,9 @@ def add(
     qdrant_store: Annotated[
         str | None, typer.Option(metavar="KEY", help="Qdrant, as SYNCLINE_QDRANTS names it.")
     ] = None,
-    every_seconds: Annotated[int, typer.Option(help="Interval of its Schedule.")] = 60,
+    every_seconds: Annotated[
+        int | None, typer.Option(help="Interval of its Schedule; 60 by default.")
+    ] = None,
     cron: Annotated[str | None, typer.Option(help="Cron expression, instead of the interval.")] = None,
     notify: Annotated[bool, typer.Option(help=NOTIFY_HELP)] = True,
     adaptive: Annotated[bool, typer.Option(help=ADAPTIVE_HELP)] = False,
@@ -278,6 +306,8 @@ def add(
     composition: Annotated[
         str, typer.Option(metavar="JSON", help="Which providers serve it.")
     ] = '{"sync": {"provider": "default"}}',
+    tokens_per_day: TokensOption = None,
+    collections: CollectionsOption = None,
     default: Annotated[bool, typer.Option("--default", help="Make it the default graph.")] = False,
     schedule: Annotated[
         bool, typer.Option(help="Make its Temporal Schedule at once, not by reconciliation.")
@@ -308,6 +338,7 @@ def add(
         ),
         "composition": read_composition(composition),
         "is_default": default,
+        "vectors": _vector_rules(tokens_per_day, collections),
     }
     request = AddGraphInput(draft=draft_graph(fields), schedule=schedule, who=os_user(), why=reason)
     added = ask(request, Graph, seconds=timeout)
@@ -353,6 +384,7 @@ def audit(
         ],
         nothing="nothing was done to graphs by command",
         as_json=as_json,
+        spare=("starter", "fields"),
     )
     if page.next is not None and not as_json:
         typer.echo(f"more: --before {page.next}")

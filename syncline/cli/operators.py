@@ -4,11 +4,12 @@ import getpass
 import json
 import os
 from collections.abc import Coroutine, Iterable, Sequence
+from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
 
 import typer
 
-from syncline.cli.output import EXIT_FAILED, one_line, print_columns, print_error
+from syncline.cli.output import EXIT_FAILED, one_line, print_error, print_table
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -143,14 +144,18 @@ def print_page(
     nothing: str,
     as_json: bool,
     summary: str | None = None,
+    spare: Sequence[str] = (),
 ) -> None:
-    """Print a list as JSON, or in columns and its `summary` on stderr; `nothing` if it is empty."""
+    """Print a list as JSON, or as a table and its `summary` on stderr; `nothing` if it is empty.
+
+    `spare` names the columns that a narrow terminal leaves out, the first one first.
+    """
     if as_json:
         typer.echo(page.model_dump_json(indent=2))
     elif not lines:
         typer.echo(nothing)
     else:
-        print_columns(header, lines)
+        print_table(header, lines, spare=spare)
         if summary is not None:
             typer.echo(summary, err=True)
 
@@ -162,8 +167,8 @@ def exit_nothing_matched(sentence: str) -> NoReturn:
 
 
 def format_time(at: "datetime | None") -> str:
-    """Return a moment to the second, in UTC as the stores give it, or `-`."""
-    return "-" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
+    """Return a moment to the second, in UTC, which its `Z` says; or `-`."""
+    return "-" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
 def format_key(key: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from syncline.cli.operators import (
     format_time,
     print_page,
 )
-from syncline.cli.output import errors_printed, print_columns
+from syncline.cli.output import errors_printed, print_table
 
 if TYPE_CHECKING:
     from syncline.operator.parked import AwaitedRow, ParkedPage, ParkedSummary
@@ -58,7 +58,7 @@ def _print_summary(found: "ParkedSummary", *, as_json: bool) -> None:
         typer.echo("nothing waits")
         return
     if found.awaited:
-        print_columns(
+        print_table(
             ("waiting", "for", "key", "since", "what waits", "why it does not come"),
             (
                 (
@@ -71,6 +71,7 @@ def _print_summary(found: "ParkedSummary", *, as_json: bool) -> None:
                 )
                 for row in found.awaited
             ),
+            spare=("since", "what waits"),
         )
     left_off = f"; {found.left_off} more are waited for, see --limit" if found.left_off else ""
     typer.echo(f"{found.outcome}{left_off}", err=True)

@@ -17,6 +17,7 @@ from syncline.cli.operators import (
     run,
 )
 from syncline.cli.output import errors_printed, one_line, print_table
+from syncline.quoting import counted
 
 if TYPE_CHECKING:
     from syncline.messages.operator import Promotion
@@ -111,10 +112,12 @@ def providers(
     missing_first = sorted(fleet.providers, key=lambda use: (bool(use.installed), use.kind, use.id))
     header = ("kind", "provider", "version", "API", "from", "workers", "graphs", "used by")
     lines = [line for use in missing_first for line in _lines(use)]
-    print_table(header, lines, styles={"installed nowhere": "bold red"})
+    print_table(header, lines, styles={"installed nowhere": "bold red"}, spare=("API", "kind", "workers"))
     if fleet.undeclared:
         named = _named(fleet.undeclared_names, fleet.undeclared)
-        typer.echo(one_line(f"{fleet.undeclared:,} graphs declare no sync provider: {named}"))
+        typer.echo(
+            one_line(f"{counted(fleet.undeclared, 'graph')} without a declared sync provider: {named}")
+        )
     for slug, problem in fleet.refused.items():
         typer.echo(one_line(f"{slug}: {problem}"), err=True)
     typer.echo()
@@ -132,6 +135,7 @@ def providers(
             )
             for worker in fleet.worker_list
         ),
+        spare=("Python", "task queue", "version", "since"),
     )
     if not fleet.workers:
         typer.echo("No worker has told about itself yet; `syncline doctor` says why.", err=True)

@@ -19,8 +19,8 @@ from syncline.cli.output import (
     EXIT_FAILED,
     errors_printed,
     one_line,
-    print_columns,
     print_error,
+    print_table,
     print_warning,
 )
 from syncline.errors import ConfigurationError, ScheduleNotFound
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
+_MANY_RUNS = 300
+_MOST_COUNTED = 1_000
+
 app = typer.Typer(
     help="Show, pause, resume and trigger the Schedules of graphs. Needs Temporal only, an id also a worker.",
     no_args_is_help=True,
@@ -52,7 +55,7 @@ def list_schedules(as_json: JsonOption = False) -> None:
         print_json_list(map(_answer, found))
         return
     header = ("graph", "schedule", "state", "next run", "last run", "note")
-    print_columns(header, (_line(schedule) for schedule in found))
+    print_table(header, map(_line, found), spare=("last run", "schedule", "next run"))
 
 
 @app.command()
@@ -125,16 +128,20 @@ def backfill(
     graph: GraphArgument,
     start: Annotated[str, typer.Option(metavar="TIME", help="ISO 8601; UTC unless it says otherwise.")],
     end: Annotated[str, typer.Option(metavar="TIME", help="The same; not before the start.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, however many runs it is.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run as if the Schedule's times between start and end came now, one after the other.
 
-    A run syncs what is there now, whatever time it stands for.
+    A run syncs what is there now, whatever time it stands for: one is usually enough. More than 300 are asked
+    about.
     """
     first, last = _moment("--start", start), _moment("--end", end)
     if last < first:
         raise ConfigurationError("--end is before --start; swap them.")
     graph = slug_of(graph)
+    if not yes:
+        _ask_about_many(graph, first, last)
     run(_steer(graph, partial(_backfill, start=first, end=last)))
     _print_steered(
         f"Backfilling {graph} from {first.isoformat()} to {last.isoformat()}.",
@@ -286,6 +293,23 @@ async def _backfill(client: "Client", slug: str, *, start: "datetime", end: "dat
     from syncline.temporal.schedules import steer
 
     await steer.backfill(client, slug, start, end)
+
+
+def _ask_about_many(graph: str, first: "datetime", last: "datetime") -> None:
+    """Ask before hundreds of runs are started; without an answer, nothing is done."""
+    counts: list[int] = []
+
+    async def count(client: "Client", slug: str) -> None:
+        from syncline.temporal.schedules.steer import count_times
+
+        counts.append(await count_times(client, slug, first, last))
+
+    run(_steer(graph, count))
+    [number] = counts
+    if number > _MANY_RUNS:
+        more = " or more" if number >= _MOST_COUNTED else ""
+        typer.echo(f"That starts {number:,}{more} runs of {graph}, one after the other.", err=True)
+        typer.confirm("Start them?", abort=True, err=True)
 
 
 def _moment(option: str, typed: str) -> "datetime":

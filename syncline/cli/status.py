@@ -1,5 +1,6 @@
-"""`syncline status`: what every graph is doing, and one graph in full."""
+"""`syncline status`: the state of every graph, and one graph in full."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -15,21 +16,22 @@ from syncline.cli.operators import (
     run,
     slug_of,
 )
-from syncline.cli.output import errors_printed, make_table, one_line, print_table
+from syncline.cli.output import FittedTable, errors_printed, one_line, print_table
 from syncline.cli.run_output import format_waiting, print_result, provider_lines
-from syncline.quoting import shown
+from syncline.errors import ConfigurationError
+from syncline.operator.graph_state import Finding, GraphHealth, Level, level_of
+from syncline.quoting import counted, shown
 from syncline.run_text import format_lag, format_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.table import Table
-
     from syncline.temporal.overview import GraphOverview, GraphReport, GraphSchedule
     from syncline.temporal.runs import ListedRun, RunEntry
     from syncline.temporal.stalls import PendingRetry
 
-__all__ = ["HEALTH_STYLES", "runs", "status", "status_table"]
+__all__ = ["HEALTH_STYLES", "format_finding", "runs", "status", "status_table"]
+
+_LONG: Final = 10.0
+_WATCHED_EVERY: Final = 2.0
 
 _HEADER: Final = (
     "graph",
@@ -43,21 +45,19 @@ _HEADER: Final = (
     "next run",
     "why",
 )
+_SPARE: Final = ("took", "by", "rows", "failures", "provider", "next run", "last run")
+"""What a narrow terminal leaves out first. The graph, its state and the reason always stay."""
+
+_RED, _YELLOW = "bold red", "yellow"
+_OF_LEVEL: Final = {Level.RED: _RED, Level.YELLOW: _YELLOW, Level.GREEN: "green"}
 
 HEALTH_STYLES: Final = {
-    "stuck": "bold red",
-    "no worker": "bold red",
-    "failed": "bold red",
-    "retrying": "red",
-    "blocked": "bold red",
-    "never due": "bold red",
-    "waiting": "yellow",
-    "held": "yellow",
-    "fallback": "yellow",
-    "vectors delayed": "yellow",
-    "paused": "cyan",
-    "running": "green",
-    "timed_out": "bold red",
+    **{state.value: _OF_LEVEL[level_of(state)] for state in GraphHealth},
+    GraphHealth.PAUSED.value: "cyan",
+    GraphHealth.ARCHIVED.value: "dim",
+    GraphHealth.OK.value: "",
+    GraphHealth.NEVER.value: "",
+    "timed_out": _RED,
     "terminated": "red",
 }
 
@@ -65,29 +65,38 @@ HEALTH_STYLES: Final = {
 @errors_printed
 def status(
     graph: OptionalGraphArgument = None,
-    timeout: Annotated[
-        float, typer.Option(metavar="S", min=0.1, help="Seconds to wait for a worker, for one graph.")
-    ] = 3.0,
+    timeout: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds to wait for a worker.")] = 3.0,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it anew every two seconds, until Ctrl-C.")
+    ] = False,
+    archived: Annotated[bool, typer.Option("--archived", help="Archived graphs too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what every graph is doing, trouble first; or one graph in full, by its last run's own state.
+    """Show the state of every graph, red before yellow before green, with its reason and the next command.
 
-    Needs Temporal only. If no worker answers, one graph is shown by what Temporal keeps of its last run;
-    an id needs a worker, which looks up its slug.
+    Runs are read from Temporal; a worker reads from the graph's state tables what waits and what was refused.
+    What cannot be asked is `unknown`, or `no worker`, never `ok`. With GRAPH, one graph is shown in full, by
+    its last run's own state; an id needs a worker, which looks up its slug.
     """
+    if watch and (as_json or graph is not None):
+        raise ConfigurationError("--watch shows all graphs, on a terminal; leave out GRAPH and --json.")
     if graph is not None:
         _status_of(slug_of(graph), timeout, as_json=as_json)
         return
-    found = run(_overview())
+    if watch:
+        with contextlib.suppress(KeyboardInterrupt):
+            run(_watch(timeout, archived=archived))
+        return
+    found = run(_overview(timeout, archived=archived))
     if as_json:
         print_json_list(found)
         return
-    print_table(_HEADER, map(_line, found), styles=HEALTH_STYLES)
+    print_table(_HEADER, map(_line, found), styles=HEALTH_STYLES, spare=_SPARE)
 
 
-def status_table(graphs: "Sequence[GraphOverview]") -> "Table":
+def status_table(graphs: "Sequence[GraphOverview]") -> FittedTable:
     """Return what `syncline status` shows on a terminal."""
-    return make_table(_HEADER, map(_line, graphs), styles=HEALTH_STYLES)
+    return FittedTable(_HEADER, map(_line, graphs), styles=HEALTH_STYLES, spare=_SPARE)
 
 
 def _status_of(graph: str, timeout: float, *, as_json: bool) -> None:
@@ -104,18 +113,48 @@ def _status_of(graph: str, timeout: float, *, as_json: bool) -> None:
         print_result(state.last_result)
 
 
-async def _overview() -> "Sequence[GraphOverview]":
-    from syncline.cli.target import connect_temporal
+async def _overview(seconds: float, *, archived: bool) -> "Sequence[GraphOverview]":
+    from syncline.cli.target import connect_temporal, find_task_queue
     from syncline.temporal.overview import overview
 
-    return await overview(await connect_temporal(prepare=False))
+    client = await connect_temporal(prepare=False)
+    return await overview(client, task_queue=find_task_queue(), seconds=seconds, archived=archived)
+
+
+async def _watch(seconds: float, *, archived: bool) -> None:
+    """Show the states until cancelled. Where there is no terminal, print them once they have changed."""
+    import asyncio
+
+    from rich.console import Console
+    from rich.live import Live
+
+    from syncline.cli.target import connect_temporal, find_task_queue
+    from syncline.temporal.overview import OverviewReader
+
+    client = await connect_temporal(prepare=False)
+    reader = OverviewReader(client, task_queue=find_task_queue(), seconds=seconds, archived=archived)
+    console = Console(highlight=False)
+    before: list[tuple[str, str]] = []
+    with (
+        Live(console=console, auto_refresh=False) if console.is_terminal else contextlib.nullcontext() as live
+    ):
+        while True:
+            found = await reader.read()
+            now = [(one.graph, one.standing.value) for one in found]
+            if live is not None:
+                live.update(status_table(found), refresh=True)
+            elif now != before:
+                print_table(_HEADER, map(_line, found))
+            before = now
+            await asyncio.sleep(_WATCHED_EVERY)
 
 
 async def _report(slug: str, seconds: float) -> "GraphReport":
-    from syncline.cli.target import connect_temporal
+    from syncline.cli.target import connect_temporal, find_task_queue
     from syncline.temporal.overview import report_of
 
-    return await report_of(await connect_temporal(prepare=False), slug, seconds=seconds)
+    client = await connect_temporal(prepare=False)
+    return await report_of(client, slug, seconds=seconds, task_queue=find_task_queue())
 
 
 def _line(graph: "GraphOverview") -> tuple[str, ...]:
@@ -135,34 +174,29 @@ def _line(graph: "GraphOverview") -> tuple[str, ...]:
 
 
 def _why(graph: "GraphOverview") -> str:
-    """Return what explains the standing."""
-    parts = []
-    if graph.schedule is None:
+    """Return every finding with its next command, the worst first, and what is worth a word besides."""
+    parts = [format_finding(finding) for finding in graph.findings]
+    schedule = graph.schedule
+    if schedule is None and graph.standing is not GraphHealth.ARCHIVED:
         parts.append("it has no Schedule")
-    elif graph.schedule.paused:
-        parts.append(_pause(graph.schedule))
-    elif graph.schedule.due is not None:
-        parts.append(f"{graph.schedule.due.problem} {graph.schedule.due.fix}")
-    if graph.stall is not None:
-        parts.append(f"{graph.stall.problem} {graph.stall.fix}")
-    elif graph.trying is not None:
-        parts.append(_pending_retry(graph.trying))
-    elif graph.waiting is not None:
-        parts.append(format_waiting(graph.waiting))
-    elif graph.running is not None:
+    elif schedule is not None and schedule.due is not None and not schedule.paused:
+        due = f"{schedule.due.problem} {schedule.due.fix}"
+        parts += [due] if not any(due in part for part in parts) else []
+    if graph.running is not None and graph.running.seconds >= _LONG:
         parts.append(f"a run has been open for {format_seconds(graph.running.seconds)}")
-    if graph.last_run is not None and graph.last_run.status.trouble:
-        parts.append(f"its last run {graph.last_run.status}: `syncline status {graph.graph}`")
-    if graph.last_run is not None and graph.last_run.blocked:
-        parts.append(f"it is taken and no run has it: `syncline status {graph.graph}` names who has")
-    if graph.last_run is not None and graph.last_run.vectors_delayed:
-        parts.append(f"`syncline status {graph.graph}` says why vectors wait, and until when")
     return "; ".join(parts)
+
+
+def format_finding(finding: "Finding") -> str:
+    """Return the reason, and the command that follows."""
+    return finding.reason if finding.next is None else f"{finding.reason.removesuffix('.')}: `{finding.next}`"
 
 
 def _fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
     yield "graph", report.graph
     yield "state", report.standing
+    for number, finding in enumerate(report.findings):
+        yield "" if number else "why", format_finding(finding)
     if report.run is not None:
         yield "run", _run(report.run)
         yield "", f"{report.run.workflow_id}, run {report.run.run_id}"
@@ -203,20 +237,24 @@ def _state_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
             "cycle",
             (
                 f"{result.ended_as} in {format_seconds(result.duration_seconds)}, "
-                f"lag {format_lag(result)}, {result.failures} failures, {result.parked} parked, "
-                f"{result.dead_letters} dead letters"
+                f"lag {format_lag(result)}, {counted(result.failures, 'failure')}, {result.parked:,} parked, "
+                f"{counted(result.dead_letters, 'dead letter')}"
             ),
         )
     carried = state.carried
     if result is not None and result.blocked:
-        yield "blocked", f"since {format_time(carried.unowned_since)}, {carried.unowned_runs} runs in a row"
+        yield (
+            "blocked",
+            f"since {format_time(carried.unowned_since)}, {counted(carried.unowned_runs, 'run')} in a row",
+        )
     totals = carried.totals
     if totals.runs:
         yield (
             "totals",
             (
-                f"{totals.runs:,} runs, {totals.failed:,} of them failed, {totals.rows:,} rows, "
-                f"{totals.links:,} links, {totals.vectors:,} vectors, {totals.failures:,} failures"
+                f"{counted(totals.runs, 'run')}, {totals.failed:,} of them failed, "
+                f"{counted(totals.rows, 'row')}, {counted(totals.links, 'link')}, "
+                f"{counted(totals.vectors, 'vector')}, {counted(totals.failures, 'failure')}"
             ),
         )
 
@@ -263,6 +301,9 @@ def _count(number: int | None) -> str:
     return "-" if number is None else f"{number:,}"
 
 
+_SPARE_OF_RUNS: Final = ("took", "provider", "id", "failures", "rows")
+
+
 @errors_printed
 def runs(
     graph: GraphArgument,
@@ -280,7 +321,7 @@ def runs(
         print_json_list(found)
     elif found:
         header = ("started", "by", "run", "cycle", "provider", "rows", "failures", "took", "id", "error")
-        print_table(header, map(_runs_line, found), styles=HEALTH_STYLES)
+        print_table(header, map(_runs_line, found), styles=HEALTH_STYLES, spare=_SPARE_OF_RUNS)
     if not found:
         kind = "run that did not succeed" if failed else "run"
         exit_nothing_matched(f"Temporal keeps no {kind} of graph {shown(slug)}.")

@@ -34,6 +34,7 @@ STATUS_OF_SYNC = (
 )
 
 _FOLLOWED_EVERY = 1.0
+_ASKED_SECONDS = 5.0
 _TRIES = 3
 """Runs that are started while the one that holds the graph is gone whenever it is looked for."""
 
@@ -108,6 +109,7 @@ async def _sync(
     client = await connect_temporal()
     task_queue = find_task_queue()
     until = None if timeout is None else time.monotonic() + timeout
+    await _require_graph(client, given.graph or "", task_queue)
 
     async def waited(begun: "SyncedRun", said: str) -> "SyncedRun":
         from syncline.cli.following import Lines, wait_for_run, warn_if_no_worker
@@ -132,6 +134,21 @@ async def _sync(
         if not follow or answer.cycle is not CycleStatus.ALREADY_RUNNING:
             break
     return answer
+
+
+async def _require_graph(client: "Client", slug: str, task_queue: str) -> None:
+    """Raise ConfigurationError if no graph has this slug: its run would stay in the list for days.
+
+    A graph with a Schedule is known. Of another one a worker is asked; without a worker its run waits.
+    """
+    from syncline.temporal.graph_numbers import ask_numbers
+    from syncline.temporal.schedules.list import find_schedule
+
+    if await find_schedule(client, slug) is not None:
+        return
+    answered = await ask_numbers(client, task_queue, seconds=_ASKED_SECONDS, graph=slug)
+    if answered.unknown and answered.problem is not None:
+        raise ConfigurationError(answered.problem)
 
 
 async def _holder(client: "Client", refused: "SyncedRun") -> "SyncedRun | None":

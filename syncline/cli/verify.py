@@ -107,5 +107,16 @@ def print_verification(found: "Verification", *, repaired: bool) -> None:
             )
     for sentence in (*found.not_compared, *found.behind, *found.differences):
         typer.echo(one_line(sentence))
-    hint = "; --repair fixes them" if found.damaged and not (repaired or found.shadow) else ""
+    stuck = [relation for relation in found.relations if relation.damaged and relation.delayed_by]
+    for relation in stuck:
+        typer.echo(
+            one_line(
+                f"{relation.name} ({relation.kind.value}): --repair alone does not help, because its points "
+                f"cannot be written. {relation.delayed_by}"
+            )
+        )
+    repairable = found.damaged > sum(relation.damaged for relation in stuck)
+    hint = "; --repair fixes them" if repairable and not (repaired or found.shadow) else ""
+    if hint and stuck:
+        hint = "; --repair fixes the others"
     typer.echo(f"{found.sentence()}{hint}")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
@@ -13,7 +13,8 @@ from temporalio.client import Client
 
 from syncline.errors import TemporalUnavailable
 from syncline.messages.sync import CycleStatus
-from syncline.temporal.overview import GraphOverview, overview
+from syncline.quoting import counted
+from syncline.temporal.overview import GraphOverview, OverviewReader
 from syncline.temporal.runs import ListedRun, Outcome, outcome_of
 
 __all__ = ["StatusShow", "StatusTable"]
@@ -24,7 +25,9 @@ StatusTable = Callable[[Sequence[GraphOverview]], RenderableType]
 
 
 class StatusShow:
-    """Asks Temporal for every graph's status and shows `table` of it, with the addresses in `places` below.
+    """Asks for every graph's state and shows `table` of it, with the addresses in `places` below.
+
+    A worker of `task_queue` is asked for what the state tables say; None: only runs are judged.
 
     Runs that started before `began` are an earlier stack's.
     """
@@ -37,8 +40,10 @@ class StatusShow:
         console: Console,
         places: Mapping[str, str],
         began: datetime,
+        task_queue: str | None = None,
     ) -> None:
         self._client = client
+        self._reader = OverviewReader(client, task_queue=task_queue)
         self._table = table
         self._console = console
         self._places = places
@@ -71,7 +76,7 @@ class StatusShow:
     async def _read(self) -> None:
         """Read the status, and note the runs of this stack that have ended."""
         try:
-            self._graphs = await overview(self._client)
+            self._graphs = await self._reader.read()
         except TemporalUnavailable:
             # What was read last stays; if the server is gone for good, the stack says so.
             return
@@ -104,8 +109,8 @@ class StatusShow:
 
 
 def _line(slug: str, run: ListedRun, outcome: Outcome) -> str:
-    at = "" if run.ended_at is None else f" at {run.ended_at.astimezone():%H:%M:%S}"
+    at = "" if run.ended_at is None else f" at {run.ended_at.astimezone(UTC):%H:%M:%S}Z"
     provider = (run.provider or "no provider") + (" (fallback)" if run.fallback else "")
     parts = [f"{slug}: {outcome.cycle or run.status}{at}", provider]
-    parts += [f"rows {run.rows or 0:,}", f"failures {run.failures or 0:,}"]
+    parts += [counted(run.rows or 0, "row"), counted(run.failures or 0, "failure")]
     return ", ".join([*parts, outcome.error] if outcome.error else parts)

@@ -129,7 +129,12 @@ class DevStack:
         await self._unless_stopped(schedule_graphs(client, graphs, task_queue=settings.task_queue))
         slugs = [graph.slug for graph in graphs if graph.status is GraphStatus.ACTIVE]
         show = StatusShow(
-            client, table=self._table, console=self._console, places=self._places(stores), began=began
+            client,
+            table=self._table,
+            console=self._console,
+            places=self._places(stores),
+            began=began,
+            task_queue=settings.task_queue,
         )
         return await self._watch(temporal, worker, show, slugs)
 

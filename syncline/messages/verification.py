@@ -79,6 +79,8 @@ class Relation(Message):
     """Why it could not be compared or repaired completely."""
     filling: bool = False
     """Whether a column of the table is being filled in the background: rows that differ count as pending."""
+    delayed_by: str | None = None
+    """Why the collection cannot be written now: what a repair queues waits until that is mended."""
     seconds: float = 0.0
 
     def found(self, verdict: Verdict) -> Found:

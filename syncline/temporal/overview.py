@@ -2,14 +2,14 @@
 
 It requests the list of Schedules, the newest runs in pages of 1,000 until each graph has been seen (at most
 two runs per graph), the remaining graphs in groups of 100, the pollers of each task queue with open runs, and
-the first twenty of the runs that have been open for long.
+the first twenty of the runs that have been open for long and of the runs that failed. What the state tables
+say is asked of a worker meanwhile.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from enum import StrEnum
 from typing import Final
 
 from temporalio.client import Client
@@ -20,7 +20,17 @@ from syncline.errors import QuestionUnanswered, RunNotFound
 from syncline.messages.base import Message
 from syncline.messages.provider_state import ProviderState
 from syncline.messages.sync import SyncState, Waiting
+from syncline.operator.graph_state import (
+    Finding,
+    GraphHealth,
+    GraphNumbers,
+    Level,
+    judge,
+    numbers_findings,
+)
+from syncline.quoting import counted
 from syncline.temporal.client import temporal_errors_mapped
+from syncline.temporal.graph_numbers import AnsweredNumbers, ask_numbers
 from syncline.temporal.runs import (
     ListedRun,
     RunStatus,
@@ -42,9 +52,10 @@ __all__ = [
     "GraphOverview",
     "GraphReport",
     "GraphSchedule",
-    "health_of",
+    "OverviewReader",
     "overview",
     "report_of",
+    "run_findings",
 ]
 
 _LEAST_RUNS: Final = 1000
@@ -52,37 +63,7 @@ _GROUP: Final = 100
 _LONG_SECONDS: Final = 10.0
 _ASKED_OF_LONG: Final = 20
 _AT_ONCE: Final = 8
-
-
-class GraphHealth(StrEnum):
-    """Health of a graph, the worst first."""
-
-    STUCK = "stuck"
-    """A run is open, and its workflow task keeps failing."""
-    NO_WORKER = "no worker"
-    """A run is open, and no worker polls the task queue that it waits on."""
-    FAILED = "failed"
-    """Its last run failed."""
-    RETRYING = "retrying"
-    """A run is open, and its activity fails and is retried."""
-    BLOCKED = "blocked"
-    """Its last runs found its lock taken, but no run of it was open."""
-    NEVER_DUE = "never due"
-    """Its Schedule is not paused, but has no future time."""
-    WAITING = "waiting"
-    """A run is open, and the vector store or embedding service answers neither its requests nor probes."""
-    HELD = "held"
-    """Its last run synced nothing, because no worker has the provider."""
-    FALLBACK = "fallback"
-    """Its last run fell back to the built-in engine."""
-    VECTORS_DELAYED = "vectors delayed"
-    """Its last run left vectors: the vector store or embedding service was unavailable or refused."""
-    PAUSED = "paused"
-    """Its Schedule is paused, whatever the status of the last run."""
-    RUNNING = "running"
-    OK = "ok"
-    NEVER = "never ran"
-    """Temporal keeps no run of it."""
+_LONGEST_REASON: Final = 300
 
 
 class GraphSchedule(Message):
@@ -115,6 +96,9 @@ class GraphOverview(Message):
 
     graph: str
     standing: GraphHealth
+    level: Level = Level.GREEN
+    findings: tuple[Finding, ...] = ()
+    """Everything that somebody has to know of it, the worst first."""
     last_run: ListedRun | None = None
     """The last ended run."""
     running: ListedRun | None = None
@@ -126,6 +110,8 @@ class GraphOverview(Message):
     """The service that the open run waits for."""
     schedule: GraphSchedule | None = None
     """Null without a Schedule: it has manual or cron runs only."""
+    numbers: GraphNumbers | None = None
+    """What its state tables say; null if no worker has answered."""
 
 
 class _Seen:
@@ -146,75 +132,205 @@ class _Seen:
             self.missing.discard(run.graph)
 
 
-async def overview(client: Client) -> Sequence[GraphOverview]:
-    """Return the overview of every graph that has a Schedule or a recent run, the worst first.
+async def overview(
+    client: Client,
+    *,
+    task_queue: str | None = None,
+    seconds: float = 5.0,
+    archived: bool = False,
+    numbers: AnsweredNumbers | None = None,
+) -> Sequence[GraphOverview]:
+    """Return the overview of every graph that has a Schedule, a recent run or a record, the worst first.
 
-    Raise TemporalUnavailable if Temporal does not answer.
+    A worker of `task_queue` has `seconds` to say what the state tables have, unless `numbers` are its answer;
+    with neither, only runs and Schedules are judged. Archived graphs, and runs of this task queue's that no
+    record is left of, are left out unless asked for. Raise TemporalUnavailable if Temporal does not answer.
     """
-    schedules = {listed.slug: listed for listed in await list_schedules(client)}
-    seen = _Seen(schedules)
-    await _read(client, f"{names.ATTRIBUTE_GRAPH} IS NOT NULL", seen, limit=_LEAST_RUNS + 2 * len(schedules))
-    await _read_missing(client, seen)
-    stalls = await stalls_as_listed(client, seen.running.values())
-    pending = await _ask_long_runs(client, seen.running.values(), stalls)
+    if numbers is None and task_queue is not None:
+        (schedules, seen, stalls, pending, why), numbers = await asyncio.gather(
+            _listed(client), ask_numbers(client, task_queue, seconds=seconds)
+        )
+    else:
+        schedules, seen, stalls, pending, why = await _listed(client)
+    slugs = schedules.keys() | seen.closed.keys() | seen.running.keys()
+    if numbers is not None:
+        slugs |= numbers.graphs.keys()
     found = []
-    for slug in schedules.keys() | seen.closed.keys() | seen.running.keys():
+    for slug in slugs:
         listed = schedules.get(slug)
         schedule = None if listed is None else GraphSchedule.of(listed)
         last, running = seen.closed.get(slug), seen.running.get(slug)
         stands = pending.get(slug, Pending())
         stall = stands.stall or (None if running is None else stalls.get(running.run_id))
+        told = None if numbers is None else numbers.graphs.get(slug)
+        of_runs = run_findings(
+            slug, last, running, stands.trying, schedule, stall, stands.waiting, why=why.get(slug)
+        )
+        findings = _all_findings(of_runs, slug, numbers, running=running is not None)
+        standing, level, ordered = judge(findings, running=running is not None, ran=last is not None)
+        gone = schedule is None and running is None and _is_gone(last, told, numbers, task_queue)
+        if not archived and (standing is GraphHealth.ARCHIVED or gone):
+            continue
         found.append(
             GraphOverview(
                 graph=slug,
-                standing=health_of(last, running, stands.trying, schedule, stall, stands.waiting),
+                standing=standing,
+                level=level,
+                findings=tuple(ordered),
                 last_run=last,
                 running=running,
                 trying=stands.trying,
                 stall=stall,
                 waiting=stands.waiting,
                 schedule=schedule,
+                numbers=told,
             )
         )
-    worst = list(GraphHealth)
-    return sorted(found, key=lambda graph: (worst.index(graph.standing), graph.graph))
+    worst, levels = list(GraphHealth), list(Level)
+    return sorted(
+        found, key=lambda graph: (levels.index(graph.level), worst.index(graph.standing), graph.graph)
+    )
 
 
-def health_of(
+def _is_gone(
+    last: ListedRun | None,
+    told: GraphNumbers | None,
+    numbers: AnsweredNumbers | None,
+    task_queue: str | None,
+) -> bool:
+    """Return whether only ended runs are left of it: it was deleted, or a run of no graph was started."""
+    asked = numbers is not None and numbers.problem is None
+    return asked and told is None and last is not None and last.task_queue == task_queue
+
+
+_Listed = tuple[
+    dict[str, ListedSchedule], "_Seen", Mapping[str, Stall], dict[str, Pending], Mapping[str, str]
+]
+
+
+async def _listed(client: Client) -> _Listed:
+    """Return Schedules, newest runs, and why open runs do not continue."""
+    schedules = {listed.slug: listed for listed in await list_schedules(client)}
+    seen = _Seen(schedules)
+    await _read(client, f"{names.ATTRIBUTE_GRAPH} IS NOT NULL", seen, limit=_LEAST_RUNS + 2 * len(schedules))
+    await _read_missing(client, seen)
+    stalls = await stalls_as_listed(client, seen.running.values())
+    pending, why = await asyncio.gather(
+        _ask_long_runs(client, seen.running.values(), stalls), _why_failed(client, seen.closed)
+    )
+    return schedules, seen, stalls, pending, why
+
+
+async def _why_failed(client: Client, closed: Mapping[str, ListedRun]) -> Mapping[str, str]:
+    """Return slug -> why its last run failed, of the twenty that failed last."""
+    failed = [(slug, run) for slug, run in closed.items() if run.status is RunStatus.FAILED]
+    newest = sorted(failed, key=lambda one: one[1].started_at, reverse=True)[:_ASKED_OF_LONG]
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def ask(run: ListedRun) -> str | None:
+        async with slots:
+            outcome = await outcome_of(client, run)
+        tables = () if outcome.result is None else outcome.result.tables
+        found = next((f"{table.table}: {table.error}" for table in tables if table.error), outcome.error)
+        return None if found is None else found[:_LONGEST_REASON]
+
+    told = await asyncio.gather(*(ask(run) for _, run in newest))
+    return {slug: reason for (slug, _), reason in zip(newest, told, strict=True) if reason}
+
+
+def _number_findings(slug: str, numbers: AnsweredNumbers | None, *, running: bool) -> Iterator[Finding]:
+    """Yield what the state tables say of a graph; that they were not asked, if a worker should have."""
+    if numbers is None:
+        return
+    told = numbers.graphs.get(slug)
+    if told is None and numbers.no_worker:
+        yield Finding.of(GraphHealth.NO_WORKER, numbers.problem or "no worker polls", "syncline doctor")
+    elif told is None:
+        why = numbers.problem or "this control plane has no record of it"
+        yield Finding.of(GraphHealth.UNKNOWN, f"its state was not asked: {why}", "syncline doctor")
+    else:
+        yield from numbers_findings(told)
+        if told.behind_since is not None and not running:
+            since = f"{told.behind_since:%Y-%m-%d %H:%M:%S}Z"
+            reason = f"its last cycle left rows for the next one; not complete since {since}"
+            yield Finding.of(GraphHealth.BEHIND, reason, f"syncline sync {slug}")
+
+
+_TOLD_BY_NUMBERS: Final = (GraphHealth.VECTORS_DELAYED, GraphHealth.REFUSED)
+
+
+def _all_findings(
+    of_runs: Iterable[Finding], slug: str, numbers: AnsweredNumbers | None, *, running: bool
+) -> Sequence[Finding]:
+    """Return the findings of runs and numbers. Numbers are newer, and know why: runs do not repeat them."""
+    told = None if numbers is None else numbers.graphs.get(slug)
+    known = told is not None and told.kept and told.problem is None
+    mine = [finding for finding in of_runs if not (known and finding.state in _TOLD_BY_NUMBERS)]
+    return [*mine, *_number_findings(slug, numbers, running=running)]
+
+
+def run_findings(
+    slug: str,
     last: ListedRun | None,
     running: ListedRun | None,
     trying: PendingRetry | None,
     schedule: GraphSchedule | None,
     stall: Stall | None = None,
     waiting: Waiting | None = None,
-) -> GraphHealth:
-    """Return the health of a graph."""
+    *,
+    why: str | None = None,
+) -> Iterator[Finding]:
+    """Yield what the runs and the Schedule of a graph say that somebody has to know.
+
+    `why` is what its last run failed at.
+    """
+    status = f"syncline status {slug}"
     if stall is not None and stall.kind is StallKind.TASK_FAILS:
-        return GraphHealth.STUCK
+        yield Finding.of(GraphHealth.STUCK, f"{stall.problem} {stall.fix}", status)
     if stall is not None and stall.kind is StallKind.NO_WORKER:
-        return GraphHealth.NO_WORKER
-    if schedule is not None and schedule.paused and running is None:
-        return GraphHealth.PAUSED
+        yield Finding.of(GraphHealth.NO_WORKER, f"{stall.problem} {stall.fix}", "syncline doctor")
+    if schedule is not None and schedule.paused:
+        by = (
+            "paused with the graph"
+            if schedule.paused_with_graph
+            else f"paused by an operator: {schedule.note or 'no reason given'}"
+        )
+        command = (
+            f"syncline graph resume {slug}"
+            if schedule.paused_with_graph
+            else f"syncline schedule resume {slug}"
+        )
+        yield Finding.of(GraphHealth.PAUSED, by, command)
     if trying is not None:
-        return GraphHealth.RETRYING
-    if last is not None and last.status.trouble:
-        return GraphHealth.FAILED
-    if last is not None and last.blocked:
-        return GraphHealth.BLOCKED
+        reason = f"attempt {trying.attempt} of {trying.activity}; the last failed: {trying.problem}"
+        yield Finding.of(GraphHealth.RETRYING, reason, status)
+    yield from _last_run_findings(last, status, why)
     due = None if schedule is None or running is not None else schedule.due
     if due is not None and due.kind is DueKind.NEVER:
-        return GraphHealth.NEVER_DUE
-    if (running or last) is None:
-        return GraphHealth.NEVER
+        yield Finding.of(GraphHealth.NEVER_DUE, f"{due.problem} {due.fix}", f"syncline graph show {slug}")
     if waiting is not None:
-        return GraphHealth.WAITING
-    if last is not None and last.held:
-        return GraphHealth.HELD
-    if last is not None and last.fallback:
-        return GraphHealth.FALLBACK
-    if last is not None and last.vectors_delayed:
-        return GraphHealth.VECTORS_DELAYED
-    return GraphHealth.OK if running is None else GraphHealth.RUNNING
+        since = f"{waiting.since:%Y-%m-%d %H:%M:%S}Z"
+        reason = f"{waiting.on} has answered neither a request nor a probe since {since}"
+        yield Finding.of(GraphHealth.WAITING, reason, "syncline doctor")
+
+
+def _last_run_findings(last: ListedRun | None, status: str, why: str | None) -> Iterator[Finding]:
+    if last is None:
+        return
+    if last.status.trouble:
+        yield Finding.of(GraphHealth.FAILED, f"its last run {last.status}{f': {why}' if why else ''}", status)
+    if last.blocked:
+        yield Finding.of(GraphHealth.BLOCKED, "its lock is taken and no run has it", status)
+    if last.held:
+        reason = f"no worker has provider {last.provider or 'of its composition'}, so nothing is synced"
+        yield Finding.of(GraphHealth.HELD, reason, "syncline providers")
+    if last.fallback:
+        reason = "no worker has its provider: the built-in engine syncs it"
+        yield Finding.of(GraphHealth.FALLBACK, reason, "syncline providers")
+    if last.vectors_delayed:
+        yield Finding.of(GraphHealth.VECTORS_DELAYED, "its last run left vectors", status)
+    if last.failures and not last.status.trouble:
+        yield Finding.of(GraphHealth.REFUSED, f"its last run had {counted(last.failures, 'failure')}", status)
 
 
 async def _read(client: Client, query: str, seen: _Seen, *, limit: int) -> None:
@@ -265,6 +381,45 @@ def _without_worker(stall: Stall | None) -> bool:
     return stall is not None and stall.kind is StallKind.NO_WORKER
 
 
+_NUMBERS_FOR: Final = 10.0
+"""Seconds for which the answer of a worker is shown while no run ends."""
+
+
+class OverviewReader:
+    """Reads overviews again and again. A worker is asked when runs have ended, and every ten seconds."""
+
+    def __init__(
+        self, client: Client, *, task_queue: str | None, seconds: float = 3.0, archived: bool = False
+    ) -> None:
+        self._client, self._task_queue, self._seconds = client, task_queue, seconds
+        self._archived = archived
+        self._numbers: AnsweredNumbers | None = None
+        self._asking: asyncio.Task[AnsweredNumbers] | None = None
+        self._asked_at = float("-inf")
+        self._ended: dict[str, str] = {}
+
+    async def read(self) -> Sequence[GraphOverview]:
+        """Return the overview of now, with a worker's last answer; only the first one is waited for."""
+        if self._task_queue is not None:
+            await self._ask(self._task_queue)
+        found = await overview(
+            self._client, task_queue=self._task_queue, numbers=self._numbers, archived=self._archived
+        )
+        ended = {one.graph: one.last_run.run_id for one in found if one.last_run is not None}
+        if ended != self._ended:
+            # What has ended may have changed the numbers: the next look asks for them.
+            self._ended, self._asked_at = ended, float("-inf")
+        return found
+
+    async def _ask(self, task_queue: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._asking is None and now - self._asked_at >= _NUMBERS_FOR:
+            self._asked_at = now
+            self._asking = asyncio.create_task(ask_numbers(self._client, task_queue, seconds=self._seconds))
+        if self._asking is not None and (self._numbers is None or self._asking.done()):
+            self._numbers, self._asking = await self._asking, None
+
+
 _LOOKED_AT: Final = 20
 """Number of newest runs that include the open one and the last ended one."""
 
@@ -274,6 +429,9 @@ class GraphReport(Message):
 
     graph: str
     standing: GraphHealth
+    level: Level = Level.GREEN
+    findings: tuple[Finding, ...] = ()
+    """Everything that somebody has to know of it, the worst first."""
     run: ListedRun | None = None
     """The run of this state: the open one, otherwise the last ended one."""
     state: SyncState | None = None
@@ -291,12 +449,17 @@ class GraphReport(Message):
     scheduled: ProviderState | None = None
     """Provider state of the Schedule's last run; null unless `run` is manual, which has no earlier state."""
     schedule: GraphSchedule | None = None
+    numbers: GraphNumbers | None = None
+    """What its state tables say; null if no worker has answered."""
 
 
-async def report_of(client: Client, slug: str, *, seconds: float) -> GraphReport:
-    """Return the report on a graph; raise RunNotFound if it has neither a run nor a Schedule.
+async def report_of(
+    client: Client, slug: str, *, seconds: float, task_queue: str | None = None
+) -> GraphReport:
+    """Return the report on a graph; raise RunNotFound if it has neither a run, nor a Schedule, nor a record.
 
-    A worker has `seconds` to answer the query. Raise TemporalUnavailable if Temporal does not answer.
+    A worker has `seconds` to answer the query, and one of `task_queue` to say what the state tables have.
+    Raise TemporalUnavailable if Temporal does not answer.
     """
     with temporal_errors_mapped(client):
         listed, runs = await asyncio.gather(
@@ -304,6 +467,11 @@ async def report_of(client: Client, slug: str, *, seconds: float) -> GraphReport
         )
     if listed is None and not runs:
         raise RunNotFound(slug)
+    asking = (
+        None
+        if task_queue is None
+        else asyncio.create_task(ask_numbers(client, task_queue, seconds=seconds, graph=slug))
+    )
     schedule = None if listed is None else GraphSchedule.of(listed)
     running = next((run for run in runs if run.open), None)
     ended = next((run for run in runs if not run.open), None)
@@ -322,9 +490,19 @@ async def report_of(client: Client, slug: str, *, seconds: float) -> GraphReport
         except QuestionUnanswered as error:
             problem = str(error)
             state = None if run.open else (await outcome_of(client, run)).state(run)
+    numbers = None if asking is None else await asking
+    why = {} if ended is None else await _why_failed(client, {slug: ended})
+    of_runs = run_findings(
+        slug, ended, running, pending.trying, schedule, pending.stall, pending.waiting, why=why.get(slug)
+    )
+    findings = _all_findings(of_runs, slug, numbers, running=running is not None)
+    standing, level, ordered = judge(findings, running=running is not None, ran=ended is not None)
     return GraphReport(
         graph=slug,
-        standing=health_of(ended, running, pending.trying, schedule, pending.stall, pending.waiting),
+        standing=standing,
+        level=level,
+        findings=tuple(ordered),
+        numbers=None if numbers is None else numbers.graphs.get(slug),
         run=run,
         state=state,
         answered=problem is None,
@@ -341,6 +519,7 @@ async def report_of(client: Client, slug: str, *, seconds: float) -> GraphReport
 async def _scheduled(client: Client, shown: ListedRun, runs: Sequence[ListedRun]) -> ProviderState | None:
     """Return the provider state of the Schedule's last run, if the run shown is manual."""
     told = (RunStatus.COMPLETED, RunStatus.FAILED)
-    own = (run for run in runs if run.started_by is StartedBy.SCHEDULE and run.status in told)
+    clock = (StartedBy.SCHEDULE, StartedBy.CHANGE)
+    own = (run for run in runs if run.started_by in clock and run.status in told)
     last = next(own, None) if shown.started_by is StartedBy.HAND else None
     return None if last is None else (await outcome_of(client, last)).state(last).provider

@@ -1,7 +1,7 @@
 """Runs of a graph: listed from visibility, with outcomes from results, and state from queries."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -48,6 +48,7 @@ from syncline.temporal.client import (
     temporal_errors_mapped,
 )
 from syncline.temporal.handed_on import failed_result, handed_on
+from syncline.temporal.priorities import is_on_time
 from syncline.temporal.stalls import Stall, pending_of, progress_in
 
 __all__ = [
@@ -76,7 +77,10 @@ class StartedBy(StrEnum):
     """What started a run."""
 
     SCHEDULE = "schedule"
-    """The graph's Schedule: at its time, or triggered by a notification or an operator."""
+    """The clock: a regular time of the graph's Schedule."""
+    CHANGE = "change"
+    """The graph's Schedule at another time: triggered by the notification of a change, by a retry that was
+    due, by a change of its record, or by `syncline schedule trigger`."""
     BACKFILL = "backfill"
     """The Schedule, more than an hour from the run's nominal time."""
     CRON = "cron"
@@ -150,7 +154,7 @@ async def list_runs(client: Client, query: str, *, limit: int) -> AsyncGenerator
     with temporal_errors_mapped(client):
         async for execution in client.list_workflows(query, limit=limit, page_size=min(limit, 1000)):
             if not _waits_for_its_time(execution):
-                yield _run(execution)
+                yield await _run(execution)
 
 
 async def runs_of(client: Client, slug: str, *, limit: int, failed: bool = False) -> list[ListedRun]:
@@ -174,7 +178,7 @@ async def run_of(client: Client, workflow_id: str, run_id: str) -> ListedRun:
     """Return one run as it is now, or raise TemporalUnavailable."""
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
     with temporal_errors_mapped(client):
-        return _run(await handle.describe())
+        return await _run(await handle.describe())
 
 
 def quoted(value: str) -> str:
@@ -187,7 +191,7 @@ def _waits_for_its_time(execution: WorkflowExecution) -> bool:
     return execution.close_time is None and began > max(execution.start_time, datetime.now(UTC))
 
 
-def _run(execution: WorkflowExecution) -> ListedRun:
+async def _run(execution: WorkflowExecution) -> ListedRun:
     began = execution.execution_time or execution.start_time
     attributes = execution.typed_search_attributes
     ended = execution.close_time
@@ -195,7 +199,7 @@ def _run(execution: WorkflowExecution) -> ListedRun:
         workflow_id=execution.id,
         run_id=execution.run_id,
         graph=attributes.get(GRAPH),
-        started_by=_started_by(execution, began),
+        started_by=_started_by(execution, began, await _times(execution)),
         status=RunStatus.RUNNING if execution.status is None else RunStatus[execution.status.name],
         started_at=began,
         ended_at=ended,
@@ -213,15 +217,29 @@ def _run(execution: WorkflowExecution) -> ListedRun:
     )
 
 
-def _started_by(execution: WorkflowExecution, began: datetime) -> StartedBy:
+async def _times(execution: WorkflowExecution) -> Sequence[tuple[int, int]]:
+    """Return the regular times of the Schedule that started the run; nothing if they are not known."""
+    if execution.typed_search_attributes.get(SCHEDULED_BY) is None:
+        return ()
+    try:
+        times: list[tuple[int, int]] = await execution.memo_value(
+            names.MEMO_TIMES, [], type_hint=list[tuple[int, int]]
+        )
+    except (ValueError, RuntimeError):  # encrypted, and this process has no codec
+        return ()
+    return times
+
+
+def _started_by(execution: WorkflowExecution, began: datetime, times: Sequence[tuple[int, int]]) -> StartedBy:
     attributes = execution.typed_search_attributes
     if execution.parent_id is not None and names.shadowed_slug(attributes.get(GRAPH) or "") is not None:
         return StartedBy.SHADOW
     if attributes.get(SCHEDULED_BY) is not None:
         nominal = attributes.get(SCHEDULED_FOR)
-        # The server keeps both in whole seconds, so a triggered run looks like a scheduled one.
-        late = nominal is not None and abs(began - nominal) > _LATE
-        return StartedBy.BACKFILL if late else StartedBy.SCHEDULE
+        # Whole seconds: a run that was triggered in a regular second is taken for that of the clock.
+        if nominal is not None and abs(began - nominal) > _LATE:
+            return StartedBy.BACKFILL
+        return StartedBy.SCHEDULE if nominal is None or is_on_time(nominal, times) else StartedBy.CHANGE
     return StartedBy.CRON if began > execution.start_time else StartedBy.HAND
 
 

@@ -45,6 +45,7 @@ class Tally:
         self._seen = 0
         self.queued = queued
         self.filling = False
+        self.delayed_by: str | None = None
         self.equal = 0
         self._beat(name, 0)
 
@@ -90,6 +91,7 @@ class Tally:
                 "equal": self.equal,
                 "queued": self.queued,
                 "filling": self.filling,
+                "delayed_by": self.delayed_by,
                 "problem": problem,
                 "seconds": time.monotonic() - self._started,
             }

@@ -102,6 +102,9 @@ class _Comparison:
         async with open_snapshot(self._target, self._tables, self._opening) as graph_db:
             [state] = await graph_db.fetch(_sql("fence"))
             self._fence = state["fence"]
+            if self._opening is None:
+                for delay in await graph_db.fetch(_sql("delay"), self._name):
+                    self._tally.delayed_by = delay["error"]
             rows = graph_db.stream(self._rows, self._name, self._embedding)
             points = points_in_order(self._store, self._full_name, None)
             async for row, point in pairs(

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient
 
+from syncline.cli.verify import print_verification
 from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.errors import VectorStoreRejected
 from syncline.messages.sync import CycleStatus
-from syncline.messages.verification import Relation, Verdict
+from syncline.messages.verification import Relation, Verdict, Verification
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.stores.vectors import PointPayload, VectorStore
@@ -198,3 +199,25 @@ def test_json_is_equal_but_for_the_last_digit_of_a_fraction() -> None:
     ):
         assert not same_json(one, other)
         assert not same_json([one], [other])
+
+
+async def test_points_that_cannot_be_written_say_what_helps_instead_of_a_repair(
+    three: TestGraph, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A collection of another dimension: what a repair queues is refused until the collection is dropped."""
+    await three.vectors.drop_collection("kg_nodes")
+    await three.vectors.ensure_collection("kg_nodes", dimensions=4)
+    await write(three, "INSERT INTO write_nodes (id, concept) VALUES ('d', 'D')")
+    assert (await run_cycle(three.context())).status is CycleStatus.VECTORS_DELAYED
+    found = await vectors_of(three)
+    assert found.damaged == 3
+    assert "syncline graph drop-collections" in str(found.delayed_by)
+    print_verification(Verification(relations=(found,)), repaired=False)
+    said = capsys.readouterr().out
+    assert "--repair fixes" not in said
+    assert "syncline graph drop-collections" in said
+    await three.vectors.drop_collection("kg_nodes")
+    await on_target(three, "UPDATE sync_vector_delay SET next_retry_at = now()")
+    await run_cycle(three.context())
+    found = await vectors_of(three)
+    assert (found.damaged, found.delayed_by) == (0, None)

@@ -28,14 +28,14 @@ from activities.schedules import ScheduleActivities
 from activities.sync import SyncActivities
 from syncline import errors, names
 from syncline.messages.sync import Committed, HandedOn, SyncEvent
-from workflows.operations import OPERATIONS, DescribeFleet, DescribeHealth
+from workflows.operations import OPERATIONS, DescribeFleet, DescribeGraphs, DescribeHealth
 from workflows.reconcile import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
 
 __all__ = ["ERRORS", "MESSAGES", "Model", "reference"]
 
 Model = type[BaseModel] | type[StrEnum]
-WORKFLOWS = (SyncGraph, ReconcileSchedules, *OPERATIONS, DescribeFleet, DescribeHealth)
+WORKFLOWS = (SyncGraph, ReconcileSchedules, *OPERATIONS, DescribeFleet, DescribeHealth, DescribeGraphs)
 ACTIVITIES = (SyncActivities, ScheduleActivities, OperationActivities, FleetActivities)
 _BASES = (errors.SynclineError, errors.StoreError, errors.VectorStoreError, errors.EmbeddingError)
 ERRORS = [

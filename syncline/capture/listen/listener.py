@@ -7,6 +7,7 @@ from typing import Final, Self
 
 from syncline import metrics
 from syncline.capture.listen.connection import LEASE_SECONDS, ListenConnection
+from syncline.capture.listen.retries import RetryWatch
 from syncline.capture.listen.session import ListenSession
 from syncline.capture.listen.starter import Directory, ListenContext, RateLimiter, Runs
 from syncline.capture.listen.status import listened_to, listener_name
@@ -36,6 +37,7 @@ class Listener:
         limiter: RateLimiter,
         runs: Runs,
         meter: Meter,
+        retries: RetryWatch | None = None,
     ) -> None:
         self._store = store
         self._name = name
@@ -47,6 +49,7 @@ class Listener:
             runs=runs,
             meter=meter,
             report=self._report,
+            retries=None if retries is None else retries.look,
         )
         self._reported: str | None = None
 
@@ -193,4 +196,5 @@ class Listening:
             limiter=self._limiter,
             runs=self._runs,
             meter=self._services.meter,
+            retries=RetryWatch(self._services, self._runs, self._limiter),
         )

@@ -71,6 +71,8 @@ async def _changed(
 _WINDOW: Final = 1.0
 _TICK: Final = 1.0
 _REFRESH: Final = 30.0
+_RETRY: Final = 15.0
+"""Seconds between two looks for due retries."""
 _UNKNOWN: Final = 5.0
 """Seconds between lookups of a notified schema without a record."""
 _MOST_UNKNOWN: Final = 100
@@ -134,7 +136,13 @@ class ListenSession:
             news=self._news,
             changed=partial(changed_tenants, self._store),
         )
-        work = (self._tick(), self._keep_up(), starting.run(), self._connection.wait_lost(None))
+        work = (
+            self._tick(),
+            self._keep_up(),
+            self._retry(),
+            starting.run(),
+            self._connection.wait_lost(None),
+        )
         tasks = [asyncio.create_task(each) for each in work]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -197,6 +205,14 @@ class ListenSession:
                 await self._look_up_unknown()
             if self._doubted is not None and loop_time() >= self._doubted.silence_ends:
                 await self._look(self._doubted, await self._connection.snapshot())
+
+    async def _retry(self) -> None:
+        """Run graphs whose retries are due; apart, since their graph-dbs may answer late."""
+        while True:
+            await asyncio.sleep(_RETRY)
+            if self._context.retries is not None:
+                entries = self._context.entries()
+                await self._context.retries([graph for entry in entries.values() for graph in entry])
 
     async def _look_up_unknown(self) -> None:
         """Add notified schemas that have a record by now, drop the others; at a limited rate."""

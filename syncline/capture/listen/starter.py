@@ -5,7 +5,7 @@ Its directory says which graphs use a schema; it is refreshed now and then from 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -169,6 +169,8 @@ class ListenContext:
     runs: Runs
     meter: Meter
     report: Callable[[str], None]
+    retries: Callable[[Sequence[Graph]], Awaitable[None]] | None = None
+    """Runs those of the graphs whose retries are due."""
 
     def entries(self) -> Mapping[str, Entry]:
         """Return schema -> graphs, as of the last read."""

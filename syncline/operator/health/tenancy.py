@@ -112,7 +112,7 @@ async def check_locks(
 
 
 def _by_run(graph: str, claim: HolderName) -> str:
-    since = "" if claim.since is None else f", since {claim.since:%Y-%m-%d %H:%M}"
+    since = "" if claim.since is None else f", since {claim.since:%Y-%m-%d %H:%M}Z"
     return f"{graph} by run {claim.run_id}, attempt {claim.attempt}{since}"
 
 

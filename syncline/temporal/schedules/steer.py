@@ -32,7 +32,7 @@ from syncline.temporal.schedules.graph import PAUSED_WITH_GRAPH
 from syncline.temporal.schedules.list import list_schedules
 from syncline.temporal.schedules.make import change
 
-__all__ = ["backfill", "pause", "pause_all", "resume", "resume_all", "start_run"]
+__all__ = ["backfill", "count_times", "pause", "pause_all", "resume", "resume_all", "start_run"]
 
 _ATTEMPTS: Final = 5
 _AT_ONCE: Final = 20
@@ -161,7 +161,7 @@ async def backfill(client: Client, slug: str, start: datetime, end: datetime) ->
     handle = client.get_schedule_handle(names.sync_schedule_id(slug))
     # The server leaves the start itself out, and the default policy would skip all but the first.
     first = start - timedelta(microseconds=1)
-    if not await _has_times(client, handle.id, first, end):
+    if not await _times_between(client, handle.id, first, end):
         raise ConfigurationError(
             f"The Schedule of graph '{slug}' has no time from {start.isoformat()} to {end.isoformat()}.",
             fix=f"Choose a period with one, or start a run now: `syncline schedule trigger {slug}`.",
@@ -224,7 +224,16 @@ def _runs_between(
     }
 
 
-async def _has_times(client: Client, schedule_id: str, start: datetime, end: datetime) -> bool:
+async def count_times(client: Client, slug: str, start: datetime, end: datetime) -> int:
+    """Return how many times the graph's Schedule has from start to end; the server counts 1,000 at most.
+
+    Raise the SDK's error if there is no Schedule.
+    """
+    first = start - timedelta(microseconds=1)
+    return await _times_between(client, names.sync_schedule_id(slug), first, end)
+
+
+async def _times_between(client: Client, schedule_id: str, start: datetime, end: datetime) -> int:
     times = [Timestamp(), Timestamp()]
     for stamp, moment in zip(times, (start, end), strict=True):
         stamp.FromDatetime(moment)
@@ -232,4 +241,4 @@ async def _has_times(client: Client, schedule_id: str, start: datetime, end: dat
         namespace=client.namespace, schedule_id=schedule_id, start_time=times[0], end_time=times[1]
     )
     answer = await client.workflow_service.list_schedule_matching_times(request, retry=True)
-    return bool(answer.start_time)
+    return len(answer.start_time)

@@ -23,5 +23,8 @@ LEFT JOIN sync_outbox o ON o.collection = $1 AND o.point_id = d.id
 -- name: fence
 SELECT fence FROM sync_state
 
+-- name: delay
+SELECT error FROM sync_vector_delay WHERE collection = $1
+
 -- name: known
 SELECT DISTINCT row_id FROM (@{entries}) b LIMIT @{limit}

@@ -1,0 +1,215 @@
+"""Reads the numbers of graphs: one bounded query per graph-db schema, side by side; one per write-db."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Final, Protocol, TypeVar
+
+import asyncpg
+
+from syncline import names
+from syncline.capture.listen.session import changed_since
+from syncline.capture.listen.tenants import changed_tenants, tenants_of
+from syncline.control.graphs import Graph, GraphRecords
+from syncline.errors import GraphNotFound, SynclineError
+from syncline.messages.base import GraphStatus
+from syncline.operator.graph_state import GraphNumbers, GraphNumbersPage, VectorDelay
+from syncline.operator.schema import checked_limit
+from syncline.provider import GraphSchema
+from syncline.run_text import format_seconds
+from syncline.sql import quoted, statements_of
+from syncline.stores.postgres import PostgresStore
+
+__all__ = ["read_numbers"]
+
+_sql = statements_of("syncline.operator")
+
+_SECONDS: Final = 5.0
+"""Longest time that all graphs of one store are asked."""
+_AT_ONCE: Final = 2
+"""Connections to one store: the pool is that of the cycles."""
+_LONG: Final = 5.0
+"""Seconds from which an open transaction holds rows back; shorter ones are normal operation."""
+
+
+AnswerT = TypeVar("AnswerT")
+
+
+class Asked(Protocol):
+    """The part of `syncline.control.services.Services` that is needed here."""
+
+    def target_schema(self, graph: Graph, *, shadow: bool = False) -> GraphSchema:
+        """Return the graph's schema, as Services do."""
+
+    def write_schema(self, graph: Graph) -> GraphSchema:
+        """Return the graph's schema, as Services do."""
+
+
+async def read_numbers(
+    services: Asked,
+    records: GraphRecords,
+    *,
+    graph: str | None = None,
+    after: str | None = None,
+    limit: int = 500,
+) -> GraphNumbersPage:
+    """Return the numbers of a page of graphs, or of the named one; raise GraphNotFound for an unknown one.
+
+    A graph whose stores do not answer has a `problem`; archived graphs have only their status.
+    """
+    if graph is not None and (slug := names.shadowed_slug(graph)) is not None:
+        return await _of_shadow(services, records, slug)
+    known = {**{one.slug: one for one in records.valid}, **dict.fromkeys(records.invalid)}
+    slugs = sorted(slug for slug in known if after is None or slug > after)
+    if graph is not None:
+        if graph not in known:
+            raise GraphNotFound(graph)
+        slugs = [graph]
+    page = slugs[: checked_limit(limit)]
+    asked = [one for slug in page if (one := known[slug]) is not None]
+    found = await _numbers(services, [one for one in asked if one.status is not GraphStatus.ARCHIVED])
+    for one in asked:
+        found.setdefault(one.slug, GraphNumbers(graph=one.slug, status=one.status))
+    for slug in page:
+        if known[slug] is None:
+            found[slug] = GraphNumbers(graph=slug, invalid=str(records.invalid[slug]), kept=False)
+    return GraphNumbersPage(
+        graphs=tuple(found[slug] for slug in page), next=page[-1] if len(slugs) > len(page) else None
+    )
+
+
+async def _of_shadow(services: Asked, records: GraphRecords, slug: str) -> GraphNumbersPage:
+    """Return the numbers of a graph's shadow: of its own state tables, and the write-db that both read."""
+    graph = next((one for one in records.valid if one.slug == slug), None)
+    if graph is None:
+        raise GraphNotFound(slug)
+    found = await _numbers(services, [graph], shadow=True)
+    return GraphNumbersPage(graphs=(found[slug].model_copy(update={"graph": names.shadow_slug(slug)}),))
+
+
+async def _numbers(
+    services: Asked, graphs: Sequence[Graph], *, shadow: bool = False
+) -> dict[str, GraphNumbers]:
+    targets: dict[PostgresStore, list[Graph]] = {}
+    sources: dict[PostgresStore, list[Graph]] = {}
+    for graph in graphs:
+        targets.setdefault(services.target_schema(graph).store, []).append(graph)
+        sources.setdefault(services.write_schema(graph).store, []).append(graph)
+    told, held = await asyncio.gather(
+        asyncio.gather(*(_of_store(services, store, here, shadow=shadow) for store, here in targets.items())),
+        asyncio.gather(*(_held_back(store, here) for store, here in sources.items())),
+    )
+    found = {slug: numbers for here in told for slug, numbers in here.items()}
+    for here in held:
+        for slug, (held_by, problem) in here.items():
+            change = {"held_back_by": held_by, "problem": found[slug].problem or problem}
+            found[slug] = found[slug].model_copy(update=change)
+    return found
+
+
+async def _of_store(
+    services: Asked, store: PostgresStore, graphs: Sequence[Graph], *, shadow: bool
+) -> dict[str, GraphNumbers]:
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(graph: Graph) -> GraphNumbers:
+        async with slots, store.driver() as connection:
+            return await _of_graph(connection, graph, services.target_schema(graph, shadow=shadow).schema)
+
+    async def told(graph: Graph) -> GraphNumbers:
+        return await _or_problem(lambda: one(graph), lambda problem: _unknown(graph, problem), until=until)
+
+    until = asyncio.get_running_loop().time() + _SECONDS
+    found = await asyncio.gather(*map(told, graphs))
+    return {numbers.graph: numbers for numbers in found}
+
+
+def _unknown(graph: Graph, problem: str) -> GraphNumbers:
+    return GraphNumbers(graph=graph.slug, status=graph.status, problem=problem)
+
+
+async def _or_problem(
+    ask: Callable[[], Awaitable[AnswerT]], instead: Callable[[str], AnswerT], *, until: float
+) -> AnswerT:
+    """Return the answer, or what takes its place when the store fails or does not answer in time."""
+    try:
+        async with asyncio.timeout_at(until):
+            return await ask()
+    except TimeoutError:
+        return instead(f"its store did not answer within {_SECONDS:g} s")
+    except SynclineError as error:
+        return instead(str(error))
+    except asyncpg.PostgresError as error:
+        return instead(f"its store refused the question (SQLSTATE {error.sqlstate})")
+
+
+async def _of_graph(connection: asyncpg.Connection, graph: Graph, schema: str) -> GraphNumbers:
+    named = quoted(schema)
+    if not await connection.fetchval(_sql("graph_has_numbers"), named):
+        return GraphNumbers(graph=graph.slug, status=graph.status, kept=False)
+    row = await connection.fetchrow(_sql("graph_numbers", schema=named))
+    delays: list[dict[str, str]] = json.loads(row["delays"])
+    return GraphNumbers(
+        graph=graph.slug,
+        status=graph.status,
+        refused_rows=row["refused_rows"],
+        refused_example=row["refused_example"],
+        retry_at=row["retry_at"],
+        refused_points=row["refused_points"],
+        refused_points_example=row["refused_points_example"],
+        parked=row["parked"],
+        pending_points=row["pending_points"],
+        delays=tuple(
+            VectorDelay(
+                collection=delay["collection"],
+                since=datetime.fromisoformat(delay["since"]),
+                next_retry_at=datetime.fromisoformat(delay["next_retry_at"]),
+                error=delay["error"],
+            )
+            for delay in delays
+        ),
+        behind_since=row["behind_since"],
+    )
+
+
+_HeldBack = Mapping[str, tuple[str | None, str | None]]
+"""Slug -> (the transaction that committed rows wait for, why that could not be asked)."""
+
+
+async def _held_back(store: PostgresStore, graphs: Sequence[Graph]) -> _HeldBack:
+    """Return which graphs have committed rows behind an open transaction of their write-db."""
+    until = asyncio.get_running_loop().time() + _SECONDS
+
+    def unknown(problem: str) -> _HeldBack:
+        return {graph.slug: (None, problem) for graph in graphs}
+
+    return await _or_problem(lambda: _behind_writers(store, graphs), unknown, until=until)
+
+
+async def _behind_writers(store: PostgresStore, graphs: Sequence[Graph]) -> _HeldBack:
+    async with store.driver() as connection:
+        row = await connection.fetchrow(_sql("write_horizon"))
+    age = row["age_seconds"]
+    # A standby knows no open writers; a role without pg_read_all_stats no age.
+    if not row["standby"] and (not row["writing"] or (age is not None and age < _LONG)):
+        return {}
+    by_schema: dict[str, list[Graph]] = {}
+    for graph in graphs:
+        by_schema.setdefault(graph.source_schema, []).append(graph)
+    behind: set[str] = set()
+    for schema in await changed_since(store, list(by_schema), row["horizon"]):
+        here = by_schema[schema]
+        tenants = tenants_of(here)
+        if len(here) > 1 and tenants:
+            behind |= await changed_tenants(store, schema, tenants, row["horizon"])
+        else:
+            behind.update(graph.slug for graph in here)
+    return dict.fromkeys(behind, (_writer(row), None))
+
+
+def _writer(row: asyncpg.Record) -> str:
+    if row["name"] is None:
+        return "an open transaction of the write-db's primary"
+    age = "" if row["age_seconds"] is None else f", open for {format_seconds(row['age_seconds'])}"
+    return f"an open transaction of the write-db ({row['name']}{age})"

@@ -1,0 +1,64 @@
+-- The numbers of one graph: what waits, what was refused, and why.
+
+-- name: graph_has_numbers
+SELECT to_regclass($1 || '.sync_count') IS NOT NULL
+
+-- name: graph_numbers
+-- Counts are those that triggers keep; each example is one entry of an index: the same cost however many wait.
+SELECT (SELECT coalesce(sum(entries), 0)::bigint FROM @{schema}.sync_count WHERE counted = 'sync_dead_letter') AS refused_rows,
+       (
+           SELECT d.table_name || ', SQLSTATE ' || d.sqlstate || coalesce(', ' || d.constraint_name, '')
+           FROM @{schema}.sync_dead_letter d ORDER BY d.table_name, d.row_id LIMIT 1
+       ) AS refused_example,
+       (
+           SELECT next_retry_at FROM @{schema}.sync_dead_letter
+           WHERE next_retry_at IS NOT NULL ORDER BY next_retry_at LIMIT 1
+       ) AS retry_at,
+       (
+           SELECT coalesce(sum(entries), 0)::bigint FROM @{schema}.sync_count WHERE counted = 'sync_outbox' AND refused
+       ) AS refused_points,
+       (
+           SELECT o.error
+           FROM @{schema}.sync_count k
+           CROSS JOIN LATERAL (
+               SELECT left(p.error, 300) AS error FROM @{schema}.sync_outbox p
+               WHERE p.collection = k.name AND p.error IS NOT NULL ORDER BY p.next_retry_at LIMIT 1
+           ) o
+           WHERE k.counted = 'sync_outbox' AND k.refused AND k.entries > 0 ORDER BY k.name LIMIT 1
+       ) AS refused_points_example,
+       (
+           SELECT coalesce(sum(entries), 0)::bigint FROM @{schema}.sync_count
+           WHERE counted IN ('sync_parked_row', 'sync_parked_reference')
+       ) AS parked,
+       (
+           SELECT coalesce(sum(entries), 0)::bigint FROM @{schema}.sync_count
+           WHERE counted = 'sync_outbox' AND NOT refused
+       ) AS pending_points,
+       (
+           SELECT coalesce(json_agg(v), '[]')::text
+           FROM (
+               SELECT collection, since, next_retry_at, left(error, 500) AS error
+               FROM @{schema}.sync_vector_delay ORDER BY collection LIMIT 10
+           ) v
+       ) AS delays,
+       s.behind_since
+FROM @{schema}.sync_state s
+
+-- name: write_horizon
+-- The oldest open writing transaction of the cluster, which committed rows of later ones wait for.
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon, pg_is_in_recovery() AS standby,
+       writer.found AS writing, writer.age_seconds, writer.name
+FROM (SELECT) AS one
+LEFT JOIN LATERAL (
+    SELECT true AS found, extract(epoch FROM clock_timestamp() - open.since)::float8 AS age_seconds, open.name
+    FROM (
+        SELECT xact_start AS since,
+               'pid ' || pid || coalesce(' of database ' || datname, '')
+                   || coalesce(', application ' || nullif(application_name, ''), '') AS name
+        FROM pg_stat_activity
+        WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+        UNION ALL
+        SELECT prepared, 'prepared transaction ' || gid || ' of database ' || database FROM pg_prepared_xacts
+    ) AS open
+    ORDER BY open.since LIMIT 1
+) AS writer ON true

@@ -467,3 +467,34 @@ async def test_a_comparison_says_which_generation_differs_and_a_repair_mends_tha
     assert "its second vector is queued" in explained.verdict
     await embedded.cycle()
     assert await compared() == {"nodes": 0, "nodes@second": 0}
+
+
+async def test_an_idle_cycle_asks_as_much_as_without_a_second_model(embedded: Change) -> None:
+    await embedded.cycle()
+    asked: list[str] = []
+    async with embedded.graph.target.driver() as connection:
+        connection.add_query_logger(lambda record: asked.append(record.query))
+
+    async def idle() -> int:
+        asked.clear()
+        assert (await embedded.cycle()).idle
+        return len(asked)
+
+    before = await idle()
+    await embedded.start()
+    await embedded.cycle()
+    assert await idle() == before == 6
+
+
+async def test_a_worker_that_is_newer_than_the_bookkeeping_tables_knows_of_one_generation(
+    embedded: Change,
+) -> None:
+    await on_target(
+        embedded.graph,
+        "DROP TRIGGER sync_second_added ON sync_outbox; DROP TRIGGER sync_second_changed ON sync_outbox;"
+        " DROP TABLE sync_second; ALTER TABLE sync_state DROP vector_generation, DROP vector_generations",
+    )
+    result = await embedded.cycle()
+    assert (result.status, result.vectors.embedded) == (CycleStatus.DRAINED, 5)
+    assert await generations_of(embedded.context().target) == Generations()
+    assert await embedded.graph.vectors.aliases() == {"kg_nodes.live": "kg_nodes"}

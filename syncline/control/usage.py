@@ -77,12 +77,21 @@ class _Held:
 class UsageLedger:
     """The ledger of one process. Belongs to one event loop."""
 
-    def __init__(self, control: PostgresStore, *, tokens_per_day: int | None, patience: float) -> None:
-        """Book in the control plane. `tokens_per_day` is the budget of each embedding service.
+    def __init__(
+        self,
+        control: PostgresStore,
+        *,
+        tokens_per_day: int | None,
+        patience: float,
+        second_tokens_per_day: int | None = None,
+    ) -> None:
+        """Book in the control plane. `tokens_per_day` is the budget of the embedding service, the other that
+        of the second one.
 
         Where nothing was booked for `patience` seconds, workers of requests that are under way count as gone.
         """
         self._control, self.tokens_per_day, self.patience = control, tokens_per_day, patience
+        self.second_tokens_per_day = second_tokens_per_day
         self._rules: dict[str, TokenRule] = {}
         self._waiting: dict[tuple[UUID, str, str, str, date | None], _Entry] = {}
         self._requests = 0
@@ -94,10 +103,20 @@ class UsageLedger:
 
     @asynccontextmanager
     async def cycle(
-        self, graph: Graph, *, slug: str, run_id: str, service: EmbeddingService, batch: int
+        self,
+        graph: Graph,
+        *,
+        slug: str,
+        run_id: str,
+        service: EmbeddingService,
+        batch: int,
+        second: bool = False,
     ) -> AsyncIterator[tuple[MeteredEmbedding, "CycleAccount"]]:
-        """Yield the embedding service of one cycle, and its account; book what is left at the end."""
-        account = CycleAccount(self, graph, slug=slug, run_id=run_id, service=service.name)
+        """Yield the embedding service of one cycle, and its account; book what is left at the end.
+
+        `second`: it is the other service that this process offers.
+        """
+        account = CycleAccount(self, graph, slug=slug, run_id=run_id, service=service.name, second=second)
         rule = self._rules.setdefault(service.name, TokenRule())
         try:
             yield MeteredEmbedding(service, account, rule=rule, batch=batch), account
@@ -202,15 +221,25 @@ class UsageLedger:
 class CycleAccount:
     """The account of one cycle: an `Account` of a metered embedding service."""
 
-    def __init__(self, ledger: UsageLedger, graph: Graph, *, slug: str, run_id: str, service: str) -> None:
+    def __init__(
+        self,
+        ledger: UsageLedger,
+        graph: Graph,
+        *,
+        slug: str,
+        run_id: str,
+        service: str,
+        second: bool = False,
+    ) -> None:
         self._ledger, self._graph, self._slug, self._run_id = ledger, graph, slug, run_id
-        self.service = service
+        self.service, self._second = service, second
+        self._budget = ledger.second_tokens_per_day if second else ledger.tokens_per_day
         self.used = Used()
         self.budgets: Mapping[tuple[str, str], int] = {
             place: budget
             for place, budget in (
                 ((_GRAPH, str(graph.id)), graph.vectors.tokens_per_day),
-                ((_SERVICE, service), ledger.tokens_per_day),
+                ((_SERVICE, service), self._budget),
             )
             if budget is not None
         }
@@ -251,7 +280,7 @@ class CycleAccount:
             retry_at=_next(day),
             fix=f"`syncline graph set {self._graph.slug} --tokens-per-day N`"
             if of_graph
-            else "SYNCLINE_EMBEDDING_TOKENS_PER_DAY",
+            else f"SYNCLINE_{'SECOND_' if self._second else ''}EMBEDDING_TOKENS_PER_DAY",
         )
 
     def result(self) -> EmbeddingUsed | None:
@@ -267,7 +296,7 @@ class CycleAccount:
             today=self._ledger.today.get((_GRAPH, str(self._graph.id))),
             budget=self._graph.vectors.tokens_per_day,
             service_today=self._ledger.today.get((_SERVICE, self.service)),
-            service_budget=self._ledger.tokens_per_day,
+            service_budget=self._budget,
         )
 
     def _entry(self, used: Used, *, counted: int) -> _Entry:

@@ -143,6 +143,8 @@ class Ledger:
     """How often a cycle found the graph locked: if this grows, another look at the write-db is requested."""
     vector_prefix: str | None = None
     """Prefix of this schema's collections; None unless a promotion set it."""
+    vector_generation: int | None = None
+    """The main generation of its collections; None if the bookkeeping tables know of none yet: the first."""
     fills: Mapping[str, Cursor] = field(default_factory=dict)
     """Table -> how far its rows have been read again for columns that were added to the map."""
     not_landed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -217,6 +219,7 @@ async def read_ledger(
         marks=row["marks"],
         not_landed={name: (parked, dead) for name, (parked, dead) in json.loads(row["not_landed"]).items()},
         vector_prefix=row["vector_prefix"],
+        vector_generation=row["vector_generation"],
         map_hash=row["map_hash"],
         fills={
             name.removeprefix(FILL): Cursor.of_stored(*position)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.kit.faulty_http import Answer, FaultyServer, Request
+from tests.kit.vector_services import answer_of_aliases, forget_aliases
 
 __all__ = ["StrictQdrant"]
 
@@ -25,6 +26,7 @@ class StrictQdrant(FaultyServer):
         self.points: dict[str, dict[str, Any]] = {}
         self.config: dict[str, dict[str, Any]] = {}
         self.pauses = 0
+        self.aliases: dict[str, str] = {}
 
     def sent(self, ending: str) -> list[dict[str, Any]]:
         """Return the bodies of the requests to a path."""
@@ -35,8 +37,11 @@ class StrictQdrant(FaultyServer):
         denied = self.forbids(request)
         if denied is not None:
             return _error(403, f"Forbidden: {denied}")
+        if (said := answer_of_aliases(request, self.aliases, self.points)) is not None:
+            return said
         _, _, name, *rest = request.path.split("?")[0].split("/")
         body = json.loads(request.body or b"{}")
+        name = self.aliases.get(name, name)
         if rest == ["exists"]:
             return _result({"exists": name in self.points})
         if not rest and request.method == "PUT":
@@ -52,6 +57,7 @@ class StrictQdrant(FaultyServer):
                 return _result(True)
             case [] if request.method == "DELETE":
                 del self.points[name]
+                forget_aliases(self.aliases, name)
                 return _result(True)
             case []:
                 return _result(_info(self.config[name]))

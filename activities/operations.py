@@ -232,11 +232,7 @@ class OperationActivities:
                 graph,
                 month=request.month,
                 limit=limit,
-                budgets=budgets_in_force(
-                    listed,
-                    service=services.embedding.name,
-                    tokens_per_day=services.settings.embedding_tokens_per_day,
-                ),
+                budgets=budgets_in_force(listed, services=services.service_budgets),
             )
 
     @activity.defn(name=names.SUMMARIZE_PARKED_ACTIVITY)

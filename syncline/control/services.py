@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Literal, Self
 
 from pydantic import JsonValue
@@ -10,7 +11,7 @@ from syncline import names
 from syncline.control.embedding_record import EmbeddingRecord, EmbeddingRecords, differing, record_of
 from syncline.control.graphs import Graph, GraphRepository
 from syncline.control.maps import MapRepository, map_options
-from syncline.control.usage import UsageLedger
+from syncline.control.usage import ServiceBudget, UsageLedger
 from syncline.control.workers import WorkerRepository
 from syncline.embeddings.service import EmbeddingService
 from syncline.errors import (
@@ -31,19 +32,35 @@ from syncline.migrations import (
 )
 from syncline.provider import GraphSchema, GraphVectors, Meter, NullMeter, StoreRole
 from syncline.registry import Registry
-from syncline.settings import Settings, setting_of
+from syncline.settings import (
+    FIRST_EMBEDDING,
+    SECOND_EMBEDDING,
+    EmbeddingSettings,
+    Settings,
+    setting_of,
+)
 from syncline.stores.login import Usability
 from syncline.stores.open_collections import OpenCollections
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.vectors import VectorStore
 
-__all__ = ["Role", "Services", "open_embedding"]
+__all__ = ["OfferedEmbedding", "Role", "Services", "open_embedding"]
 
 Role = StoreRole
 _Opened = Role | Literal["control", "workers"]
 _WORKERS_POOL = 2
 _UNDER_WAY = 30.0
 """Seconds beyond its timeout after which a request of another worker counts as lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfferedEmbedding:
+    """An embedding service of this process, and its settings."""
+
+    service: EmbeddingService
+    settings: EmbeddingSettings
+    variables: str
+    """What the names of these settings begin with."""
 
 
 class Services:
@@ -59,6 +76,7 @@ class Services:
         registry: Registry | None = None,
         meter: Meter | None = None,
         embedding: EmbeddingService | None = None,
+        second_embedding: EmbeddingService | None = None,
         application_name: str = "syncline",
         usability: Usability | None = None,
     ) -> None:
@@ -68,7 +86,7 @@ class Services:
         self.meter: Meter = meter or NullMeter()
         self.usability = usability or Usability()
         self._application_name = application_name
-        self._embedding = embedding
+        self._embedding, self._second_embedding = embedding, second_embedding
         self._stores: dict[tuple[_Opened, str | None], PostgresStore] = {}
         self._vector_stores: dict[str | None, VectorStore] = {}
         self._maps: MapRepository | None = None
@@ -84,6 +102,7 @@ class Services:
         registry: Registry | None = None,
         meter: Meter | None = None,
         embedding: EmbeddingService | None = None,
+        second_embedding: EmbeddingService | None = None,
         application_name: str = "syncline",
         usability: Usability | None = None,
     ) -> AsyncIterator[Self]:
@@ -93,6 +112,7 @@ class Services:
             registry=registry,
             meter=meter,
             embedding=embedding,
+            second_embedding=second_embedding,
             application_name=application_name,
             usability=usability,
         )
@@ -136,20 +156,53 @@ class Services:
 
     @property
     def embedding(self) -> EmbeddingService:
-        """The embedding service."""
+        """The first embedding service."""
         self._refuse_when_closed()
         if self._embedding is None:
             self._embedding = open_embedding(self.settings)
         return self._embedding
 
     @property
+    def second_embedding(self) -> EmbeddingService | None:
+        """The second embedding service, if there is one; raise EmbeddingRejected if it is unusable."""
+        self._refuse_when_closed()
+        if self._second_embedding is None and self.settings.second is not None:
+            self._second_embedding = open_embedding(self.settings.second, variables=SECOND_EMBEDDING)
+        return self._second_embedding
+
+    @property
+    def offered(self) -> Sequence[OfferedEmbedding]:
+        """The embedding services of this process, the first one first.
+
+        A second one that cannot be opened is left out: its generation waits, as `doctor` says.
+        """
+        first = OfferedEmbedding(service=self.embedding, settings=self.settings, variables=FIRST_EMBEDDING)
+        second: EmbeddingService | None = None
+        with suppress(EmbeddingError):
+            second = self.second_embedding
+        if second is None:
+            return (first,)
+        settings = self.settings.second or self.settings
+        return first, OfferedEmbedding(service=second, settings=settings, variables=SECOND_EMBEDDING)
+
+    @property
+    def service_budgets(self) -> Mapping[str, ServiceBudget]:
+        """Name -> budget of tokens of each embedding service of this process."""
+        return {
+            one.service.name: ServiceBudget(one.settings.embedding_tokens_per_day, variables=one.variables)
+            for one in reversed(self.offered)
+        }
+
+    @property
     def usage(self) -> UsageLedger:
         """The ledger of embeddings."""
         if self._usage is None:
+            offered = self.offered
             self._usage = UsageLedger(
                 self.control,
                 tokens_per_day=self.settings.embedding_tokens_per_day,
-                patience=self.settings.embedding_timeout_seconds + _UNDER_WAY,
+                patience=max(one.settings.embedding_timeout_seconds for one in offered) + _UNDER_WAY,
+                others=self.service_budgets,
             )
         return self._usage
 
@@ -275,8 +328,9 @@ class Services:
                 last_first.push_async_callback(store.close)
             for vectors in self._vector_stores.values():
                 last_first.push_async_callback(vectors.close)
-            if self._embedding is not None:
-                last_first.push_async_callback(self._embedding.close)
+            for service in (self._embedding, self._second_embedding):
+                if service is not None:
+                    last_first.push_async_callback(service.close)
             if self._usage is not None:
                 last_first.push_async_callback(self._usage.close)
             last_first.push_async_callback(self.registry.close)
@@ -330,10 +384,11 @@ class Services:
             raise RuntimeError("these services are closed; open new ones with Services.open(settings)")
 
 
-def open_embedding(settings: Settings) -> EmbeddingService:
+def open_embedding(settings: EmbeddingSettings, *, variables: str = FIRST_EMBEDDING) -> EmbeddingService:
     """Return the service that `settings.embedding` names. It connects on first use.
 
-    Raise EmbeddingRejected if its URL or key is unusable.
+    `variables`: what the names of its settings begin with, for messages. Raise EmbeddingRejected if its URL
+    or key is unusable.
     """
     # Only one of them is needed, and both are slow to import.
     if settings.embedding == "development":
@@ -357,4 +412,5 @@ def open_embedding(settings: Settings) -> EmbeddingService:
         requests_per_minute=settings.embedding_requests_per_minute,
         tokens_per_minute=settings.embedding_tokens_per_minute,
         timeout_seconds=settings.embedding_timeout_seconds,
+        variables=variables,
     )

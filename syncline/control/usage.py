@@ -31,7 +31,7 @@ from syncline.messages.usage import BudgetState, UsageLine, UsageReport
 from syncline.sql import Statements, statements_of
 from syncline.stores.postgres import PostgresStore
 
-__all__ = ["CycleAccount", "UsageLedger", "budgets_in_force", "read_budgets", "read_usage"]
+__all__ = ["CycleAccount", "ServiceBudget", "UsageLedger", "budgets_in_force", "read_budgets", "read_usage"]
 
 _log = structlog.get_logger(__name__)
 sql: Statements = statements_of("syncline.control")
@@ -74,15 +74,32 @@ class _Held:
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceBudget:
+    """The tokens that all graphs together may have embedded a day by one service; None: no limit."""
+
+    tokens_per_day: int | None = None
+    variables: str = "SYNCLINE_EMBEDDING"
+    """What the names of its settings begin with."""
+
+
 class UsageLedger:
     """The ledger of one process. Belongs to one event loop."""
 
-    def __init__(self, control: PostgresStore, *, tokens_per_day: int | None, patience: float) -> None:
-        """Book in the control plane. `tokens_per_day` is the budget of each embedding service.
+    def __init__(
+        self,
+        control: PostgresStore,
+        *,
+        tokens_per_day: int | None,
+        patience: float,
+        others: Mapping[str, ServiceBudget] | None = None,
+    ) -> None:
+        """Book in the control plane. `tokens_per_day` is the budget of each service that `others` lacks.
 
         Where nothing was booked for `patience` seconds, workers of requests that are under way count as gone.
         """
         self._control, self.tokens_per_day, self.patience = control, tokens_per_day, patience
+        self._budgets = others or {}
         self._rules: dict[str, TokenRule] = {}
         self._waiting: dict[tuple[UUID, str, str, str, date | None], _Entry] = {}
         self._requests = 0
@@ -103,6 +120,10 @@ class UsageLedger:
             yield MeteredEmbedding(service, account, rule=rule, batch=batch), account
         finally:
             await self.flush()
+
+    def budget_of(self, service: str) -> ServiceBudget:
+        """Return the budget of an embedding service."""
+        return self._budgets.get(service) or ServiceBudget(self.tokens_per_day)
 
     async def add(self, entry: _Entry, *, at_once: bool) -> None:
         """Book an entry now, or with the next ones. Never raises: what was paid for is not thrown away."""
@@ -210,7 +231,7 @@ class CycleAccount:
             place: budget
             for place, budget in (
                 ((_GRAPH, str(graph.id)), graph.vectors.tokens_per_day),
-                ((_SERVICE, service), ledger.tokens_per_day),
+                ((_SERVICE, service), ledger.budget_of(service).tokens_per_day),
             )
             if budget is not None
         }
@@ -251,7 +272,7 @@ class CycleAccount:
             retry_at=_next(day),
             fix=f"`syncline graph set {self._graph.slug} --tokens-per-day N`"
             if of_graph
-            else "SYNCLINE_EMBEDDING_TOKENS_PER_DAY",
+            else f"{self._ledger.budget_of(self.service).variables}_TOKENS_PER_DAY",
         )
 
     def result(self) -> EmbeddingUsed | None:
@@ -267,7 +288,7 @@ class CycleAccount:
             today=self._ledger.today.get((_GRAPH, str(self._graph.id))),
             budget=self._graph.vectors.tokens_per_day,
             service_today=self._ledger.today.get((_SERVICE, self.service)),
-            service_budget=self._ledger.tokens_per_day,
+            service_budget=self._ledger.budget_of(self.service).tokens_per_day,
         )
 
     def _entry(self, used: Used, *, counted: int) -> _Entry:
@@ -314,7 +335,7 @@ def _next(day: date) -> datetime:
 
 
 def budgets_in_force(
-    graphs: Sequence[Graph], *, service: str, tokens_per_day: int | None
+    graphs: Sequence[Graph], *, services: Mapping[str, ServiceBudget]
 ) -> Mapping[tuple[str, str], tuple[str, int]]:
     """Return scope and name -> what operators call it, and its tokens a day."""
     of_graphs = {
@@ -322,8 +343,12 @@ def budgets_in_force(
         for graph in graphs
         if graph.vectors.tokens_per_day is not None
     }
-    of_service = {} if tokens_per_day is None else {(_SERVICE, service): (service, tokens_per_day)}
-    return {**of_graphs, **of_service}
+    of_services = {
+        (_SERVICE, name): (name, budget.tokens_per_day)
+        for name, budget in services.items()
+        if budget.tokens_per_day is not None
+    }
+    return {**of_graphs, **of_services}
 
 
 async def read_usage(

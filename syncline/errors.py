@@ -255,8 +255,27 @@ class EmbeddingDiffers(EmbeddingError):
 
     retryable = True
 
-    def __init__(self, service: str, graph: str, *, found: str, mine: str, settings: Sequence[str]) -> None:
-        self.graph, self.found, self.mine = graph, found, mine
+    def __init__(
+        self,
+        service: str,
+        graph: str,
+        *,
+        found: str,
+        mine: str,
+        settings: Sequence[str],
+        second: bool = False,
+    ) -> None:
+        """`second`: these are the vectors of the model that the graph changes to."""
+        self.graph, self.found, self.mine, self.second = graph, found, mine, second
+        if second:
+            super().__init__(
+                service,
+                f"no second vectors are written: those of graph {shown(graph)} are made with {found}, and "
+                f"this worker would make them with {mine}. Give it that service too, by "
+                "SYNCLINE_SECOND_EMBEDDING and the settings beside it; or end the change: "
+                f"`syncline embedding drop {graph}`.",
+            )
+            return
         super().__init__(
             service,
             f"nothing is written: the vectors of graph {shown(graph)} are made with {found}, and this worker "

@@ -177,6 +177,25 @@ DEFAULT_PROVIDER: Final = "default"
 """Provider id of the built-in engine, for use in a composition."""
 
 
+SECOND: Final = "@second"
+"""Ends the name under which a graph-db lists a collection of a graph's second embedding model."""
+
+
+def second_collection(collection: str) -> str:
+    """Return the name of a collection's second generation in the graph-db; no map's collection has an `@`."""
+    return f"{collection}{SECOND}"
+
+
+def physical_collection(prefix: str, collection: str, generation: int = 1) -> str:
+    """Return the name that a generation of a collection has in the vector store."""
+    return f"{prefix}{collection}" if generation == 1 else f"{prefix}{collection}.{generation}"
+
+
+def live_alias(prefix: str, collection: str) -> str:
+    """Return the name that readers query: an alias of the generation that they are to see."""
+    return f"{prefix}{collection}.live"
+
+
 def sync_workflow_id(slug: str) -> str:
     """Return the workflow id of a graph's sync; a Schedule appends the start time to it."""
     return f"sync-graph/{slug}"

@@ -5,7 +5,7 @@ A plugin author needs only this module and `syncline.messages`.
 
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -162,10 +162,20 @@ class GraphVectors:
     prefix: str
     options: CollectionOptions = AS_IT_IS
     """Settings of its collections, by the graph's record."""
+    generation: int = 1
+    """Which generation of them: each model that the graph changes to makes a new one."""
 
     def collection(self, name: str) -> str:
         """Return the full collection name for `name`."""
-        return f"{self.prefix}{name}"
+        return names.physical_collection(self.prefix, name, self.generation)
+
+    def alias(self, name: str) -> str:
+        """Return what readers query, of whatever generation it is."""
+        return names.live_alias(self.prefix, name)
+
+    def of_generation(self, generation: int) -> "GraphVectors":
+        """Return those of another generation."""
+        return replace(self, generation=generation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,9 +206,19 @@ class SyncContext:
     """Ask it before vectors are written, with the names of the embedding services that made those that are
     there: returns why they must not be, as when the graph's are made with other settings than this worker
     has. None without a control plane."""
+    second_embedding: EmbeddingService | None = None
+    """Another one that this worker offers: while a graph's model changes, its two generations need both."""
+    embedding_of: Callable[[int, Sequence[str], bool], Awaitable[int | EmbeddingError]] | None = None
+    """Asked like `may_embed`, which it replaces, for one generation, and whether that is the second: returns
+    the place in `embeddings` of the service that its vectors are made with, or why none of them is."""
     run_is_over: Callable[[str], Awaitable[bool]] | None = None
     """Returns whether another run, by its id, has been closed long enough that no attempt of it can still be
     working; False if unknown. None outside a worker."""
+
+    @property
+    def embeddings(self) -> Sequence[EmbeddingService]:
+        """The services that this worker offers, `embedding` first."""
+        return tuple(filter(None, (self.embedding, self.second_embedding)))
 
     def options_as(self, model: type[OptionsT]) -> OptionsT:
         """Return the options as `model`, or raise TypeError if they are of another model."""

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import JsonValue
 
 from syncline import names
-from syncline.control.embedding_record import EmbeddingRecord, EmbeddingRecords, differing, record_of
+from syncline.control.embedding_record import EmbeddingRecord, EmbeddingRecords, differing, fitting, record_of
 from syncline.control.graphs import Graph, GraphRepository
 from syncline.control.maps import MapRepository, map_options
 from syncline.control.usage import ServiceBudget, UsageLedger
@@ -194,6 +194,11 @@ class Services:
         }
 
     @property
+    def embeddings(self) -> Sequence[EmbeddingService]:
+        """The embedding services that this process offers, `embedding` first."""
+        return tuple(one.service for one in self.offered)
+
+    @property
     def usage(self) -> UsageLedger:
         """The ledger of embeddings."""
         if self._usage is None:
@@ -240,29 +245,68 @@ class Services:
         )
 
     async def embedding_refusal(self, graph: Graph, made_by: Sequence[str]) -> EmbeddingError | None:
-        """Return why this process must not write the graph's vectors, None if it may; record what it has.
+        """Return why `embedding` must not make the graph's vectors, None if it may; record what it has.
 
         See `EmbeddingRecords.claim` for `made_by`.
         """
         mine = record_of(self.embedding, self.vector_store(graph.qdrant_store))
+        found = await self._place_of(graph, [mine], 1, made_by)
+        return found if isinstance(found, EmbeddingError) else None
+
+    async def embedding_of(
+        self, graph: Graph, generation: int, made_by: Sequence[str], second: bool
+    ) -> int | EmbeddingError:
+        """Return the place in `embeddings` of the service of a generation, or why none may make its vectors.
+
+        What is not recorded yet is recorded, see `EmbeddingRecords.claim`. `second`: the graph has another
+        generation, its main one.
+        """
+        return await self._place_of(
+            graph, self._offered(graph.qdrant_store), generation, made_by, second=second
+        )
+
+    def _offered(self, store: str | None) -> Sequence[EmbeddingRecord]:
+        return [record_of(service, self.vector_store(store)) for service in self.embeddings]
+
+    async def _place_of(
+        self,
+        graph: Graph,
+        offered: Sequence[EmbeddingRecord],
+        generation: int,
+        made_by: Sequence[str],
+        *,
+        second: bool = False,
+    ) -> int | EmbeddingError:
+        name = offered[0].embedding
         try:
-            recorded = await self.embedding_records.claim(graph.id, mine, made_by=made_by)
+            recorded = await self.embedding_records.claim(
+                graph.id, offered, made_by=made_by, generation=generation
+            )
         except StoreError as error:
             problem = f"nothing is written: what the graph's vectors are made with cannot be asked. {error}"
-            return EmbeddingUnavailable(mine.embedding, problem)
-        return differing(graph.slug, recorded, mine)
+            return EmbeddingUnavailable(name, problem)
+        if recorded is None:
+            problem = (
+                f"nothing is written: what generation {generation} of the vectors is made with is not "
+                f"recorded. Record it again: `syncline embedding start {graph.slug}`."
+            )
+            return EmbeddingUnavailable(name, problem)
+        place = fitting(recorded, offered)
+        if place is not None:
+            return place
+        return differing(graph.slug, recorded, offered, second=second) or 0
 
-    async def vectors_made_with(self, graph: Graph) -> str:
-        """Return the name of the embedding service of the graph's vectors: of its record, or this process's.
+    async def vectors_made_with(self, graph: Graph, generation: int = 1) -> str:
+        """Return the name of the embedding service of a generation: of its record, or this process's.
 
         Raise EmbeddingDiffers if they are in another vector store than this process would look in.
         """
-        recorded = await self.embedding_records.get(graph.id)
+        recorded = await self.embedding_records.get(graph.id, generation)
         if recorded is None:
             return self.embedding.name
         mine = record_of(self.embedding, self.vector_store(graph.qdrant_store))
         place = EmbeddingRecord(embedding=recorded.embedding, store=recorded.store)
-        elsewhere = differing(graph.slug, place, mine.model_copy(update={"embedding": recorded.embedding}))
+        elsewhere = differing(graph.slug, place, [mine.model_copy(update={"embedding": recorded.embedding})])
         if elsewhere is not None:
             raise elsewhere
         return recorded.embedding
@@ -274,11 +318,11 @@ class Services:
         """
         # By the pool of registrations: cycles may use up the other.
         records = EmbeddingRecords(self._opened("workers", None))
-        found = []
+        found, before = [], None
         for slug, store, recorded in await records.of_graphs():
             with suppress(StoreNotConfigured, EmbeddingError, VectorStoreError):
-                mine = record_of(self.embedding, self.vector_store(store))
-                found.append(differing(slug, recorded, mine))
+                found.append(differing(slug, recorded, self._offered(store), second=slug == before))
+            before = slug
         return [problem for problem in found if problem is not None]
 
     async def prepare_control(self) -> list[str]:

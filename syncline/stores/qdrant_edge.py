@@ -1,7 +1,8 @@
 """The vector store on Qdrant Edge: Qdrant's engine embedded in this process, on disk."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ from syncline.errors import VectorStoreError, VectorStoreRejected, VectorStoreUn
 from syncline.logs import redacted
 from syncline.private_folder import make_private
 from syncline.stores.collection_options import CollectionOptions
+from syncline.stores.edge_aliases import EdgeAliases
 from syncline.stores.open_collections import OpenCollection, OpenCollections
 from syncline.stores.vectors import (
     AS_IT_IS,
@@ -46,6 +48,7 @@ class EmbeddedQdrantStore:
         self._name, self._path = name, path
         self._opened = opened or OpenCollections()
         self._opened.join(self)
+        self._aliases = EdgeAliases(path)
         self._closed = False
         self._options_said = False
 
@@ -135,11 +138,35 @@ class EmbeddedQdrantStore:
 
     async def drop_collection(self, collection: str) -> None:
         def drop(one: OpenCollection) -> None:
+            self._forget_aliases(collection)
             shard, one.shard = self._open(collection, one), None
             if shard is not None:
                 shard.remove(self._path / collection)
 
         await self._run(collection, drop)
+
+    async def set_aliases(self, aliases: Mapping[str, str]) -> None:
+        if not aliases:
+            return
+        for name in (*aliases, *aliases.values()):
+            checked_name(self._name, name)
+
+        def change(present: Mapping[str, str]) -> Mapping[str, str]:
+            for alias, collection in aliases.items():
+                if not (self._path / collection).is_dir():
+                    raise VectorStoreRejected(self._name, f"collection '{collection}' does not exist.")
+                if (self._path / alias).exists():
+                    raise VectorStoreRejected(
+                        self._name, f"'{alias}' is a collection, so it cannot be an alias of another."
+                    )
+            return {**present, **aliases}
+
+        with self._alias_errors():
+            self._aliases.change(change)
+
+    async def aliases(self) -> Mapping[str, str]:
+        with self._alias_errors():
+            return self._aliases.read()
 
     async def describe(self) -> str:
         return f"Qdrant Edge {version('qdrant-edge-py')}, embedded in {self._path}"
@@ -159,7 +186,7 @@ class EmbeddedQdrantStore:
             shard = self._open(collection, one)
             return None if shard is None else call(shard)
 
-        return await self._run(collection, use)
+        return await self._run(self._collection_of(collection), use)
 
     async def _write(self, collection: str, call: Callable[["EdgeShard"], None]) -> None:
         """Run a change that needs the collection to exist."""
@@ -172,7 +199,30 @@ class EmbeddedQdrantStore:
                 )
             call(shard)
 
-        await self._run(collection, write)
+        await self._run(self._collection_of(collection), write)
+
+    def _collection_of(self, name: str) -> str:
+        with self._alias_errors():
+            return self._aliases.collection_of(name)
+
+    def _forget_aliases(self, collection: str) -> None:
+        if collection in self._aliases.read().values():
+            self._aliases.change(
+                lambda present: {alias: name for alias, name in present.items() if name != collection}
+            )
+
+    @contextmanager
+    def _alias_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise VectorStoreUnavailable(self._name, f"the aliases in {self._path}: {error}.") from error
+        except ValidationError:
+            raise VectorStoreRejected(
+                self._name,
+                f"the file with the aliases in {self._path} is malformed. "
+                "Delete it; a restarted worker makes them again.",
+            ) from None
 
     async def _run(self, collection: str, call: Callable[[OpenCollection], _T]) -> _T:
         """Run the call in the collection's thread, then close the least recently used collections."""

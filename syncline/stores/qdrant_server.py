@@ -6,7 +6,7 @@ One module because each method is a few lines over one client, its watch and its
 import asyncio
 import re
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -319,6 +319,30 @@ class QdrantServerStore:
 
     async def drop_collection(self, collection: str) -> None:
         await self._call_if_there(self._client.delete_collection(collection))
+
+    async def set_aliases(self, aliases: Mapping[str, str]) -> None:
+        if not aliases:
+            return
+        for name in (*aliases, *aliases.values()):
+            checked_name(self._name, name)
+        # Made where it is not moved: the server refuses to make one that is there.
+        present = await self.aliases()
+        operations: list[models.AliasOperations] = [
+            models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
+            for alias in aliases
+            if alias in present
+        ]
+        operations += [
+            models.CreateAliasOperation(
+                create_alias=models.CreateAlias(alias_name=alias, collection_name=collection)
+            )
+            for alias, collection in aliases.items()
+        ]
+        await self._call(self._client.update_collection_aliases(operations))
+
+    async def aliases(self) -> Mapping[str, str]:
+        answer = await self._call(self._client.get_aliases())
+        return {found.alias_name: found.collection_name for found in answer.aliases}
 
     async def describe(self) -> str:
         answer = await self._call(self._client.info())

@@ -99,6 +99,17 @@ class VectorStore(Protocol):
     async def drop_collection(self, collection: str) -> None:
         """Delete the collection; nothing happens if it does not exist."""
 
+    async def set_aliases(self, aliases: Mapping[str, str]) -> None:
+        """Make each alias lead to its collection: those that are missing are made, the others moved.
+
+        All at once, or none. Every operation above but `ensure_collection` and `drop_collection` takes an
+        alias for a collection. Raise VectorStoreRejected if a collection does not exist, or has an alias's
+        name. An alias goes with its collection.
+        """
+
+    async def aliases(self) -> Mapping[str, str]:
+        """Return alias -> collection, of all that the store has."""
+
     async def describe(self) -> str:
         """Return in a few words what answers, and its version."""
 

@@ -236,6 +236,32 @@ async def test_vectors_that_do_not_fit_are_refused_and_harm_nothing(store: Vecto
     assert math.isclose((await nearest(store, nodes, vectors(2)[1].tolist()))[1], 1, abs_tol=1e-5)
 
 
+async def test_an_alias_is_read_like_its_collection_and_moves_with_all_others_or_not_at_all(
+    store: VectorStore, nodes: str
+) -> None:
+    await store.ensure_collection("world-nodes.2", dimensions=DIMENSIONS)
+    first, second = points(2)
+    await store.upsert(nodes, [first], vectors(1))
+    await store.upsert("world-nodes.2", [second], vectors(1))
+    assert await store.aliases() == {}
+    await store.set_aliases({})
+    for collection, there in ((nodes, first), ("world-nodes.2", second), (nodes, first)):
+        await store.set_aliases({"world-nodes.live": collection})
+        assert await store.aliases() == {"world-nodes.live": collection}
+        assert (await nearest(store, "world-nodes.live", vectors(1)[0].tolist()))[0] == there
+        assert await everything(store, "world-nodes.live") == [there]
+        assert list(await store.retrieve("world-nodes.live", [first.id, second.id])) == [there]
+        assert await store.count("world-nodes.live") == 1
+    with pytest.raises(VectorStoreRejected):
+        await store.set_aliases({"world-nodes.live": "world-nodes.2", "other.live": "nothing"})
+    with pytest.raises(VectorStoreRejected):
+        await store.set_aliases({"world-nodes.2": nodes})
+    assert await store.aliases() == {"world-nodes.live": nodes}
+    await store.drop_collection(nodes)
+    assert await store.aliases() == {}
+    assert await store.count("world-nodes.live") == 0
+
+
 async def test_a_missing_collection_is_empty_to_readers_and_refused_to_writers(store: VectorStore) -> None:
     assert await store.count("nowhere") == 0
     assert await everything(store, "nowhere") == []

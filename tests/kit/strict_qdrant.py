@@ -25,6 +25,7 @@ class StrictQdrant(FaultyServer):
         self.points: dict[str, dict[str, Any]] = {}
         self.config: dict[str, dict[str, Any]] = {}
         self.pauses = 0
+        self.aliases: dict[str, str] = {}
 
     def sent(self, ending: str) -> list[dict[str, Any]]:
         """Return the bodies of the requests to a path."""
@@ -37,6 +38,12 @@ class StrictQdrant(FaultyServer):
             return _error(403, f"Forbidden: {denied}")
         _, _, name, *rest = request.path.split("?")[0].split("/")
         body = json.loads(request.body or b"{}")
+        if request.path == "/aliases":
+            made = [{"alias_name": one, "collection_name": of} for one, of in self.aliases.items()]
+            return _result({"aliases": made})
+        if (name, rest) == ("aliases", []):
+            return self._change_aliases(body["actions"])
+        name = self.aliases.get(name, name)
         if rest == ["exists"]:
             return _result({"exists": name in self.points})
         if not rest and request.method == "PUT":
@@ -52,6 +59,7 @@ class StrictQdrant(FaultyServer):
                 return _result(True)
             case [] if request.method == "DELETE":
                 del self.points[name]
+                self.aliases = {one: of for one, of in self.aliases.items() if of != name}
                 return _result(True)
             case []:
                 return _result(_info(self.config[name]))
@@ -94,6 +102,19 @@ class StrictQdrant(FaultyServer):
                 answer = {"points": found, "next_page_offset": following[0] if following else None}
                 return self._limited(limit, "max_query_limit", "limit", answer)
         raise NotImplementedError(request.path)
+
+    def _change_aliases(self, actions: list[dict[str, Any]]) -> Answer:
+        changed = dict(self.aliases)
+        for action in actions:
+            if "delete_alias" in action:
+                changed.pop(action["delete_alias"]["alias_name"], None)
+                continue
+            alias, name = (action["create_alias"][key] for key in ("alias_name", "collection_name"))
+            if name not in self.points:
+                return _error(404, f"Not found: Collection `{name}` doesn't exist!")
+            changed[alias] = name
+        self.aliases = changed
+        return _result(True)
 
     def _limited(self, value: int, limit: str, parameter: str, answer: object) -> Answer:
         allowed = self.strict.get(limit)

@@ -199,6 +199,14 @@ class Services:
         return tuple(one.service for one in self.offered)
 
     @property
+    def embedding_names(self) -> Sequence[str]:
+        """The names of these services; none if the first one cannot be opened."""
+        try:
+            return [service.name for service in self.embeddings]
+        except EmbeddingError:
+            return []
+
+    @property
     def usage(self) -> UsageLedger:
         """The ledger of embeddings."""
         if self._usage is None:

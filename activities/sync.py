@@ -6,7 +6,7 @@ One module because the second relies on what the first has resolved.
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -251,13 +251,20 @@ class SyncActivities:
         if request.shadow and request.provider_id is not None:
             await prepare_shadow(services, graph, request.provider_id)
         ref = graph.shadow_ref if request.shadow else graph.ref
-        async with services.usage.cycle(
-            graph,
-            slug=ref.slug,
-            run_id=run.run_id,
-            service=services.embedding,
-            batch=services.settings.embedding_batch,
-        ) as (embedding, account):
+        async with AsyncExitStack() as booked:
+            metered = [
+                await booked.enter_async_context(
+                    services.usage.cycle(
+                        graph,
+                        slug=ref.slug,
+                        run_id=run.run_id,
+                        service=one.service,
+                        batch=one.settings.embedding_batch,
+                    )
+                )
+                for one in services.offered
+            ]
+            (embedding, account), *further = metered
             result = await contained(
                 run_cycle,
                 SyncContext(
@@ -283,13 +290,19 @@ class SyncActivities:
                     shadow=request.shadow,
                     alone=await self._reads_alone(services, graph),
                     may_embed=partial(services.embedding_refusal, graph),
+                    second_embedding=further[0][0] if further else None,
+                    embedding_of=partial(services.embedding_of, graph),
                     run_is_over=run_is_over,
                 ),
                 distribution=served.distribution,
                 grace=self._grace_seconds,
                 patience=self._patience_seconds,
             )
-        return result.model_copy(update={"served": served, "embedding": account.result()})
+        booked_use = account.result()
+        for _, of_second in further:
+            more = of_second.result()
+            booked_use = more if booked_use is None else booked_use.plus(more)
+        return result.model_copy(update={"served": served, "embedding": booked_use})
 
     async def _reads_alone(self, services: Services, graph: Graph) -> bool:
         """Return whether no other graph reads the same write schema; at most an hour old.

@@ -27,11 +27,11 @@ from syncline.engine.source_check import SourceCheck
 from syncline.engine.state import Fence, Ledger, payloads, read_ledger
 from syncline.engine.table_map import SchemaMap
 from syncline.engine.template import sql
-from syncline.engine.vectors.drain import drain_outbox
+from syncline.engine.vectors.drain import Drained, drain_outbox
 from syncline.engine.vectors.outbox import due_sql
 from syncline.errors import RowsFiltered, SchemaMoved, StatementOutdated
 from syncline.maps.one_tenant import of_tenant, tenant_of
-from syncline.messages.sync import CycleStatus, SyncResult, TableProgress, VectorProgress
+from syncline.messages.sync import CycleStatus, SyncResult, TableProgress
 from syncline.provider import SyncContext
 from syncline.tracing import span
 
@@ -48,6 +48,8 @@ _MOST_TENANTS = 1_000
 """Engines of tenants that are kept: one more is made in a millisecond."""
 _FILL_SECONDS = 1.0
 """Longest time of one pass for rows that are read again in the background: so long other tables wait."""
+_ASKED_AGAIN = 60.0
+"""Seconds for which the choice between several embedding services is remembered."""
 _PASSING_TRIES, _PASSING_PAUSE = 20, 0.1
 """Polls for a lock that no cycle holds, 2 s in all: an operation holds it for one transaction."""
 
@@ -65,6 +67,7 @@ class SyncEngine:
         self._fitting: dict[tuple[str, ...], Fit] = {}
         self._logged: set[tuple[str, ...]] = set()
         self._sizes: dict[tuple[str, ...], dict[str, int]] = {}
+        self._chosen: dict[tuple[str, ...], tuple[str, float]] = {}
         self._pruning = Pruning()
         self._tenants: OrderedDict[str, SyncEngine] = OrderedDict()
 
@@ -181,6 +184,7 @@ class SyncEngine:
         look = await cycle()
         result = await look.run(ledger)
         self._recheck_after_failure(context, result)
+        self._remember(context, look.embedding)
         while held.marked or (look.filling and result.status is not CycleStatus.FAILED):
             if look.out_of_time():
                 spent = result.status is CycleStatus.DRAINED
@@ -196,7 +200,22 @@ class SyncEngine:
             before, look = look, await cycle()
             result = add_up(result, await look.run(again.counted_with(before.progress.run)))
             self._recheck_after_failure(context, result)
+            self._remember(context, look.embedding)
         return result
+
+    def _made_with(self, context: SyncContext) -> str:
+        """Return the service that the graph's vectors are likely made with: of several, the last chosen.
+
+        With another one each cycle would ask again; so it does once a minute, since the record may change.
+        """
+        name, asked_at = self._chosen.get(_place(context), (None, 0.0))
+        fresh = time.monotonic() - asked_at < _ASKED_AGAIN
+        offered = [service.name for service in context.embeddings]
+        return name if name in offered and fresh else context.embedding.name
+
+    def _remember(self, context: SyncContext, embedding: str | None) -> None:
+        if embedding is not None and len(context.embeddings) > 1:
+            self._chosen[_place(context)] = embedding, time.monotonic()
 
     def _recheck_after_failure(self, context: SyncContext, result: SyncResult) -> None:
         """Drop the cached schema check after a cycle with failures: a table may have been altered."""
@@ -216,7 +235,7 @@ class SyncEngine:
                 held.connection,
                 tables=self.statements.tables,
                 run_id=context.run.run_id,
-                outbox_due=due_sql(self.schema_map, context.embedding.name),
+                outbox_due=due_sql(self.schema_map, self._made_with(context)),
             )
 
     async def _schema_problems(self, context: SyncContext, target: asyncpg.Connection) -> Fit:
@@ -290,7 +309,9 @@ class _Cycle:
         self._unfinished: set[str] = set()
         self._recounted = False
         self.filling = False
-        """Whether rows are left that are read again in the background."""
+        """Whether rows are left that are read again in the background, or points of a second generation."""
+        self.embedding: str | None = None
+        """The service that the main vectors are made with, if that was asked."""
         self.progress = Progress(context)
 
     async def run(self, ledger: Ledger) -> SyncResult:
@@ -322,7 +343,9 @@ class _Cycle:
             await self._announce(fence)
         if busy or ledger.outbox:
             # While every item waits for its next retry, this only reports the counts.
-            self.progress.vectors = await self._drain_outbox()
+            drained = await self._drain_outbox(ledger.vector_generation)
+            self.progress.vectors, self.embedding = drained.vectors, drained.embedding
+            self.filling |= drained.filling
         # Last: nothing depends on it. A shadow prunes nothing, nor does one of several readers.
         if context.alone and not context.shadow and not pending.standby:
             if pending.prunable:
@@ -404,12 +427,13 @@ class _Cycle:
             await fence.finish(target, announced, drained=not self._failed and not self._unfinished)
         self.progress.run = announced
 
-    async def _drain_outbox(self) -> VectorProgress:
+    async def _drain_outbox(self, generation: int | None) -> Drained:
         with span("index"):
             return await drain_outbox(
                 self._held,
                 self._statements.schema_map,
                 self._context,
+                generation=generation,
                 out_of_time=self.out_of_time,
                 beat=self.progress.indexed,
                 report_waiting=self.progress.waits,
@@ -472,7 +496,10 @@ class _Cycle:
         vectors = self.progress.vectors
         if self._unfinished or (vectors.pending and vectors.error is None):
             return CycleStatus.BUDGET_SPENT
-        return CycleStatus.VECTORS_DELAYED if vectors.error else CycleStatus.DRAINED
+        # What readers do not look at yet may wait.
+        live = vectors.second if vectors.second is not None and vectors.second.live else None
+        error = vectors.error or (live and live.error)
+        return CycleStatus.VECTORS_DELAYED if error else CycleStatus.DRAINED
 
     def out_of_time(self) -> bool:
         """Return whether the time budget is spent."""

@@ -1,7 +1,14 @@
 """Results of a cycle: progress reported by heartbeats, and merging repeated looks into one result."""
 
 from syncline.engine.state import RunProgress
-from syncline.messages.sync import CycleProgress, SyncResult, TableProgress, VectorProgress, Waiting
+from syncline.messages.sync import (
+    CycleProgress,
+    SecondVectors,
+    SyncResult,
+    TableProgress,
+    VectorProgress,
+    Waiting,
+)
 from syncline.provider import SyncContext
 
 __all__ = ["Progress", "add_up"]
@@ -75,6 +82,21 @@ def _noted(before: TableProgress | None, last: TableProgress) -> TableProgress:
 
 
 def _vectors(before: VectorProgress, last: VectorProgress) -> VectorProgress:
+    return last.model_copy(
+        update={
+            "upserted": before.upserted + last.upserted,
+            "deleted": before.deleted + last.deleted,
+            "embedded": before.embedded + last.embedded,
+            "rebuilt": tuple(sorted({*before.rebuilt, *last.rebuilt})),
+            "second": _second(before.second, last.second),
+        }
+    )
+
+
+def _second(before: SecondVectors | None, last: SecondVectors | None) -> SecondVectors | None:
+    if before is None or last is None:
+        # What it owed before is of no pass that found nothing to do.
+        return last or (before and before.model_copy(update={"pending": 0, "error": None}))
     return last.model_copy(
         update={
             "upserted": before.upserted + last.upserted,

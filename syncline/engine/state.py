@@ -143,6 +143,8 @@ class Ledger:
     """How often a cycle found the graph locked: if this grows, another look at the write-db is requested."""
     vector_prefix: str | None = None
     """Prefix of this schema's collections; None unless a promotion set it."""
+    vector_generation: int | None = None
+    """The main generation of its collections; None if the bookkeeping tables know of none yet: the first."""
     fills: Mapping[str, Cursor] = field(default_factory=dict)
     """Table -> how far its rows have been read again for columns that were added to the map."""
     map_hash: str | None = None
@@ -213,6 +215,7 @@ async def read_ledger(
         comparisons=frozenset(row["comparisons"]).intersection(cursors),
         marks=row["marks"],
         vector_prefix=row["vector_prefix"],
+        vector_generation=row["vector_generation"],
         map_hash=row["map_hash"],
         fills={
             name.removeprefix(FILL): Cursor.of_stored(*position)

@@ -254,6 +254,21 @@ class CycleStatus(StrEnum):
     """No cycle ran: no worker has the provider, and `on_missing` is `hold`. Pending changes wait."""
 
 
+class SecondVectors(Message):
+    """What one cycle did to the second generation of a graph's vectors: its embedding model changes."""
+
+    upserted: int = 0
+    deleted: int = 0
+    embedded: int = 0
+    pending: int = 0
+    error: str | None = None
+    refused: int = 0
+    refusal: str | None = None
+    rebuilt: tuple[str, ...] = ()
+    live: bool = False
+    """Whether readers look at it."""
+
+
 class VectorProgress(Message):
     """What one cycle did to the vector store."""
 
@@ -271,6 +286,8 @@ class VectorProgress(Message):
     """Why one of them was rejected."""
     rebuilt: tuple[str, ...] = ()
     """Collections missing in the vector store; all their points are written again."""
+    second: SecondVectors | None = None
+    """What it did for the model that the graph changes to; null: nothing, or there is none."""
 
     @property
     def budget_spent(self) -> bool:
@@ -294,6 +311,14 @@ class EmbeddingUsed(Message):
     """Tokens that the graph may use a day; null: no limit."""
     service_today: int | None = None
     service_budget: int | None = None
+
+    def plus(self, second: "EmbeddingUsed | None") -> "EmbeddingUsed":
+        """Return it with what the cycle used of a second service; the days are the first one's."""
+        if second is None:
+            return self
+        counts = ("texts", "tokens", "estimated", "requests", "refused")
+        summed = {name: getattr(self, name) + getattr(second, name) for name in counts}
+        return self.model_copy(update={**summed, "today": second.today or self.today})
 
 
 class OpenWriter(Message):

@@ -16,7 +16,8 @@ EXISTS (
               ORDER BY o.next_retry_at LIMIT 1
           ) <= now()
           OR EXISTS (
-              SELECT FROM sync_vector_embedding e WHERE e.collection = c.name AND e.embedding <> '@{embedding}'
+              SELECT FROM sync_vector_embedding e
+              WHERE e.collection = c.name AND e.embedding <> '@{embedding}' AND c.name NOT LIKE '%@@second'
           )
       )
 )

@@ -25,10 +25,11 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid <> pg_b
   AND a.pid = $2 AND a.application_name = $3 AND a.usename = current_user
 
 -- name: ledger_read
--- A worker may be newer than the bookkeeping tables: vector_prefix may be missing. Whether something waits is
+-- A worker may be newer than the bookkeeping tables: columns on vectors may be missing. Whether something waits is
 -- read from the first entry in index order, never with EXISTS: that scans a whole table once the planner
 -- expects the condition to be common, or where a million entries were deleted.
 SELECT s.write_cluster, s.reader::text AS reader, s.position, to_jsonb(s) ->> 'vector_prefix' AS vector_prefix,
+       (to_jsonb(s) ->> 'vector_generation')::int AS vector_generation,
        s.behind_since, s.progress::text AS progress, s.map_hash,
        coalesce((SELECT jsonb_object_agg(c.table_name, jsonb_build_array(c.xid, c.key)) FROM sync_cursor c), '{}')::text
            AS cursors,

@@ -9,10 +9,12 @@ import numpy as np
 from pydantic_core import from_json
 
 from syncline.embeddings.pace import pace_of
+from syncline.embeddings.service import EmbeddingService
 from syncline.engine.bisect import BisectingSender, Verdicts
 from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.state import Fence
 from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
+from syncline.engine.vectors.live_alias import LiveAlias
 from syncline.engine.vectors.outbox import POINT_HASH, Entry, Outbox, Settled, State
 from syncline.engine.vectors.paid_vectors import PaidVectors
 from syncline.engine.vectors.pipe import Arrived, VectorPipe
@@ -23,7 +25,7 @@ from syncline.errors import (
     VectorStoreRejected,
     VectorStoreUnavailable,
 )
-from syncline.provider import SyncContext
+from syncline.provider import GraphVectors, SyncContext
 from syncline.stores.answer_watch import Watched
 from syncline.stores.vectors import PointPayload
 from syncline.tracing import span
@@ -83,20 +85,26 @@ class CollectionDrain:
         counts: VectorCounts,
         paid: PaidVectors,
         *,
+        entries: str,
+        vectors: GraphVectors,
+        service: EmbeddingService,
+        alias: LiveAlias,
         fence: Fence,
         out_of_time: Callable[[], bool],
         beat: Callable[[int], None],
     ) -> None:
+        """Drain the entries of this name into the collection of this generation, by this service."""
         self._context, self._vector, self._counts, self._paid = context, vector, counts, paid
         self._out_of_time, self._beat = out_of_time, beat
-        self._store = context.vectors.store
-        self._service = context.embedding
-        self._collection = context.vectors.collection(vector.collection)
+        self._store, self._vectors, self._alias = vectors.store, vectors, alias
+        self._service = service
+        self._collection = vectors.collection(vector.collection)
         self._outbox = Outbox(
             held,
             schema_map,
             table,
             vector,
+            collection=entries,
             fence=fence,
             embedding=self._service.name,
             retry=context.retry,
@@ -276,12 +284,14 @@ class CollectionDrain:
         return lost
 
     async def _ensured(self) -> bool:
-        return await self._store.ensure_collection(
+        created = await self._store.ensure_collection(
             self._collection,
             dimensions=self._service.dimensions,
             indexed=self._vector.indexed,
-            options=self._context.vectors.options,
+            options=self._vectors.options,
         )
+        await self._alias.keep(self._vectors, self._vector.collection, created=created)
+        return created
 
     async def _rebuild(self) -> None:
         self._context.log.warning("collection lost, all points are written again", **self._names)

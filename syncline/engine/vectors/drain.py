@@ -1,21 +1,40 @@
-"""Outbox drain: writes pending points to the vector store, embedding only texts that changed."""
+"""Outbox drain: writes pending points to the vector store, embedding only texts that changed.
 
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+The main generation comes first; a second one, while the graph's model changes, gets a part of the time.
+"""
 
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from syncline import names
 from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.state import Fence
-from syncline.engine.table_map import SchemaMap
-from syncline.engine.vectors.collection_drain import CollectionDrain, VectorCounts
-from syncline.engine.vectors.outbox import Left, read_left, read_states
-from syncline.engine.vectors.paid_vectors import PaidVectors
-from syncline.engine.vectors.permission import refusal_to_write
-from syncline.engine.vectors.silence import silence_reported
-from syncline.errors import EmbeddingError, VectorStoreError, VectorStoreUnavailable
-from syncline.messages.sync import VectorProgress, Waiting
+from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
+from syncline.engine.template import sql
+from syncline.engine.vectors.generation_drain import DrainedGeneration, GenerationDrain
+from syncline.engine.vectors.generations import Generations, SecondGeneration, read_generations
+from syncline.engine.vectors.live_alias import LiveAlias
+from syncline.engine.vectors.outbox import State, read_states
+from syncline.messages.sync import SecondVectors, VectorProgress, Waiting
 from syncline.provider import SyncContext
 
-__all__ = ["drain_outbox"]
+__all__ = ["Drained", "drain_outbox"]
+
+_SECOND_SECONDS: Final = 10.0
+"""Longest time of one pass for the second generation: so long fresh rows wait."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drained:
+    """What a drain did."""
+
+    vectors: VectorProgress = field(default_factory=VectorProgress)
+    filling: bool = False
+    """Whether the second generation owes points that nothing keeps from being written but its time."""
+    embedding: str | None = None
+    """The service of the main generation, if it was asked for."""
 
 
 async def drain_outbox(
@@ -23,10 +42,11 @@ async def drain_outbox(
     schema_map: SchemaMap,
     context: SyncContext,
     *,
+    generation: int | None = None,
     out_of_time: Callable[[], bool],
     beat: Callable[[int], None],
     report_waiting: Callable[[Waiting | None], None] = lambda _: None,
-) -> VectorProgress:
+) -> Drained:
     """Write every pending point until the outbox is empty or the time budget is spent.
 
     A collection that cannot be written is retried later, with growing delays, and not touched before: an
@@ -36,92 +56,132 @@ async def drain_outbox(
     nothing. Raises CycleFenced when another cycle acquired the graph; no further request is sent then.
     `report_waiting` is called when a service stops to answer, and when it answers again. If the graph's
     vectors are made with another embedding than this cycle has, nothing is sent, and the result says why.
+    `generation` is the main one; None if the bookkeeping tables know of none, so there is no second either.
     """
-    counts, paid = VectorCounts(), PaidVectors(context.embedding)
-    fence = await Fence.current(held.connection, graph=context.graph.slug, schema=held.schema)
-    drains = {
-        table.vector.collection: CollectionDrain(
-            held,
-            schema_map,
-            table,
-            table.vector,
-            context,
-            counts,
-            paid,
+    drain = _Drain(held, schema_map, context, generation, out_of_time=out_of_time, beat=beat)
+    return await drain.run(report_waiting)
+
+
+class _Drain:
+    def __init__(
+        self,
+        held: HeldSchema,
+        schema_map: SchemaMap,
+        context: SyncContext,
+        generation: int | None,
+        *,
+        out_of_time: Callable[[], bool],
+        beat: Callable[[int], None],
+    ) -> None:
+        self._held, self._map, self._context = held, schema_map, context
+        self._main, self._several = generation or 1, generation is not None
+        self._out_of_time, self._beat = out_of_time, beat
+        self._generations: Generations | None = None if self._several else Generations()
+        self._collections: dict[str, tuple[TableMap, VectorProjection]] = {
+            table.vector.collection: (table, table.vector) for table in schema_map if table.vector is not None
+        }
+        self._alias = LiveAlias(context.log, context.graph.slug, self._live)
+
+    async def run(self, report_waiting: Callable[[Waiting | None], None]) -> Drained:
+        """Drain the main generation, then the second."""
+        context = self._context
+        fence = await Fence.current(self._held.connection, graph=context.graph.slug, schema=self._held.schema)
+        seconds = {names.second_collection(name): of for name, of in self._collections.items()}
+        async with self._held.transaction() as target:
+            states = await read_states(target, [*self._collections, *seconds])
+        main = self._drain(self._collections, states, fence, self._main, self._out_of_time)
+        done = None
+        if main.concerns:
+            done = await main.run(report_waiting)
+        vectors = VectorProgress() if done is None else _progress(done)
+        embedding = None if done is None or done.service is None else done.service.name
+        if self._several and any(_waits(states[name]) for name in seconds):
+            second = (await self._now()).second
+            if second is not None:
+                until = time.monotonic() + _SECOND_SECONDS
+                drain = self._drain(
+                    seconds,
+                    states,
+                    fence,
+                    second.generation,
+                    lambda: self._out_of_time() or time.monotonic() >= until,
+                    second=True,
+                )
+                filled = await drain.run(report_waiting, None if done is None else done.away)
+                await self._note_filled(second, filled)
+                progress = _second_progress(filled, live=second.switched_at is not None)
+                return Drained(
+                    vectors=vectors.model_copy(update={"second": progress}),
+                    filling=bool(filled.pending) and filled.error is None,
+                    embedding=embedding,
+                )
+        return Drained(vectors=vectors, embedding=embedding)
+
+    def _drain(
+        self,
+        collections: Mapping[str, tuple[TableMap, VectorProjection]],
+        states: Mapping[str, State],
+        fence: Fence,
+        generation: int,
+        out_of_time: Callable[[], bool],
+        *,
+        second: bool = False,
+    ) -> GenerationDrain:
+        return GenerationDrain(
+            self._held,
+            self._map,
+            self._context,
+            {name: states[name] for name in collections},
+            collections=collections,
+            vectors=self._context.vectors.of_generation(generation),
+            second=second,
+            alias=self._alias,
             fence=fence,
             out_of_time=out_of_time,
-            beat=beat,
+            beat=self._beat,
         )
-        for table in schema_map
-        if table.vector is not None
-    }
-    async with held.transaction() as target:
-        states = await read_states(target, list(drains))
-    if not any(drain.concerns(states[name]) for name, drain in drains.items()):
-        return VectorProgress()
-    if any(drain.has_work(states[name]) and not states[name]["waits"] for name, drain in drains.items()):
-        refusal = await refusal_to_write(context, states.values())
-        if refusal is not None:
-            # Not a delay of the collections: a worker with the right settings may run the next cycle.
-            context.log.warning("vectors not written", graph=context.graph.slug, error=str(refusal))
-            async with held.transaction() as target:
-                left = await read_left(target, list(drains))
-            return _progress(counts, left, error=f"{type(refusal).__name__}: {refusal}")
-    away: VectorStoreUnavailable | None = None
-    services = {
-        f"vector store '{context.vectors.store.name}'": context.vectors.store,
-        f"embedding service '{context.embedding.name}'": context.embedding,
-    }
-    async with silence_reported(report_waiting, services):
-        for name, drain in drains.items():
-            state = states[name]
-            if state["waits"]:
-                continue
-            if away is not None:
-                # The same unreachable store: another request would only cost another timeout.
-                if drain.has_work(state):
-                    await drain.delay(away)
-                continue
-            try:
-                await drain.run(state)
-            except (VectorStoreError, EmbeddingError) as failure:
-                await drain.delay(failure)
-                # A store that answered for this collection may well serve the next one.
-                if isinstance(failure, VectorStoreUnavailable) and not drain.reached_store:
-                    away = failure
-            finally:
-                paid.close()
-    async with held.transaction() as target:
-        left = await read_left(target, list(drains))
-    return _progress(counts, left, error=" ".join(_delays(left)) or None)
+
+    async def _now(self) -> Generations:
+        if self._generations is None:
+            async with self._held.transaction() as target:
+                self._generations = await read_generations(target)
+        return self._generations
+
+    async def _live(self) -> int:
+        return (await self._now()).live
+
+    async def _note_filled(self, second: SecondGeneration, drained: DrainedGeneration) -> None:
+        if second.filled_at is not None or drained.pending or drained.error is not None:
+            return
+        async with self._held.transaction() as target:
+            started = await target.fetchval(sql("second_filled"), second.generation)
+        if started is not None:
+            self._context.log.info(
+                "second generation is filled",
+                graph=self._context.graph.slug,
+                generation=second.generation,
+                started_at=str(started),
+                refused=drained.refused,
+            )
 
 
-def _progress(counts: VectorCounts, left: Sequence[Left], *, error: str | None) -> VectorProgress:
+def _waits(state: State) -> bool:
+    return state["owed"] or state["due"] or state["refused"] or state["delayed"]
+
+
+def _progress(drained: DrainedGeneration) -> VectorProgress:
+    counts = drained.counts
     return VectorProgress(
         upserted=counts.upserted,
         deleted=counts.deleted,
         embedded=counts.embedded,
-        pending=sum(row["owed"] for row in left),
-        error=error,
-        refused=sum(row["refused"] for row in left),
-        refusal=next((row["refusal"] for row in left if row["refusal"] is not None), None),
-        rebuilt=tuple(sorted(counts.rebuilt)),
+        pending=drained.pending,
+        error=drained.error,
+        refused=drained.refused,
+        refusal=drained.refusal,
+        rebuilt=drained.rebuilt,
     )
 
 
-def _delays(left: Sequence[Left]) -> Iterable[str]:
-    """Yield for each cause what happened, what waits since when, and from when on a run tries again."""
-    by_cause: dict[str, list[Left]] = {}
-    for row in left:
-        if row["error"] is not None:
-            by_cause.setdefault(row["error"], []).append(row)
-    for cause, rows in by_cause.items():
-        names = " and ".join(row["collection"] for row in rows)
-        since = min(row["since"] for row in rows if row["since"] is not None)
-        following = min(row["next_retry_at"] for row in rows if row["next_retry_at"] is not None)
-        again = f"the first run after {_moment(following)} tries again"
-        yield f"{cause} Waiting since {_moment(since)}: {names}; {again}."
-
-
-def _moment(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+def _second_progress(drained: DrainedGeneration, *, live: bool) -> SecondVectors:
+    return SecondVectors(**_progress(drained).model_dump(exclude={"second"}), live=live)

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
+from syncline import names
 from syncline.engine.render.fragments import column
 from syncline.engine.render.identity import ours
 from syncline.engine.render.kept import live
@@ -126,14 +127,17 @@ class Settled:
 
 
 def due_sql(schema_map: SchemaMap, embedding: str) -> str:
-    """Return the SQL condition that a drain would find work now.
+    """Return the SQL condition that a drain would find work now, of the main generation or the second.
 
-    False while everything waits for its next retry, and always cheap to evaluate.
+    `embedding`: the service that the main one's vectors are to be of. False while everything waits for its
+    next retry, and always cheap to evaluate.
     """
-    names = [f"'{literal(table.vector.collection)}'" for table in schema_map if table.vector is not None]
-    if not names:
+    collections = [table.vector.collection for table in schema_map if table.vector is not None]
+    if not collections:
         return "false"
-    return sql("outbox_due", collections=", ".join(names), embedding=literal(embedding))
+    named = [*collections, *map(names.second_collection, collections)]
+    listed = ", ".join(f"'{literal(name)}'" for name in named)
+    return sql("outbox_due", collections=listed, embedding=literal(embedding))
 
 
 async def read_states(target: asyncpg.Connection, collections: Sequence[str]) -> Mapping[str, State]:
@@ -161,13 +165,14 @@ class Outbox:
         table: TableMap,
         vector: VectorProjection,
         *,
+        collection: str,
         fence: Fence,
         embedding: str,
         retry: RetryRules,
         rows: int,
     ) -> None:
-        """Read at most `rows` entries at once, fewer if texts are large."""
-        self.collection = vector.collection
+        """Read at most `rows` entries at once, fewer if texts are large. `collection`: as entries name it."""
+        self.collection = collection
         self._held, self._target = held, held.connection
         self._fence, self._embedding, self._retry = fence, embedding, retry
         self._rows = self._limit = rows

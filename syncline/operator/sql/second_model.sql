@@ -18,13 +18,13 @@ INSERT INTO sync_second (generation) SELECT vector_generations FROM made RETURNI
 -- name: second_forget
 -- Entries of an earlier second generation, if it was not dropped whole.
 WITH vectors AS (
-    DELETE FROM sync_vector WHERE collection LIKE '%@second'
+    DELETE FROM sync_vector WHERE collection LIKE '%@@second'
 ), delays AS (
-    DELETE FROM sync_vector_delay WHERE collection LIKE '%@second'
+    DELETE FROM sync_vector_delay WHERE collection LIKE '%@@second'
 ), embeddings AS (
-    DELETE FROM sync_vector_embedding WHERE collection LIKE '%@second'
+    DELETE FROM sync_vector_embedding WHERE collection LIKE '%@@second'
 )
-DELETE FROM sync_outbox WHERE collection LIKE '%@second'
+DELETE FROM sync_outbox WHERE collection LIKE '%@@second'
 
 -- name: second_queue
 INSERT INTO sync_outbox (collection, point_id@{named}) SELECT $1, @{id} FROM @{target}
@@ -43,21 +43,21 @@ UPDATE sync_state SET vector_generation = $1
 
 -- name: main_forget
 WITH vectors AS (
-    DELETE FROM sync_vector WHERE collection NOT LIKE '%@second'
+    DELETE FROM sync_vector WHERE collection NOT LIKE '%@@second'
 ), delays AS (
-    DELETE FROM sync_vector_delay WHERE collection NOT LIKE '%@second'
+    DELETE FROM sync_vector_delay WHERE collection NOT LIKE '%@@second'
 ), embeddings AS (
-    DELETE FROM sync_vector_embedding WHERE collection NOT LIKE '%@second'
+    DELETE FROM sync_vector_embedding WHERE collection NOT LIKE '%@@second'
 )
-DELETE FROM sync_outbox WHERE collection NOT LIKE '%@second'
+DELETE FROM sync_outbox WHERE collection NOT LIKE '%@@second'
 
 -- name: second_rename
--- What was of the second generation is of the main one. '@second' are seven characters.
+-- What was of the second generation is of the main one. '@@second' are seven characters.
 WITH vectors AS (
-    UPDATE sync_vector SET collection = left(collection, -7) WHERE collection LIKE '%@second'
+    UPDATE sync_vector SET collection = left(collection, -7) WHERE collection LIKE '%@@second'
 ), delays AS (
-    UPDATE sync_vector_delay SET collection = left(collection, -7) WHERE collection LIKE '%@second'
+    UPDATE sync_vector_delay SET collection = left(collection, -7) WHERE collection LIKE '%@@second'
 ), embeddings AS (
-    UPDATE sync_vector_embedding SET collection = left(collection, -7) WHERE collection LIKE '%@second'
+    UPDATE sync_vector_embedding SET collection = left(collection, -7) WHERE collection LIKE '%@@second'
 )
-UPDATE sync_outbox SET collection = left(collection, -7) WHERE collection LIKE '%@second'
+UPDATE sync_outbox SET collection = left(collection, -7) WHERE collection LIKE '%@@second'

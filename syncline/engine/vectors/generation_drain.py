@@ -1,0 +1,201 @@
+"""Drain of one generation of a graph's collections: chooses the service, then drains one after the other."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from syncline.embeddings.service import EmbeddingService
+from syncline.engine.schema_transaction import HeldSchema
+from syncline.engine.state import Fence
+from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
+from syncline.engine.vectors.collection_drain import CollectionDrain, VectorCounts
+from syncline.engine.vectors.live_alias import LiveAlias
+from syncline.engine.vectors.outbox import Left, State, read_left
+from syncline.engine.vectors.paid_vectors import PaidVectors
+from syncline.engine.vectors.permission import service_of
+from syncline.engine.vectors.silence import silence_reported
+from syncline.errors import EmbeddingError, VectorStoreError, VectorStoreUnavailable
+from syncline.messages.sync import Waiting
+from syncline.provider import GraphVectors, SyncContext
+
+__all__ = ["DrainedGeneration", "GenerationDrain"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrainedGeneration:
+    """What the drain of a generation did, and what it left."""
+
+    counts: VectorCounts
+    left: Sequence[Left]
+    error: str | None
+    """Why entries are left, since when, until when; None: nothing is, or only the time was spent."""
+    away: VectorStoreUnavailable | None = None
+    """Why the whole vector store could not be reached."""
+    service: EmbeddingService | None = None
+    """The service that its vectors are made with; None if nothing was to be written."""
+
+    @property
+    def pending(self) -> int:
+        """Entries left, without rejected ones."""
+        return sum(row["owed"] for row in self.left)
+
+    @property
+    def refused(self) -> int:
+        """Points that were rejected individually."""
+        return sum(row["refused"] for row in self.left)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why one of them was."""
+        return next((row["refusal"] for row in self.left if row["refusal"] is not None), None)
+
+    @property
+    def rebuilt(self) -> tuple[str, ...]:
+        """Collections that the vector store had lost."""
+        return tuple(sorted(self.counts.rebuilt))
+
+
+def _has_work(state: State, service: EmbeddingService, *, second: bool) -> bool:
+    """Return whether anything can be written for the collection now."""
+    # Which model a second generation is of never changes.
+    other = not second and state["embedding"] not in (None, service.name)
+    return state["owed"] or state["due"] or other
+
+
+class GenerationDrain:
+    """The drain of one generation in one cycle."""
+
+    def __init__(
+        self,
+        held: HeldSchema,
+        schema_map: SchemaMap,
+        context: SyncContext,
+        states: Mapping[str, State],
+        *,
+        collections: Mapping[str, tuple[TableMap, VectorProjection]],
+        vectors: GraphVectors,
+        second: bool = False,
+        alias: LiveAlias,
+        fence: Fence,
+        out_of_time: Callable[[], bool],
+        beat: Callable[[int], None],
+    ) -> None:
+        """`collections`: name of its entries -> its table; `states`: that of each."""
+        self._held, self._map, self._context, self._states = held, schema_map, context, states
+        self._collections, self._vectors, self._second = collections, vectors, second
+        self._alias, self._fence, self._out_of_time, self._beat = alias, fence, out_of_time, beat
+
+    @property
+    def concerns(self) -> bool:
+        """Whether there is anything to do or to report."""
+        first = self._context.embedding
+        return any(
+            _has_work(state, first, second=self._second) or state["refused"] or state["delayed"]
+            for state in self._states.values()
+        )
+
+    async def run(
+        self, report_waiting: Callable[[Waiting | None], None], away: VectorStoreUnavailable | None = None
+    ) -> DrainedGeneration:
+        """Write what can be written. `away`: why the vector store is known not to be reached now."""
+        counts, service = VectorCounts(), self._context.embedding
+        chosen = None
+        if any(
+            _has_work(state, service, second=self._second) and not state["waits"]
+            for state in self._states.values()
+        ):
+            found = await service_of(
+                self._context,
+                self._states.values(),
+                generation=self._vectors.generation,
+                second=self._second,
+            )
+            if isinstance(found, EmbeddingError):
+                # Not a delay of the collections: a worker with the right settings may run the next cycle.
+                self._context.log.warning(
+                    "vectors not written",
+                    graph=self._context.graph.slug,
+                    second=self._second,
+                    error=str(found),
+                )
+                left = await self._left()
+                return DrainedGeneration(
+                    counts=counts, left=left, error=f"{type(found).__name__}: {found}", away=away
+                )
+            service = chosen = found
+        away = await self._drain(service, counts, report_waiting, away)
+        left = await self._left()
+        error = " ".join(_delays(left)) or None
+        return DrainedGeneration(counts=counts, left=left, error=error, away=away, service=chosen)
+
+    async def _drain(
+        self,
+        service: EmbeddingService,
+        counts: VectorCounts,
+        report_waiting: Callable[[Waiting | None], None],
+        away: VectorStoreUnavailable | None,
+    ) -> VectorStoreUnavailable | None:
+        paid = PaidVectors(service)
+        store = self._vectors.store
+        services = {
+            f"vector store '{store.name}'": store,
+            f"embedding service '{service.name}'": service,
+        }
+        async with silence_reported(report_waiting, services):
+            for name, (table, vector) in self._collections.items():
+                state = self._states[name]
+                if state["waits"]:
+                    continue
+                drain = CollectionDrain(
+                    self._held,
+                    self._map,
+                    table,
+                    vector,
+                    self._context,
+                    counts,
+                    paid,
+                    entries=name,
+                    vectors=self._vectors,
+                    service=service,
+                    alias=self._alias,
+                    fence=self._fence,
+                    out_of_time=self._out_of_time,
+                    beat=self._beat,
+                )
+                if away is not None:
+                    # The same unreachable store: another request would only cost another timeout.
+                    if drain.has_work(state):
+                        await drain.delay(away)
+                    continue
+                try:
+                    await drain.run(state)
+                except (VectorStoreError, EmbeddingError) as failure:
+                    await drain.delay(failure)
+                    # A store that answered for this collection may well serve the next one.
+                    if isinstance(failure, VectorStoreUnavailable) and not drain.reached_store:
+                        away = failure
+                finally:
+                    paid.close()
+        return away
+
+    async def _left(self) -> Sequence[Left]:
+        async with self._held.transaction() as target:
+            return await read_left(target, list(self._collections))
+
+
+def _delays(left: Sequence[Left]) -> Iterable[str]:
+    """Yield for each cause what happened, what waits since when, and from when on a run tries again."""
+    by_cause: dict[str, list[Left]] = {}
+    for row in left:
+        if row["error"] is not None:
+            by_cause.setdefault(row["error"], []).append(row)
+    for cause, rows in by_cause.items():
+        names = " and ".join(row["collection"] for row in rows)
+        since = min(row["since"] for row in rows if row["since"] is not None)
+        following = min(row["next_retry_at"] for row in rows if row["next_retry_at"] is not None)
+        again = f"the first run after {_moment(following)} tries again"
+        yield f"{cause} Waiting since {_moment(since)}: {names}; {again}."
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncline.cli.operators import (
-    STATUS_IN_GENERAL,
     GraphArgument,
     JsonOption,
     ReasonOption,
@@ -43,12 +42,13 @@ app = typer.Typer(
 )
 
 
-@app.command(epilog=f"Example: `syncline embedding plan world`. {_STATUS_OF_PLAN}")
+@app.command(epilog=_STATUS_OF_PLAN)
 @errors_printed
 def plan(graph: GraphArgument, embedding: _EmbeddingOption = None, as_json: JsonOption = False) -> None:
     """Say what another embedding takes: texts, tokens, time, and what is in the way. Nothing is written.
 
-    The new one is SYNCLINE_SECOND_EMBEDDING of the workers. It embeds one word, to see that it answers.
+    The new one is SYNCLINE_SECOND_EMBEDDING of the workers. It embeds one word, to see that it answers:
+    `syncline embedding plan world`.
     """
     from syncline.messages.embedding import EmbeddingPlan, PlanEmbeddingInput
 
@@ -63,7 +63,7 @@ def plan(graph: GraphArgument, embedding: _EmbeddingOption = None, as_json: Json
         typer.echo(f"next: syncline embedding start {found.graph}")
 
 
-@app.command(epilog=f"Example: `syncline embedding start world`. {STATUS_IN_GENERAL}")
+@app.command()
 @errors_printed
 def start(
     graph: GraphArgument,
@@ -75,20 +75,24 @@ def start(
     """Start a second embedding: cycles fill its collections in the background, and keep both in step.
 
     Readers see nothing of it before `switch`. If it was interrupted, run it again: it does what is left.
+    `syncline embedding start world --reason "better model"`.
     """
     _change(graph, "start", timeout, reason, embedding=embedding, as_json=as_json)
 
 
-@app.command(epilog=f"Example: `syncline embedding status world`. {STATUS_IN_GENERAL}")
+@app.command()
 @errors_printed
 def status(graph: GraphArgument, as_json: JsonOption = False) -> None:
-    """Show a graph's embeddings: how far each is, which one readers look at, and what comes next."""
+    """Show a graph's embeddings: how far each is, which one readers look at, and what comes next.
+
+    For a script: `syncline embedding status world --json | jq -r .command`.
+    """
     from syncline.messages.embedding import DescribeEmbeddingInput, EmbeddingStatus
 
     _print(ask(DescribeEmbeddingInput(graph=graph), EmbeddingStatus), as_json=as_json)
 
 
-@app.command(epilog=f"Example: `syncline embedding switch world`. {STATUS_IN_GENERAL}")
+@app.command()
 @errors_printed
 def switch(
     graph: GraphArgument,
@@ -101,12 +105,12 @@ def switch(
 ) -> None:
     """Lead readers to the second embedding: the aliases of all collections move at once.
 
-    Refused, with numbers, while the second lacks what the main one has.
+    Refused, with numbers, while the second lacks what the main one has: `syncline embedding switch world`.
     """
     _change(graph, "switch", timeout, reason, anyway=anyway, as_json=as_json)
 
 
-@app.command(epilog=f"Example: `syncline embedding rollback world`. {STATUS_IN_GENERAL}")
+@app.command()
 @errors_printed
 def rollback(
     graph: GraphArgument,
@@ -114,11 +118,14 @@ def rollback(
     reason: ReasonOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Lead readers back to the main embedding, at once; both stay in step until `drop`."""
+    """Lead readers back to the main embedding, at once: `syncline embedding rollback world`.
+
+    It takes seconds, since both embeddings stay in step until `drop`.
+    """
     _change(graph, "rollback", timeout, reason, as_json=as_json)
 
 
-@app.command(epilog=f"Example: `syncline embedding drop world --yes`. {STATUS_IN_GENERAL}")
+@app.command()
 @errors_printed
 def drop(
     graph: GraphArgument,
@@ -129,7 +136,8 @@ def drop(
 ) -> None:
     """Drop the embedding that readers do not look at, with its collections. There is no rollback then.
 
-    Before `switch` that is the second one: the change is given up. After it, it is the one before.
+    Before `switch` that is the second one: the change is given up. After it, it is the one before:
+    `syncline embedding drop world --yes`.
     """
     from syncline.messages.embedding import DescribeEmbeddingInput, EmbeddingStatus
 

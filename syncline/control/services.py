@@ -1,8 +1,10 @@
-"""Shared services of one process: settings, Postgres pools, vector stores, embedding service, providers."""
+"""Shared services of one process: settings, Postgres pools, vector stores, embedding services, providers.
+
+One module because what opens them also closes them.
+"""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Literal, Self
 
 from pydantic import JsonValue
@@ -11,6 +13,7 @@ from syncline import names
 from syncline.control.embedding_record import EmbeddingRecord, EmbeddingRecords, differing, fitting, record_of
 from syncline.control.graphs import Graph, GraphRepository
 from syncline.control.maps import MapRepository, map_options
+from syncline.control.offered import OfferedEmbedding, open_embedding
 from syncline.control.usage import ServiceBudget, UsageLedger
 from syncline.control.workers import WorkerRepository
 from syncline.embeddings.service import EmbeddingService
@@ -35,7 +38,6 @@ from syncline.registry import Registry
 from syncline.settings import (
     FIRST_EMBEDDING,
     SECOND_EMBEDDING,
-    EmbeddingSettings,
     Settings,
     setting_of,
 )
@@ -44,23 +46,13 @@ from syncline.stores.open_collections import OpenCollections
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.vectors import VectorStore
 
-__all__ = ["OfferedEmbedding", "Role", "Services", "open_embedding"]
+__all__ = ["Role", "Services"]
 
 Role = StoreRole
 _Opened = Role | Literal["control", "workers"]
 _WORKERS_POOL = 2
 _UNDER_WAY = 30.0
 """Seconds beyond its timeout after which a request of another worker counts as lost."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OfferedEmbedding:
-    """An embedding service of this process, and its settings."""
-
-    service: EmbeddingService
-    settings: EmbeddingSettings
-    variables: str
-    """What the names of these settings begin with."""
 
 
 class Services:
@@ -434,35 +426,3 @@ class Services:
     def _refuse_when_closed(self) -> None:
         if self._closed:
             raise RuntimeError("these services are closed; open new ones with Services.open(settings)")
-
-
-def open_embedding(settings: EmbeddingSettings, *, variables: str = FIRST_EMBEDDING) -> EmbeddingService:
-    """Return the service that `settings.embedding` names. It connects on first use.
-
-    `variables`: what the names of its settings begin with, for messages. Raise EmbeddingRejected if its URL
-    or key is unusable.
-    """
-    # Only one of them is needed, and both are slow to import.
-    if settings.embedding == "development":
-        from syncline.embeddings.hashing import DevelopmentEmbedding
-
-        return DevelopmentEmbedding(settings.embedding_dimensions)
-    from syncline.embeddings.openai import OpenAIEmbedding
-
-    return OpenAIEmbedding(
-        settings.embedding_url,
-        settings.embedding_model,
-        settings.embedding_dimensions,
-        api_key=settings.embedding_api_key,
-        key_header=settings.embedding_api_key_header,
-        headers=settings.embedding_headers,
-        body=settings.embedding_body,
-        send_dimensions=settings.embedding_send_dimensions,
-        base64=settings.embedding_base64,
-        batch=settings.embedding_batch,
-        lanes=settings.embedding_lanes,
-        requests_per_minute=settings.embedding_requests_per_minute,
-        tokens_per_minute=settings.embedding_tokens_per_minute,
-        timeout_seconds=settings.embedding_timeout_seconds,
-        variables=variables,
-    )

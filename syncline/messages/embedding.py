@@ -81,6 +81,16 @@ class PlannedEmbedding(Message):
     """Registered workers that do not offer it: they write none of its vectors."""
 
 
+class LiveAlias(Message):
+    """The name by which readers query a collection, and what it leads to."""
+
+    alias: str
+    collection: str | None = None
+    """Null: there is no such alias yet; `start` makes it."""
+    generation: int | None = None
+    """Null too if it leads to a collection that is none of the graph's."""
+
+
 class EmbeddingPlan(Message):
     """Result of `PlanEmbedding`: what another embedding would take."""
 
@@ -101,17 +111,7 @@ class EmbeddingPlan(Message):
     """How long it takes at least, by the limits and budgets that are set; null: there are none."""
     limited_by: str | None = None
     """The limit that makes it so long."""
-    aliases: tuple["LiveAlias", ...] = ()
-
-
-class LiveAlias(Message):
-    """The name by which readers query a collection, and what it leads to."""
-
-    alias: str
-    collection: str | None = None
-    """Null: there is no such alias yet; `start` makes it."""
-    generation: int | None = None
-    """Null too if it leads to a collection that is none of the graph's."""
+    aliases: tuple[LiveAlias, ...] = ()
 
 
 class GenerationState(Message):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from syncline.control.services import OfferedEmbedding
+from syncline.control.offered import OfferedEmbedding
 from syncline.errors import EmbeddingChangeRefused
 from syncline.messages.base import GraphStatus
 from syncline.operator.embedding_state import GraphEmbeddings

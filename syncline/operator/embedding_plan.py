@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from syncline.control.embedding_record import EmbeddingRecord
 from syncline.control.graphs import Graph
-from syncline.control.services import OfferedEmbedding, Services
+from syncline.control.offered import OfferedEmbedding
+from syncline.control.services import Services
 from syncline.control.usage import read_usage
 from syncline.engine.render.kept import live
 from syncline.engine.table_map import SchemaMap

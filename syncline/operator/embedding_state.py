@@ -8,7 +8,8 @@ import asyncpg
 from syncline import names
 from syncline.control.embedding_record import EmbeddingRecord, record_of
 from syncline.control.graphs import Graph
-from syncline.control.services import OfferedEmbedding, Services
+from syncline.control.offered import OfferedEmbedding
+from syncline.control.services import Services
 from syncline.engine.table_map import SchemaMap, VectorProjection
 from syncline.engine.vectors.generations import Generations, read_generations
 from syncline.messages.embedding import EmbeddingStatus, GenerationState, LiveAlias

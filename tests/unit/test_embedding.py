@@ -3,7 +3,8 @@
 import pytest
 from pydantic import SecretStr
 
-from syncline.control.services import Services, open_embedding
+from syncline.control.offered import open_embedding
+from syncline.control.services import Services
 from syncline.embeddings.service import EmbeddingService
 from syncline.errors import EmbeddingRejected
 from syncline.settings import Settings

@@ -87,6 +87,7 @@ from syncline.operator.maps import map_of, not_compared
 from syncline.operator.new_columns import decide_columns
 from syncline.operator.parked import ParkedPage, ParkedSummary, list_parked, summarize_parked
 from syncline.operator.schema import checked_limit, first_page, known_form
+from syncline.operator.second_model import main_vectors, second_vectors
 from syncline.operator.shared_collections import refuse_shared_by_graph
 from syncline.operator.stored_maps import list_maps, put_map
 from syncline.operator.taking_over import take_over_graph
@@ -141,15 +142,19 @@ class OperationActivities:
                 return _small_enough(found, request.keys)
             target = services.target_schema(graph, shadow=shadow)
             starter = (await acting(request.who, request.why)).starter if request.repair else None
+            vectors, generations = await main_vectors(services, graph, shadow=shadow)
             with graph_map.finding():
                 found = await verify(
                     graph_map.schema_map,
                     write=services.write_schema(graph),
                     target=target,
-                    vectors=services.graph_vectors(graph, shadow=shadow) if request.vectors else None,
-                    embedding=await services.vectors_made_with(graph)
+                    vectors=vectors if request.vectors else None,
+                    embedding=await services.vectors_made_with(graph, generations.main)
                     if request.vectors
                     else services.embedding.name,
+                    second=await second_vectors(services, graph, vectors, generations)
+                    if request.vectors
+                    else None,
                     tables=request.tables or None,
                     keys=request.keys,
                     repair=request.repair,

@@ -9,7 +9,7 @@ from syncline.cli.operators import GraphArgument, JsonOption, ask, format_key, f
 from syncline.cli.output import EXIT_FAILED, errors_printed, one_line
 
 if TYPE_CHECKING:
-    from syncline.operator.explanation import Explanation
+    from syncline.operator.explanation import Explanation, InVectorStore
 
 __all__ = ["explain"]
 
@@ -81,13 +81,12 @@ def _details(row: "Explanation") -> Iterator[tuple[str, str]]:
         )
     if row.discarded is not None:
         yield "discarded", f"{format_time(row.discarded.at)} by {row.discarded.who}: {row.discarded.why}"
-    yield from _vector_details(row)
+    for vector in (row.vector, row.second):
+        if vector is not None:
+            yield from _vector_details(vector)
 
 
-def _vector_details(row: "Explanation") -> Iterator[tuple[str, str]]:
-    vector = row.vector
-    if vector is None:
-        return
+def _vector_details(vector: "InVectorStore") -> Iterator[tuple[str, str]]:
     if not vector.written:
         known = "not written" if vector.wanted else "none wanted"
     else:

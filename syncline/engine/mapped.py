@@ -7,6 +7,7 @@ from typing import Final
 
 import asyncpg
 
+from syncline import names
 from syncline.engine.key_forms import cast, form
 from syncline.engine.map_changes import (
     ChangeKind,
@@ -69,12 +70,12 @@ class MapState:
         changes = self.applied(failed)
         changed = {change.table: change for change in changes if change.kind is not ChangeKind.LEFT}
         written = changed if not self.first else self._definitions.keys() - set(failed)
-        names = [name for name in self._definitions if name in written]
+        kept = [name for name in self._definitions if name in written]
         await target.execute(
             sql("mapped_write"),
-            names,
-            [json.dumps(self._definitions[name]) for name in names],
-            [name in changed and changed[name].recount for name in names],
+            kept,
+            [json.dumps(self._definitions[name]) for name in kept],
+            [name in changed and changed[name].recount for name in kept],
         )
         reread = [name for name, change in changed.items() if change.reread]
         if reread:
@@ -140,7 +141,7 @@ class MapState:
             if change.collection_left is not None and change.collection_left not in collections
         ]
         if left:
-            await target.execute(sql("mapped_unqueue"), left)
+            await target.execute(sql("mapped_unqueue"), [*left, *map(names.second_collection, left)])
         for change in changes:
             if change.links_left:
                 await target.execute(sql("mapped_unlink"), change.table, list(change.links_left))

@@ -26,6 +26,8 @@ from syncline.maps.unreadable_rules import unreadable_faults
 __all__ = ["Fault", "did_you_mean", "faults_of", "parents_first"]
 
 Path = tuple[str | int, ...]
+_MADE = re.compile(r"(?P<of>.+)\.(live|[0-9]+)")
+"""Names that the vector store gets beside a collection's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,15 @@ def faults_of(tables: Sequence[TableMap]) -> list[Fault]:
             other = f"another table, {collections[vector.collection]}, has collection {vector.collection}"
             fix = "Use a collection for each table."
             found.append(rules.fault("vector", "collection", problem=other, fix=fix))
+        if vector is not None and "@" in vector.collection:
+            taken = f"collection {vector.collection} has an '@', as the second generation of another has"
+            found.append(rules.fault("vector", "collection", problem=taken, fix="Use a name without '@'."))
+    for index, table in enumerate(tables):
+        made = None if table.vector is None else _MADE.fullmatch(table.vector.collection)
+        if made is not None and made["of"] in collections:
+            taken = f"its name is that of an alias, or of another generation, of collection {made['of']}"
+            fix = "Use a name that does not end with '.live' or a dot and a number."
+            found.append(_Table(index, table).fault("vector", "collection", problem=taken, fix=fix))
     found += _uses(tables)
     for index, path, problem, fix in tenant_faults(tables):
         found.append(_Table(index, tables[index]).fault(*path, problem=problem, fix=fix))

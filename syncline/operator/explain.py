@@ -6,6 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
+from syncline import names
 from syncline.engine.key_forms import cast
 from syncline.engine.keys import hex_of, is_text, key_text, key_uuid, presented, readings, row_uuid
 from syncline.engine.render.fragments import column, differs_from_none
@@ -15,6 +16,7 @@ from syncline.engine.render.points import PointNames
 from syncline.engine.render.statements import DELETES, Cursor, deleted_keys
 from syncline.engine.render.tenants import bound_tenant, deleted_rows, source_rows
 from syncline.engine.table_map import SchemaMap, TableMap
+from syncline.engine.vectors.generations import read_generations
 from syncline.errors import VectorStoreError
 from syncline.maps.key_types import KeyType, Kind, key_place
 from syncline.masking import FROM_CODE
@@ -79,7 +81,18 @@ async def _explain(
     async with reading(target) as connection:
         row = await _read_target(connection, schema_map, found, key, source, limit)
         point = await _point_id(connection, schema_map, found, key)
-    row = await _ask_vector_store(vectors, row, point)
+        generations = await read_generations(connection)
+        second = None
+        if generations.second is not None:
+            second = await _read_vector(connection, schema_map, found, key, second=True)
+    if found.vector is not None and point is not None:
+        main, name = vectors.of_generation(generations.main), found.vector.collection
+        vector = row.vector and await _ask_vector_store(main, row.vector, name, point)
+        if second is not None and generations.second is not None:
+            others = vectors.of_generation(generations.second.generation)
+            second = await _ask_vector_store(others, second, name, point)
+        row = row.model_copy(update={"vector": vector})
+    row = row.model_copy(update={"second": second})
     return row.model_copy(update={"state": state_of(row), "verdict": verdict(row)})
 
 
@@ -287,13 +300,19 @@ def _beyond(
 
 
 async def _read_vector(
-    connection: asyncpg.Connection, schema_map: SchemaMap, table: TableMap, key: Sequence[str]
+    connection: asyncpg.Connection,
+    schema_map: SchemaMap,
+    table: TableMap,
+    key: Sequence[str],
+    *,
+    second: bool = False,
 ) -> InVectorStore | None:
     vector = table.vector
     if vector is None:
         return None
     point = await _point_id(connection, schema_map, table, key)
-    asked: list[object] = [vector.collection, point or row_uuid(key)]
+    entries = names.second_collection(vector.collection) if second else vector.collection
+    asked: list[object] = [entries, point or row_uuid(key)]
     same_row = f"t.{column(table.id_column)} = $2"
     if not PointNames(table).same:
         # Its row is found by its id, not by the hash of that.
@@ -303,16 +322,16 @@ async def _read_vector(
     target = live(schema_map, table) or quoted(table.name)
     question = sql("vector_of_row", target=target, same_row=same_row, text=vector.text)
     row = await connection.fetchrow(question, *asked)
-    return InVectorStore(collection=vector.collection, **row)
+    return InVectorStore(collection=entries, **row)
 
 
-async def _ask_vector_store(vectors: GraphVectors, row: Explanation, point: UUID | None) -> Explanation:
-    if row.vector is None or point is None:
-        return row
+async def _ask_vector_store(
+    vectors: GraphVectors, vector: InVectorStore, name: str, point: UUID
+) -> InVectorStore:
     try:
-        found = await vectors.store.retrieve(vectors.collection(row.vector.collection), [point])
+        found = await vectors.store.retrieve(vectors.collection(name), [point])
     except VectorStoreError as error:
         answer: dict[str, object] = {"problem": str(error)}
     else:
         answer = {"point": bool(found)}
-    return row.model_copy(update={"vector": row.vector.model_copy(update=answer)})
+    return vector.model_copy(update=answer)

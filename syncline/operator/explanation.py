@@ -169,6 +169,8 @@ class Explanation(Message):
     """The latest discard of this row, or of a table, a fingerprint or all that may have included it."""
     vector: InVectorStore | None = None
     """Null for a table without vectors."""
+    second: InVectorStore | None = None
+    """Its point of the model that the graph changes to; null without one."""
 
 
 def state_of(row: Explanation) -> RowState:
@@ -304,18 +306,22 @@ def _notes(row: Explanation) -> Iterator[str]:
         yield f"{parts} wait for it"
     if row.vector is not None:
         yield from _vector_notes(row.vector)
+    if row.second is not None:
+        yield from _vector_notes(row.second, which="second ")
 
 
-def _vector_notes(vector: InVectorStore) -> Iterator[str]:
+def _vector_notes(vector: InVectorStore, which: str = "") -> Iterator[str]:
     if vector.queued_at is not None:
         error = vector.error or vector.delay_error
-        yield f"its vector is queued since {moment(vector.queued_at)}" + (f": {error}" if error else "")
+        yield f"its {which}vector is queued since {moment(vector.queued_at)}" + (
+            f": {error}" if error else ""
+        )
     elif vector.wanted and not vector.written:
-        yield "its vector is neither written nor queued"
+        yield f"its {which}vector is neither written nor queued"
     elif vector.written and not vector.wanted:
-        yield "its point should be gone, and that is not queued"
+        yield f"its {which}point should be gone, and that is not queued"
     elif vector.wanted and not vector.current:
-        yield "its vector is that of an older text, and nothing is queued"
+        yield f"its {which}vector is that of an older text, and nothing is queued"
     elif vector.point is not None and vector.point != vector.written:
         is_in = "is" if vector.point else "is not"
-        yield f"its point {is_in} in the vector store, unlike the engine state"
+        yield f"its {which}point {is_in} in the vector store, unlike the engine state"

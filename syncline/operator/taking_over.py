@@ -5,6 +5,7 @@ from syncline.control.services import Services
 from syncline.messages.operator import TakeOverGraphInput
 from syncline.messages.takeover import Takeover
 from syncline.operator.maps import map_of, not_compared
+from syncline.operator.second_model import main_vectors
 from syncline.verify.takeover import take_over
 from syncline.verify.tally import Heartbeater
 
@@ -21,14 +22,17 @@ async def take_over_graph(
     graph = await services.graphs.get(request.graph)
     graph_map = await map_of(services, graph)
     target = services.target_schema(graph)
+    vectors, generations = await main_vectors(services, graph)
     with graph_map.finding():
         found = await take_over(
             graph_map.schema_map,
             graph=graph.slug,
             write=services.write_schema(graph),
             target=target,
-            vectors=services.graph_vectors(graph) if request.vectors else None,
-            embedding=await services.vectors_made_with(graph) if request.vectors else services.embedding.name,
+            vectors=vectors if request.vectors else None,
+            embedding=await services.vectors_made_with(graph, generations.main)
+            if request.vectors
+            else services.embedding.name,
             keys=request.keys,
             delete_extra=request.delete_extra,
             keep=request.keep_vectors,

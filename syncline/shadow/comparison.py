@@ -111,13 +111,16 @@ class _Comparison:
         self._write = services.write_schema(graph)
         self.live = services.target_schema(graph)
         self._shadow = services.target_schema(graph, shadow=True)
-        self._vectors = services.graph_vectors(graph), services.graph_vectors(graph, shadow=True)
+        self._vectors = [services.graph_vectors(graph), services.graph_vectors(graph, shadow=True)]
 
     async def require(self, side: Side) -> None:
         """Raise ShadowInvalid unless there is a shadow."""
         [found] = await side.fetch(_sql("scratch"), self._shadow.schema)
         if not found["made"]:
             raise ShadowInvalid(self._graph.slug, "it has not run yet, so there is nothing to compare")
+        for place, schema in enumerate((self.live.schema, self._shadow.schema)):
+            [model] = await side.fetch(_sql("model", schema=quoted(schema)))
+            self._vectors[place] = self._vectors[place].of_generation(model["generation"])
 
     async def behind(self, side: Side) -> list[str]:
         """Return what each side has yet to do, in sentences."""

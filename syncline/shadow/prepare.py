@@ -12,10 +12,11 @@ from syncline.control.services import Services
 from syncline.engine.table_map import SchemaMap
 from syncline.errors import SchemaMoved, ShadowInvalid, StoreUnavailable
 from syncline.migrations import migrate_bookkeeping, migrate_graph
+from syncline.provider import GraphSchema
 from syncline.rights.missing import take_rights
 from syncline.sql import quoted, statements_of
 
-__all__ = ["drop_shadow", "prepare_shadow"]
+__all__ = ["drop_shadow", "live_generation", "prepare_shadow"]
 
 _sql = statements_of("syncline.shadow")
 
@@ -57,11 +58,30 @@ async def prepare_shadow(services: Services, graph: Graph, provider_id: str) -> 
                 graph.slug,
                 f"graph '{other.slug}' uses its schema '{place.schema}' or prefix '{prefix}'",
             )
+    generation = await live_generation(services.target_schema(graph), graph.slug)
     stored = map_options(graph.composition, shadow=True).map is not None
     await (migrate_bookkeeping if stored else migrate_graph)(place.store, place.schema)
     await take_rights(graph, target=place)
     async with place.store.driver() as connection:
-        await connection.execute(_sql("claim", schema=quoted(place.schema)), prefix, provider_id)
+        query = _sql("claim", schema=quoted(place.schema))
+        await connection.execute(query, prefix, provider_id, generation)
+
+
+async def live_generation(live: GraphSchema, graph: str) -> int:
+    """Return which generation of collections the live graph has.
+
+    Raises ShadowInvalid while its embedding model changes: then it has two, and a shadow would be of one.
+    """
+    schema = quoted(live.schema)
+    async with live.store.driver() as connection:
+        model = await connection.fetchrow(_sql("model", schema=schema))
+        if model["may_change"] and await connection.fetchval(_sql("second", schema=schema)):
+            raise ShadowInvalid(
+                graph,
+                "the graph's embedding model changes, and a shadow has vectors of one model; end that first: "
+                f"`syncline embedding drop {graph}`",
+            )
+    return int(model["generation"])
 
 
 def _check(graph: Graph, schema: str, state: asyncpg.Record, *, prefix: str, provider_id: str) -> None:
@@ -104,6 +124,8 @@ async def drop_shadow(services: Services, graph: Graph, schema_map: SchemaMap) -
                 graph.slug,
                 f"schema '{place.schema}' is not its shadow's, or not since a promotion; nothing was dropped",
             )
+        model = await connection.fetchrow(_sql("model", schema=quoted(place.schema)))
+        vectors = vectors.of_generation(model["generation"])
         # Points first: missing points are rebuilt, surplus points are not removed.
         for table in schema_map:
             if table.vector is not None:

@@ -34,6 +34,7 @@ from syncline.messages.sync import TableProgress
 from syncline.migrations import migrate_bookkeeping
 from syncline.provider import GraphSchema
 from syncline.shadow.lag import Progress, lags, progress_of
+from syncline.shadow.prepare import live_generation
 from syncline.sql import quoted, statements_of, string_literal
 
 __all__ = ["promote"]
@@ -148,6 +149,7 @@ class _Promotion:
             if found["made"]:
                 await migrate_bookkeeping(self._shadow.store, self._shadow.schema)
                 state = await connection.fetchrow(_sql("state", schema=quoted(self._shadow.schema)))
+        await live_generation(self._live, graph.slug)
         if state is None or state["vector_prefix"] != self._shadow_prefix:
             raise ShadowInvalid(graph.slug, "it has not run yet, so there is nothing to promote")
         if state["shadow_provider"] != entry.provider:
@@ -226,6 +228,7 @@ class _Promotion:
             held = await driver.fetchval(_sql("try_lock"), *schemas)
             if held:
                 state = await driver.fetchrow(_sql("state", schema=quoted(self._live.schema)))
+                await live_generation(self._live, self._graph.slug)
                 if state["vector_prefix"] not in (None, self._prefix):
                     raise ShadowInvalid(self._graph.slug, "it was promoted by another run meanwhile")
             yield connection if held else None

@@ -52,14 +52,19 @@ async def compare_vectors(
     tally: Tally,
     *,
     embedding: str,
+    entries: str | None = None,
     opening: Opening | None = None,
 ) -> None:
     """Compare all points of a collection with their rows; note differences in `tally`.
 
+    `entries`: how the bookkeeping tables name it, if that is not the map's name of it.
+
     The vector store has no snapshots: an apparent damage counts if neither the row nor its outbox entry has
     changed since the comparison began, so that no cycle can have touched the point meanwhile.
     """
-    await _Comparison(target, vectors, schema_map, table, vector, tally, embedding, opening).run()
+    compared = _Comparison(target, vectors, schema_map, table, vector, tally, embedding, opening)
+    compared.entries = entries or vector.collection
+    await compared.run()
 
 
 class _Comparison:
@@ -79,7 +84,7 @@ class _Comparison:
         self._target, self._tally, self._embedding = target, tally, embedding
         self._store = vectors.store
         self._full_name = vectors.collection(vector.collection)
-        self._name = vector.collection
+        self.entries = vector.collection
         text, points = f"({vector.text})", PointNames(table)
         rows = live(schema_map, table) or own.ours
         self._rows = _sql(
@@ -102,7 +107,7 @@ class _Comparison:
         async with open_snapshot(self._target, self._tables, self._opening) as graph_db:
             [state] = await graph_db.fetch(_sql("fence"))
             self._fence = state["fence"]
-            rows = graph_db.stream(self._rows, self._name, self._embedding)
+            rows = graph_db.stream(self._rows, self.entries, self._embedding)
             points = points_in_order(self._store, self._full_name, None)
             async for row, point in pairs(
                 rows, points, left_id=lambda row: row["row_id"], right_id=lambda point: point.id
@@ -163,7 +168,7 @@ class _Comparison:
         if not suspects:
             return []
         async with open_side(self._target, snapshot=False) as side:
-            rows = await side.fetch(self._now, self._name, [suspect.id for suspect in suspects])
+            rows = await side.fetch(self._now, self.entries, [suspect.id for suspect in suspects])
         now = {row["row_id"]: row for row in rows}
         unmoved = []
         for suspect in suspects:

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import partial
 
+from syncline import names
 from syncline.control.audit import Actor
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.table_map import SchemaMap, Stats, TableMap, VectorProjection
@@ -21,9 +23,17 @@ from syncline.verify.stats import KEPT_COUNTS, Recounting, compare_counts, mend_
 from syncline.verify.tally import Heartbeater, Mend, Tally
 from syncline.verify.vectors import compare_vectors
 
-__all__ = ["Inspection", "verify"]
+__all__ = ["Inspection", "SecondGraphVectors", "verify"]
 
 _sql = statements_of("syncline.verify")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondGraphVectors:
+    """The second generation of a graph's collections, and the service of its vectors."""
+
+    vectors: GraphVectors
+    embedding: str
 
 
 async def verify(
@@ -33,6 +43,7 @@ async def verify(
     target: GraphSchema,
     vectors: GraphVectors | None,
     embedding: str,
+    second: SecondGraphVectors | None = None,
     tables: Collection[str] | None = None,
     keys: int = 100,
     repair: bool = False,
@@ -45,11 +56,12 @@ async def verify(
     """Compare a graph's stores with what they should contain; with `repair`, request corrections.
 
     Takes no locks; cycles and writers continue, and pending changes are not damage. Reports up to `keys` keys
-    of each verdict. `embedding` names the service whose vectors are valid; `tables` of the map are compared,
-    all if None; without `vectors` only the databases are compared; `beat` receives the progress. A repair
-    requests exactly the damaged keys, and the next cycle corrects them; counts are corrected at once. The
-    audit records actor `who` and reason `why`; a later attempt of run `run_id` continues an earlier one's
-    record. A query that a store rejects is reported as a problem of that relation; the others are compared.
+    of each verdict. `embedding` names the service whose vectors are valid; a `second` generation is compared
+    too, as relations of its own. `tables` of the map are compared, all if None; without `vectors` only the
+    databases are compared; `beat` receives the progress. A repair requests exactly the damaged keys, and the
+    next cycle corrects them; counts are corrected at once. The audit records actor `who` and reason `why`; a
+    later attempt of run `run_id` continues an earlier one's record. A query that a store rejects is reported
+    as a problem of that relation; the others are compared.
     Raises InputInvalid for an unknown table, or for a repair without actor or reason.
     """
     schema_map.chosen(tables)
@@ -63,6 +75,7 @@ async def verify(
         target=target,
         vectors=vectors,
         embedding=embedding,
+        second=second,
         keys=keys,
         repair=mending,
         beat=beat,
@@ -81,6 +94,7 @@ class Inspection:
         target: GraphSchema,
         vectors: GraphVectors | None,
         embedding: str,
+        second: SecondGraphVectors | None = None,
         keys: int,
         repair: Repair | None,
         beat: Heartbeater | None,
@@ -91,6 +105,7 @@ class Inspection:
         self._statements = SchemaStatements(schema_map)
         self._write, self._target, self._vectors = write, target, vectors
         self._embedding, self._keys, self._repair = embedding, keys, repair
+        self._second = second
         self._beat = beat or (lambda _name, _seen: None)
         self._rescan = False
 
@@ -122,7 +137,11 @@ class Inspection:
         except StoreRejected as error:
             found.append(await self._open.close(problem=_format_error(error)))
         if table.vector is not None and self._vectors is not None:
-            found.append(await self._points(self._vectors, table, table.vector))
+            name = table.vector.collection
+            found.append(await self._points(self._vectors, self._embedding, name, table, table.vector))
+            if self._second is not None:
+                second, name = self._second, names.second_collection(name)
+                found.append(await self._points(second.vectors, second.embedding, name, table, table.vector))
         return found
 
     async def _counts(self) -> list[Relation]:
@@ -175,8 +194,14 @@ class Inspection:
                 relation = relation.model_copy(update={"problem": _format_error(error)})
         found.append(relation)
 
-    async def _points(self, vectors: GraphVectors, table: TableMap, vector: VectorProjection) -> Relation:
-        collection = vector.collection
+    async def _points(
+        self,
+        vectors: GraphVectors,
+        embedding: str,
+        collection: str,
+        table: TableMap,
+        vector: VectorProjection,
+    ) -> Relation:
         repair = self._repair_of(collection, RelationKind.VECTORS)
         mend = None if repair is None else partial(repair.points, collection)
         tally = self._tally(collection, RelationKind.VECTORS, table, repair, mend=mend)
@@ -188,7 +213,8 @@ class Inspection:
                 table,
                 vector,
                 tally,
-                embedding=self._embedding,
+                embedding=embedding,
+                entries=collection,
                 opening=self._opening,
             )
         except VectorStoreError as error:

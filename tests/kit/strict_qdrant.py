@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.kit.faulty_http import Answer, FaultyServer, Request
+from tests.kit.vector_services import answer_of_aliases, forget_aliases
 
 __all__ = ["StrictQdrant"]
 
@@ -36,13 +37,10 @@ class StrictQdrant(FaultyServer):
         denied = self.forbids(request)
         if denied is not None:
             return _error(403, f"Forbidden: {denied}")
+        if (said := answer_of_aliases(request, self.aliases, self.points)) is not None:
+            return said
         _, _, name, *rest = request.path.split("?")[0].split("/")
         body = json.loads(request.body or b"{}")
-        if request.path == "/aliases":
-            made = [{"alias_name": one, "collection_name": of} for one, of in self.aliases.items()]
-            return _result({"aliases": made})
-        if (name, rest) == ("aliases", []):
-            return self._change_aliases(body["actions"])
         name = self.aliases.get(name, name)
         if rest == ["exists"]:
             return _result({"exists": name in self.points})
@@ -59,7 +57,7 @@ class StrictQdrant(FaultyServer):
                 return _result(True)
             case [] if request.method == "DELETE":
                 del self.points[name]
-                self.aliases = {one: of for one, of in self.aliases.items() if of != name}
+                forget_aliases(self.aliases, name)
                 return _result(True)
             case []:
                 return _result(_info(self.config[name]))
@@ -102,19 +100,6 @@ class StrictQdrant(FaultyServer):
                 answer = {"points": found, "next_page_offset": following[0] if following else None}
                 return self._limited(limit, "max_query_limit", "limit", answer)
         raise NotImplementedError(request.path)
-
-    def _change_aliases(self, actions: list[dict[str, Any]]) -> Answer:
-        changed = dict(self.aliases)
-        for action in actions:
-            if "delete_alias" in action:
-                changed.pop(action["delete_alias"]["alias_name"], None)
-                continue
-            alias, name = (action["create_alias"][key] for key in ("alias_name", "collection_name"))
-            if name not in self.points:
-                return _error(404, f"Not found: Collection `{name}` doesn't exist!")
-            changed[alias] = name
-        self.aliases = changed
-        return _result(True)
 
     def _limited(self, value: int, limit: str, parameter: str, answer: object) -> Answer:
         allowed = self.strict.get(limit)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from tests.kit.faulty_http import Answer, FaultyServer, Request
 
@@ -58,6 +58,7 @@ class QdrantServer(FaultyServer):
         self.collections: dict[str, dict[str, object]] = {}
         self.vectors: dict[str, list[float]] = {}
         self.sizes: dict[str, int] = {}
+        self.aliases: dict[str, str] = {}
 
     def applies_but_does_not_answer(self, request: Request) -> Answer:
         """Do what is asked for, let nobody know, and fail for everything from then on."""
@@ -72,7 +73,10 @@ class QdrantServer(FaultyServer):
             return told
         if request.path == "/healthz":
             return Answer()
+        if (said := answer_of_aliases(request, self.aliases, self.collections)) is not None:
+            return said
         _, _, name, *rest = request.path.split("?")[0].split("/")
+        name = self.aliases.get(name, name)
         body = json.loads(request.body or b"{}")
         done = {"operation_id": 1, "status": "completed"}
         if rest == ["exists"]:
@@ -84,6 +88,10 @@ class QdrantServer(FaultyServer):
             return qdrant_error(404, f"Not found: Collection `{name}` doesn't exist!")
         points = self.collections[name]
         match rest:
+            case [] if request.method == "DELETE":
+                del self.collections[name]
+                forget_aliases(self.aliases, name)
+                return _result(True)
             case []:
                 return _result(_described(self.sizes[name]))
             case ["index"]:
@@ -109,6 +117,39 @@ class QdrantServer(FaultyServer):
                 found = [{"id": point, "payload": points[point]} for point in sorted(points)]
                 return _result({"points": found, "next_page_offset": None})
         raise NotImplementedError(request.path)
+
+
+def answer_of_aliases(
+    request: Request, aliases: dict[str, str], collections: Collection[str]
+) -> Answer | None:
+    """Return the answer of a Qdrant server to a request on aliases, which it may change; None to others."""
+    path = request.path.split("?")[0]
+    if path == "/aliases":
+        return _result(
+            {"aliases": [{"alias_name": one, "collection_name": of} for one, of in aliases.items()]}
+        )
+    if path != "/collections/aliases":
+        return None
+    changed = dict(aliases)
+    for action in json.loads(request.body)["actions"]:
+        if "delete_alias" in action:
+            changed.pop(action["delete_alias"]["alias_name"], None)
+            continue
+        alias, name = (action["create_alias"][key] for key in ("alias_name", "collection_name"))
+        if name not in collections:
+            return qdrant_error(404, f"Not found: Collection `{name}` doesn't exist!")
+        if alias in collections:
+            return qdrant_error(400, f"Wrong input: Collection `{alias}` already exists!")
+        changed[alias] = name
+    aliases.clear()
+    aliases.update(changed)
+    return _result(True)
+
+
+def forget_aliases(aliases: dict[str, str], collection: str) -> None:
+    """Remove the aliases of a collection that is dropped."""
+    for alias in [one for one, of in aliases.items() if of == collection]:
+        del aliases[alias]
 
 
 def _result(value: object) -> Answer:

@@ -1,8 +1,11 @@
 -- The generations of a graph's collections: a main one, and a second while its embedding model changes.
 
 -- name: generations
-SELECT s.vector_generation AS main, n.generation, n.started_at, n.filled_at, n.switched_at
-FROM sync_state s LEFT JOIN sync_second n ON true
+-- A reader may be newer than the bookkeeping tables: without the column there is no second either.
+SELECT (to_jsonb(s) ->> 'vector_generation')::int AS main FROM sync_state s
+
+-- name: second
+SELECT generation, started_at, filled_at, switched_at FROM sync_second
 
 -- name: second_filled
 UPDATE sync_second SET filled_at = clock_timestamp() WHERE generation = $1 AND filled_at IS NULL RETURNING started_at

@@ -81,9 +81,10 @@ ON CONFLICT (collection, point_id) DO UPDATE SET
     seq = excluded.seq, queued_at = excluded.queued_at, attempts = 0, next_retry_at = NULL, error = NULL
 
 -- name: mapped_touch
--- One point: before it is written, the collection gets its indexes.
+-- One point: before it is written, the collection gets its indexes, and so does that of a second generation,
+-- for which only what is queued anew is queued too.
 INSERT INTO sync_outbox (collection, point_id) SELECT $1, @{id} FROM @{target} ORDER BY @{order} LIMIT 1
-ON CONFLICT (collection, point_id) DO NOTHING
+ON CONFLICT (collection, point_id) DO UPDATE SET seq = excluded.seq
 
 -- name: recount_page
 -- The next rows whose counts are made again, noted for the recount of this transaction.

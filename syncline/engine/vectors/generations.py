@@ -38,13 +38,8 @@ class Generations:
 
 async def read_generations(target: asyncpg.Connection) -> Generations:
     """Read them over a connection whose search_path is the graph's schema."""
-    row = await target.fetchrow(sql("generations"))
-    second = None
-    if row["generation"] is not None:
-        second = SecondGeneration(
-            generation=row["generation"],
-            started_at=row["started_at"],
-            filled_at=row["filled_at"],
-            switched_at=row["switched_at"],
-        )
-    return Generations(main=row["main"], second=second)
+    main = await target.fetchval(sql("generations"))
+    if main is None:
+        return Generations()
+    row = await target.fetchrow(sql("second"))
+    return Generations(main=main, second=None if row is None else SecondGeneration(**row))

@@ -30,6 +30,11 @@ DELETE FROM sync_outbox WHERE collection LIKE '%@@second'
 INSERT INTO sync_outbox (collection, point_id@{named}) SELECT $1, @{id} FROM @{target}
 ON CONFLICT (collection, point_id) DO NOTHING
 
+-- name: second_empty
+-- Without a point it is filled.
+UPDATE sync_second SET filled_at = started_at
+WHERE NOT EXISTS (SELECT FROM sync_outbox WHERE collection LIKE '%@@second')
+
 -- name: second_switched
 -- $1: whether readers look at it now.
 UPDATE sync_second SET switched_at = CASE WHEN $1::boolean THEN coalesce(switched_at, clock_timestamp()) END

@@ -1,7 +1,18 @@
 -- A shadow's schema.
 
 -- name: claim
-UPDATE @{schema}.sync_state SET vector_prefix = $1, shadow_provider = $2
+-- A promotion makes it the live graph, whose record of its embedding is of this generation.
+UPDATE @{schema}.sync_state
+SET vector_prefix = $1, shadow_provider = $2, vector_generation = $3, vector_generations = $3
+
+-- name: model
+-- Which generation of collections the live graph has, and whether a second one: its tables may be older.
+SELECT coalesce((to_jsonb(s) ->> 'vector_generation')::int, 1) AS generation,
+       to_regclass('@{schema}.sync_second') IS NOT NULL AS may_change
+FROM @{schema}.sync_state s
+
+-- name: second
+SELECT EXISTS (SELECT FROM @{schema}.sync_second)
 
 -- name: lock
 SELECT pg_advisory_xact_lock(hashtextextended('syncline:' || $1, 0))

@@ -112,7 +112,7 @@ async def start(
     if missing:
         await vectors.store.set_aliases(missing)
         yield f"Readers can query {', '.join(missing)}."
-    generations = await start_second(found.target, schema_map)
+    generations = await start_second(found.target, schema_map, graph=graph.slug)
     number = _of(generations.second)
     yield f"Generation {number} is started: every point is queued for it."
     await services.embedding_records.put(graph.id, found.recorded_as(chosen), number)

@@ -21,6 +21,13 @@ from syncline.control.services import Services
 from syncline.control.usage import budgets_in_force, read_usage
 from syncline.errors import InputInvalid, OperationRefused
 from syncline.logs import get_log
+from syncline.messages.embedding import (
+    ChangeEmbeddingInput,
+    DescribeEmbeddingInput,
+    EmbeddingPlan,
+    EmbeddingStatus,
+    PlanEmbeddingInput,
+)
 from syncline.messages.operator import (
     AddGraphInput,
     ChangeGraphInput,
@@ -68,6 +75,9 @@ from syncline.operator.dead_letters import (
     show,
     summarize,
 )
+from syncline.operator.embedding_change import change_embedding, refuse_while_changing
+from syncline.operator.embedding_plan import plan_embedding
+from syncline.operator.embedding_state import describe_embedding, read_embeddings
 from syncline.operator.explain import explain
 from syncline.operator.explanation import Explanation
 from syncline.operator.fleet import Fleet, describe_fleet
@@ -239,11 +249,7 @@ class OperationActivities:
                 graph,
                 month=request.month,
                 limit=limit,
-                budgets=budgets_in_force(
-                    listed,
-                    service=services.embedding.name,
-                    tokens_per_day=services.settings.embedding_tokens_per_day,
-                ),
+                budgets=budgets_in_force(listed, services=services.service_budgets),
             )
 
     @activity.defn(name=names.SUMMARIZE_PARKED_ACTIVITY)
@@ -319,6 +325,9 @@ class OperationActivities:
         services, client = self._services, activity.client()
         async with self._at_work(request):
             present = await services.graphs.get(request.graph)
+            generation = 1
+            if request.embedding is not None:
+                generation = await refuse_while_changing(services, present, action="set")
             fields = request.model_dump(
                 exclude={"graph", "schedule", "vectors", "embedding", "drop_shadow", "who", "why"}
             )
@@ -337,7 +346,7 @@ class OperationActivities:
             task_queue = services.settings.task_queue
             await ensure_schedule(client, graph, task_queue=task_queue, start_now=True)
             if request.embedding is not None:
-                await services.embedding_records.accept(graph.id, request.embedding)
+                await services.embedding_records.accept(graph.id, request.embedding, generation)
                 await services.graphs.audit(graph, "embedding", actor, fields=[request.embedding])
             if request.drop_shadow:
                 # A record that declares no shadow any longer does not say its map: the live one's is near.
@@ -379,6 +388,34 @@ class OperationActivities:
             return await drop_collections(
                 services, graph, known, shadow=shadow, named=request.collections, actor=actor
             )
+
+    @activity.defn(name=names.PLAN_EMBEDDING_ACTIVITY)
+    async def plan_embedding(self, request: PlanEmbeddingInput) -> EmbeddingPlan:
+        """Return what another embedding of the graph would take; the new service embeds one word."""
+        services = self._services
+        async with self._at_work(request):
+            graph = await services.graphs.get(request.graph)
+            known = (await map_of(services, graph)).schema_map
+            return await plan_embedding(services, graph, known, embedding=request.embedding)
+
+    @activity.defn(name=names.DESCRIBE_EMBEDDING_ACTIVITY)
+    async def describe_embedding(self, request: DescribeEmbeddingInput) -> EmbeddingStatus:
+        """Return how far each generation of the graph's vectors is, and which one readers look at."""
+        services = self._services
+        async with self._at_work(request):
+            graph = await services.graphs.get(request.graph)
+            known = (await map_of(services, graph)).schema_map
+            return await describe_embedding(await read_embeddings(services, graph, known))
+
+    @activity.defn(name=names.CHANGE_EMBEDDING_ACTIVITY)
+    async def change_embedding(self, request: ChangeEmbeddingInput) -> EmbeddingStatus:
+        """Start, switch, roll back or drop, audited; steps that were done before are skipped."""
+        services = self._services
+        async with self._at_work(request):
+            graph = await services.graphs.get(request.graph)
+            known = (await map_of(services, graph)).schema_map
+            actor = await acting(request.who, request.why)
+            return await change_embedding(services, graph, known, request, actor=actor)
 
     @activity.defn(name=names.LIST_MAPS_ACTIVITY)
     async def list_maps(self, request: ListMapsInput) -> MapPage:

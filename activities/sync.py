@@ -258,12 +258,11 @@ class SyncActivities:
                         graph,
                         slug=ref.slug,
                         run_id=run.run_id,
-                        service=service,
-                        batch=services.settings.embedding_batch,
-                        second=place > 0,
+                        service=one.service,
+                        batch=one.settings.embedding_batch,
                     )
                 )
-                for place, service in enumerate(services.embeddings)
+                for one in services.offered
             ]
             (embedding, account), *further = metered
             result = await contained(

@@ -16,6 +16,7 @@
     │   ├── CompositionChanged        the graph's provider changed during the run
     │   ├── ShadowInvalid             a graph has no shadow, or none that can be run or promoted
     │   ├── TakeoverRefused           a graph has been synced: there is nothing to take over
+    │   ├── EmbeddingChangeRefused    a step of changing a graph's embedding cannot be done now
     │   ├── OperationRefused          the worker does not serve this operation (SYNCLINE_OPERATIONS)
     │   ├── InputInvalid              the input of a workflow, as typed by an operator, breaks its model
     │   ├── SchemaMismatch            tables of a graph's schema do not match its table map
@@ -74,6 +75,7 @@ __all__ = [
     "CycleFenced",
     "DevStackError",
     "EmbeddingBudgetSpent",
+    "EmbeddingChangeRefused",
     "EmbeddingDiffers",
     "EmbeddingError",
     "EmbeddingRejected",
@@ -483,6 +485,17 @@ class ShadowInvalid(ConfigurationError):
     def __init__(self, graph: str, problem: str) -> None:
         self.graph = graph
         super().__init__(f"Shadow of graph '{graph}': {problem}.")
+        self.problem = problem
+
+
+class EmbeddingChangeRefused(ConfigurationError):
+    """A step of changing a graph's embedding cannot be done now, and nothing was. `action`: the step."""
+
+    benign = True
+
+    def __init__(self, graph: str, action: str, problem: str, *, fix: str) -> None:
+        self.graph, self.action = graph, action
+        super().__init__(f"Embedding of graph '{graph}', {action}: {problem}.", fix=fix)
         self.problem = problem
 
 

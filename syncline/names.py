@@ -42,6 +42,9 @@ PUT_MAP: Final = "PutMap"
 TAKE_OVER_GRAPH: Final = "TakeOverGraph"
 DECIDE_COLUMNS: Final = "DecideColumns"
 DROP_COLLECTIONS: Final = "DropCollections"
+PLAN_EMBEDDING: Final = "PlanEmbedding"
+DESCRIBE_EMBEDDING: Final = "DescribeEmbedding"
+CHANGE_EMBEDDING: Final = "ChangeEmbedding"
 
 WORKFLOWS: Final = frozenset(
     {
@@ -71,6 +74,9 @@ WORKFLOWS: Final = frozenset(
         TAKE_OVER_GRAPH,
         DECIDE_COLUMNS,
         DROP_COLLECTIONS,
+        PLAN_EMBEDDING,
+        DESCRIBE_EMBEDDING,
+        CHANGE_EMBEDDING,
     }
 )
 """Every workflow type that our workers serve."""
@@ -110,6 +116,9 @@ PUT_MAP_ACTIVITY: Final = "put_map"
 TAKE_OVER_GRAPH_ACTIVITY: Final = "take_over_graph"
 DECIDE_COLUMNS_ACTIVITY: Final = "decide_columns"
 DROP_COLLECTIONS_ACTIVITY: Final = "drop_collections"
+PLAN_EMBEDDING_ACTIVITY: Final = "plan_embedding"
+DESCRIBE_EMBEDDING_ACTIVITY: Final = "describe_embedding"
+CHANGE_EMBEDDING_ACTIVITY: Final = "change_embedding"
 
 SET_CADENCE: Final = "set_cadence"
 """Activity: change the interval of a graph's Schedule, by its adaptive cadence."""

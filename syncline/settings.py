@@ -7,7 +7,7 @@ One module because it is one table, and the page generated from it.
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -19,6 +19,7 @@ from pydantic import (
     SecretStr,
     ValidationError,
     ValidationInfo,
+    create_model,
     field_validator,
 )
 from pydantic.fields import FieldInfo
@@ -36,6 +37,10 @@ _HEADER: Final = re.compile(r"^[A-Za-z0-9!#$%&'*+.^_|~-]{1,100}$")
 _OWN_HEADERS: Final = frozenset({"host", "content-type", "content-length", "transfer-encoding", "connection"})
 SecretT = TypeVar("SecretT", SecretStr, SecretStr | None)
 UrlT = TypeVar("UrlT", str, str | None)
+
+
+def _variable(field: str) -> str:
+    return f"SYNCLINE_{field.upper()}"
 
 
 def _dsn(value: SecretT) -> SecretT:
@@ -86,12 +91,13 @@ def _headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
     return headers
 
 
-def _body(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _body(fields: dict[str, JsonValue], info: ValidationInfo) -> dict[str, JsonValue]:
     """Reject fields that have a setting or that each request fills."""
+    service = _variable((info.field_name or "").removesuffix("_body"))
     taken = {
         "input": "it is the texts",
-        "model": "it has the setting SYNCLINE_EMBEDDING_MODEL",
-        "dimensions": "it has the setting SYNCLINE_EMBEDDING_DIMENSIONS",
+        "model": f"it has the setting {service}_MODEL",
+        "dimensions": f"it has the setting {service}_DIMENSIONS",
     }
     for name in fields.keys() & taken.keys():
         raise ValueError(f"'{name}' cannot be among them: {taken[name]}")
@@ -99,6 +105,7 @@ def _body(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 _HttpUrl = Annotated[str, AfterValidator(_url)]
+_Kind = Literal["development", "openai"]
 
 
 class QdrantServer(BaseModel):
@@ -140,8 +147,8 @@ class _PayloadCodec(BaseSettings):
     payload_codec: str | None = None
 
 
-class Settings(_TaskQueue):
-    """All settings. Field `x` is read from environment variable `SYNCLINE_X`."""
+class _Stores(_TaskQueue):
+    """The settings of stores: databases and vector stores."""
 
     write_dsn: Annotated[SecretStr, AfterValidator(_dsn)] = Field(
         description="Default write-db: a connection string, see docs/connections.md."
@@ -197,7 +204,11 @@ class Settings(_TaskQueue):
         description="Timeout of one Qdrant request; it ends after 10 s if the server answers no probe.",
     )
 
-    embedding: Literal["development", "openai"] = Field(
+
+class EmbeddingSettings(BaseModel):
+    """The settings of one embedding service."""
+
+    embedding: _Kind = Field(
         default="development",
         description="`openai`: an OpenAI-compatible HTTP service; `development`: hashes of words, offline.",
     )
@@ -260,6 +271,43 @@ class Settings(_TaskQueue):
         description="Tokens that all graphs and workers together may have embedded a day (UTC) by one "
         "service; a graph's own budget is in its record. No limit when not set.",
     )
+
+
+FIRST_EMBEDDING: Final = "SYNCLINE_EMBEDDING"
+SECOND_EMBEDDING: Final = "SYNCLINE_SECOND_EMBEDDING"
+"""What the names of the settings of an embedding service begin with."""
+_SECOND: Final = "second_"
+
+
+def _second_fields() -> dict[str, tuple[object, object]]:
+    """Return annotation and default of a second service's fields: those of the first, with its kind last.
+
+    Its kind has no default: unless it is set, there is no second service.
+    """
+    fields: dict[str, tuple[object, object]] = {}
+    for name, field in EmbeddingSettings.model_fields.items():
+        told = Field(description=f"As `{_variable(name)}`, of the second service.")
+        default = field.get_default(call_default_factory=True, validated_data={})
+        fields[f"{_SECOND}{name}"] = Annotated[field.annotation, *field.metadata, told], default
+    del fields[f"{_SECOND}embedding"]
+    told = Field(
+        validate_default=True,
+        description="Kind of a second service, while the embedding of a graph is changed: "
+        "docs/embeddings.md. None when not set.",
+    )
+    return {**fields, f"{_SECOND}embedding": (Annotated[_Kind | None, told], None)}
+
+
+if TYPE_CHECKING:
+
+    class _SecondEmbedding(BaseModel):
+        """Read by `Settings.second` alone."""
+else:
+    _SecondEmbedding = create_model("_SecondEmbedding", **_second_fields())
+
+
+class Settings(_SecondEmbedding, EmbeddingSettings, _Stores):
+    """All settings. Field `x` is read from environment variable `SYNCLINE_X`."""
 
     dev_stack: bool = Field(
         default=False,
@@ -371,6 +419,12 @@ class Settings(_TaskQueue):
     )
 
     @property
+    def second(self) -> EmbeddingSettings | None:
+        """The settings of the second embedding service; None without one."""
+        given = {name: getattr(self, f"{_SECOND}{name}") for name in EmbeddingSettings.model_fields}
+        return None if given["embedding"] is None else EmbeddingSettings.model_construct(**given)
+
+    @property
     def allowed_plugins(self) -> frozenset[str] | None:
         """Names of the plugins that may load; None means all."""
         if self.plugins is None:
@@ -381,6 +435,15 @@ class Settings(_TaskQueue):
     def deployment_version(self) -> str | None:
         """`deployment:build`, as Temporal writes it; None without Worker Versioning."""
         return None if self.build_id is None else f"{self.deployment_name}:{self.build_id}"
+
+    @field_validator("second_embedding", check_fields=False)
+    @classmethod
+    def _has_a_kind(cls, kind: str | None, info: ValidationInfo) -> str | None:
+        for name, field in EmbeddingSettings.model_fields.items():
+            default = field.get_default(call_default_factory=True, validated_data={})
+            if kind is None and info.data.get(f"{_SECOND}{name}", default) != default:
+                raise ValueError(f"set it too, or unset {_variable(f'{_SECOND}{name}')}")
+        return kind
 
     @field_validator("password_commands")
     @classmethod
@@ -488,10 +551,6 @@ def reference() -> str:
     )
 
 
-def _variable(field: str) -> str:
-    return f"SYNCLINE_{field.upper()}"
-
-
 def _place(location: tuple[int | str, ...]) -> str:
     field, *keys = (str(part) for part in location)
     if not keys:
@@ -506,11 +565,13 @@ def _place(location: tuple[int | str, ...]) -> str:
 def _type_of(field: FieldInfo) -> str:
     """Return the type in words."""
     inner = [kind for kind in get_args(field.annotation) if kind is not type(None)]
-    if get_origin(field.annotation) is Literal:
-        return " or ".join(f"`{choice}`" for choice in inner)
     if get_origin(field.annotation) is dict:
         return "JSON object"
+    if get_origin(field.annotation) is Literal:
+        inner = []
     kind = inner[0] if inner else field.annotation
+    if get_origin(kind) is Literal:
+        return " or ".join(f"`{choice}`" for choice in get_args(kind))
     words: dict[object, str] = {
         SecretStr: "secret",
         Path: "path",

@@ -18,6 +18,13 @@ with workflow.unsafe.imports_passed_through():
     from syncline.control.graphs import Graph
     from syncline.control.maps import MapDocument, MapPut
     from syncline.errors import non_retryable_types
+    from syncline.messages.embedding import (
+        ChangeEmbeddingInput,
+        DescribeEmbeddingInput,
+        EmbeddingPlan,
+        EmbeddingStatus,
+        PlanEmbeddingInput,
+    )
     from syncline.messages.operator import (
         AddGraphInput,
         ChangeGraphInput,
@@ -352,6 +359,44 @@ class DropCollections:
         )
 
 
+@workflow.defn(name=names.PLAN_EMBEDDING, failure_exception_types=FAILS_A_RUN)
+class PlanEmbedding:
+    """Say what another embedding of a graph would take. Nothing is written."""
+
+    @workflow.run
+    async def run(self, input: PlanEmbeddingInput) -> EmbeddingPlan:  # noqa: A002 # wire name
+        """Return the plan."""
+        return await _carry_out(
+            OperationActivities.plan_embedding,
+            input,
+            describe=lambda plan: f"{plan.texts:,} texts, about {plan.tokens:,} tokens",
+        )
+
+
+@workflow.defn(name=names.DESCRIBE_EMBEDDING, failure_exception_types=FAILS_A_RUN)
+class DescribeEmbedding:
+    """Show a graph's embeddings: how far each is, and which one readers look at."""
+
+    @workflow.run
+    async def run(self, input: DescribeEmbeddingInput) -> EmbeddingStatus:  # noqa: A002 # wire name
+        """Return their state."""
+        return await _carry_out(
+            OperationActivities.describe_embedding, input, describe=lambda found: found.outcome
+        )
+
+
+@workflow.defn(name=names.CHANGE_EMBEDDING, failure_exception_types=FAILS_A_RUN)
+class ChangeEmbedding:
+    """Start a second embedding of a graph, lead readers to it or back, or drop one of the two."""
+
+    @workflow.run
+    async def run(self, input: ChangeEmbeddingInput) -> EmbeddingStatus:  # noqa: A002 # wire name
+        """Do what of the step is left to do, and return the state after it."""
+        return await _carry_out(
+            OperationActivities.change_embedding, input, describe=lambda found: found.outcome
+        )
+
+
 OPERATIONS: Final = (
     VerifyGraph,
     RetryFailures,
@@ -374,6 +419,9 @@ OPERATIONS: Final = (
     TakeOverGraph,
     DecideColumns,
     DropCollections,
+    PlanEmbedding,
+    DescribeEmbedding,
+    ChangeEmbedding,
 )
 """All workflows of operations, for registration by the worker."""
 

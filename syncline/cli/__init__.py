@@ -6,6 +6,7 @@ import typer
 
 from syncline.cli.dev import dev, worker
 from syncline.cli.doctor import STATUS_OF_DOCTOR, doctor
+from syncline.cli.embedding import app as embedding
 from syncline.cli.explain import explain
 from syncline.cli.failures import app as failures
 from syncline.cli.grants import grants
@@ -81,6 +82,7 @@ app.add_typer(provider, name="provider")
 app.add_typer(schedule, name="schedule")
 app.add_typer(sample, name="sample")
 app.add_typer(failures, name="failures")
+app.add_typer(embedding, name="embedding")
 app.command(epilog=STATUS)(parked)
 app.command(epilog=STATUS)(explain)
 app.command()(usage)

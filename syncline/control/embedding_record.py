@@ -7,7 +7,7 @@ record of each.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -142,6 +142,13 @@ class EmbeddingRecords:
         async with self._store.begin() as connection:
             row = (await connection.execute(_of(graph_id, generation))).mappings().one_or_none()
         return None if row is None else EmbeddingRecord.model_validate(dict(row))
+
+    async def of_graph(self, graph_id: UUID) -> Mapping[int, EmbeddingRecord]:
+        """Return generation -> record, of one graph."""
+        statement = select(_records).where(_records.c.graph_id == graph_id).order_by(_records.c.generation)
+        async with self._store.begin() as connection:
+            rows = (await connection.execute(statement)).mappings().all()
+        return {row["generation"]: EmbeddingRecord.model_validate(dict(row)) for row in rows}
 
     async def of_graphs(self) -> Sequence[tuple[str, str | None, EmbeddingRecord]]:
         """Return slug, store and record of each graph that is not archived, by slug and generation."""

@@ -18,11 +18,12 @@ from syncline.settings import Settings
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.vectors import VectorStore
 
-__all__ = ["for_development", "log_in", "reach_embedding", "reach_vectors", "stores_regained"]
+__all__ = ["for_development", "log_in", "reach_embedding", "reach_second", "reach_vectors", "stores_regained"]
 
 _SECONDS: Final = 10.0
 """Seconds to try a service that is not waited for."""
 _LEAST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
+_WORD: Final = "syncline"
 _PROBE: Final = "syncline-ready"
 """A collection that does not exist: a request for it shows that the store answers and accepts the key."""
 
@@ -57,6 +58,11 @@ async def log_in(services: Services) -> None:
         ),
         *(_tried("vector store", key or "qdrant", partial(reach_vectors, services, key)) for key in vectors),
         _tried("embedding service", settings.embedding, partial(reach_embedding, services)),
+        *(
+            _tried("second embedding service", second.embedding, partial(reach_second, services))
+            for second in (settings.second,)
+            if second is not None
+        ),
     ]
     tasks = [asyncio.create_task(trial) for trial in trials]
     try:
@@ -80,6 +86,10 @@ def for_development(settings: Settings) -> Mapping[str, str]:
         )
     if settings.embedding == "development":
         found["development embedding"] = "Set SYNCLINE_EMBEDDING=openai: hashes of words find no meaning."
+    if settings.second is not None and settings.second.embedding == "development":
+        found["second development embedding"] = (
+            "Set SYNCLINE_SECOND_EMBEDDING=openai: hashes of words find no meaning."
+        )
     return {} if settings.dev_stack else found
 
 
@@ -154,4 +164,10 @@ async def reach_vectors(services: Services, key: str | None) -> VectorStore:
 
 async def reach_embedding(services: Services) -> Vectors:
     """Return the vector of one word, from a request to the embedding service."""
-    return await services.embedding.embed(["syncline"])
+    return await services.embedding.embed([_WORD])
+
+
+async def reach_second(services: Services) -> Vectors | None:
+    """Return the same of the second embedding service; None if the settings have none."""
+    second = services.second_embedding
+    return None if second is None else await second.embed([_WORD])

@@ -1,4 +1,7 @@
-"""Shared services of one process: settings, Postgres pools, vector stores, embedding service, providers."""
+"""Shared services of one process: settings, Postgres pools, vector stores, embedding services, providers.
+
+One module because what opens them also closes them.
+"""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -10,7 +13,8 @@ from syncline import names
 from syncline.control.embedding_record import EmbeddingRecord, EmbeddingRecords, differing, fitting, record_of
 from syncline.control.graphs import Graph, GraphRepository
 from syncline.control.maps import MapRepository, map_options
-from syncline.control.usage import UsageLedger
+from syncline.control.offered import OfferedEmbedding, open_embedding
+from syncline.control.usage import ServiceBudget, UsageLedger
 from syncline.control.workers import WorkerRepository
 from syncline.embeddings.service import EmbeddingService
 from syncline.errors import (
@@ -31,13 +35,18 @@ from syncline.migrations import (
 )
 from syncline.provider import GraphSchema, GraphVectors, Meter, NullMeter, StoreRole
 from syncline.registry import Registry
-from syncline.settings import Settings, setting_of
+from syncline.settings import (
+    FIRST_EMBEDDING,
+    SECOND_EMBEDDING,
+    Settings,
+    setting_of,
+)
 from syncline.stores.login import Usability
 from syncline.stores.open_collections import OpenCollections
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.vectors import VectorStore
 
-__all__ = ["Role", "Services", "open_embedding"]
+__all__ = ["Role", "Services"]
 
 Role = StoreRole
 _Opened = Role | Literal["control", "workers"]
@@ -139,26 +148,66 @@ class Services:
 
     @property
     def embedding(self) -> EmbeddingService:
-        """The embedding service."""
+        """The first embedding service."""
         self._refuse_when_closed()
         if self._embedding is None:
             self._embedding = open_embedding(self.settings)
         return self._embedding
 
     @property
+    def second_embedding(self) -> EmbeddingService | None:
+        """The second embedding service, if there is one; raise EmbeddingRejected if it is unusable."""
+        self._refuse_when_closed()
+        if self._second_embedding is None and self.settings.second is not None:
+            self._second_embedding = open_embedding(self.settings.second, variables=SECOND_EMBEDDING)
+        return self._second_embedding
+
+    @property
+    def offered(self) -> Sequence[OfferedEmbedding]:
+        """The embedding services of this process, the first one first.
+
+        A second one that cannot be opened is left out: its generation waits, as `doctor` says.
+        """
+        first = OfferedEmbedding(service=self.embedding, settings=self.settings, variables=FIRST_EMBEDDING)
+        second: EmbeddingService | None = None
+        with suppress(EmbeddingError):
+            second = self.second_embedding
+        if second is None:
+            return (first,)
+        settings = self.settings.second or self.settings
+        return first, OfferedEmbedding(service=second, settings=settings, variables=SECOND_EMBEDDING)
+
+    @property
+    def service_budgets(self) -> Mapping[str, ServiceBudget]:
+        """Name -> budget of tokens of each embedding service of this process."""
+        return {
+            one.service.name: ServiceBudget(one.settings.embedding_tokens_per_day, variables=one.variables)
+            for one in reversed(self.offered)
+        }
+
+    @property
     def embeddings(self) -> Sequence[EmbeddingService]:
         """The embedding services that this process offers, `embedding` first."""
-        self._refuse_when_closed()
-        return tuple(filter(None, (self.embedding, self._second_embedding)))
+        return tuple(one.service for one in self.offered)
+
+    @property
+    def embedding_names(self) -> Sequence[str]:
+        """The names of these services; none if the first one cannot be opened."""
+        try:
+            return [service.name for service in self.embeddings]
+        except EmbeddingError:
+            return []
 
     @property
     def usage(self) -> UsageLedger:
         """The ledger of embeddings."""
         if self._usage is None:
+            offered = self.offered
             self._usage = UsageLedger(
                 self.control,
                 tokens_per_day=self.settings.embedding_tokens_per_day,
-                patience=self.settings.embedding_timeout_seconds + _UNDER_WAY,
+                patience=max(one.settings.embedding_timeout_seconds for one in offered) + _UNDER_WAY,
+                others=self.service_budgets,
             )
         return self._usage
 
@@ -323,10 +372,9 @@ class Services:
                 last_first.push_async_callback(store.close)
             for vectors in self._vector_stores.values():
                 last_first.push_async_callback(vectors.close)
-            if self._embedding is not None:
-                last_first.push_async_callback(self._embedding.close)
-            if self._second_embedding is not None:
-                last_first.push_async_callback(self._second_embedding.close)
+            for service in (self._embedding, self._second_embedding):
+                if service is not None:
+                    last_first.push_async_callback(service.close)
             if self._usage is not None:
                 last_first.push_async_callback(self._usage.close)
             last_first.push_async_callback(self.registry.close)
@@ -378,33 +426,3 @@ class Services:
     def _refuse_when_closed(self) -> None:
         if self._closed:
             raise RuntimeError("these services are closed; open new ones with Services.open(settings)")
-
-
-def open_embedding(settings: Settings) -> EmbeddingService:
-    """Return the service that `settings.embedding` names. It connects on first use.
-
-    Raise EmbeddingRejected if its URL or key is unusable.
-    """
-    # Only one of them is needed, and both are slow to import.
-    if settings.embedding == "development":
-        from syncline.embeddings.hashing import DevelopmentEmbedding
-
-        return DevelopmentEmbedding(settings.embedding_dimensions)
-    from syncline.embeddings.openai import OpenAIEmbedding
-
-    return OpenAIEmbedding(
-        settings.embedding_url,
-        settings.embedding_model,
-        settings.embedding_dimensions,
-        api_key=settings.embedding_api_key,
-        key_header=settings.embedding_api_key_header,
-        headers=settings.embedding_headers,
-        body=settings.embedding_body,
-        send_dimensions=settings.embedding_send_dimensions,
-        base64=settings.embedding_base64,
-        batch=settings.embedding_batch,
-        lanes=settings.embedding_lanes,
-        requests_per_minute=settings.embedding_requests_per_minute,
-        tokens_per_minute=settings.embedding_tokens_per_minute,
-        timeout_seconds=settings.embedding_timeout_seconds,
-    )

@@ -2,7 +2,8 @@
 
 What a cycle uses is booked in the control plane, summed by graph, service, month and run. With a budget, a
 request is sent only after one statement has held the most that it can use, and is booked at once. Without one
-nothing is asked, and bookings are collected for a few seconds.
+nothing is asked, and bookings are collected for a few seconds. One module because what is booked and what is
+left are one statement.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ from syncline.messages.usage import BudgetState, UsageLine, UsageReport
 from syncline.sql import Statements, statements_of
 from syncline.stores.postgres import PostgresStore
 
-__all__ = ["CycleAccount", "UsageLedger", "budgets_in_force", "read_budgets", "read_usage"]
+__all__ = ["CycleAccount", "ServiceBudget", "UsageLedger", "budgets_in_force", "read_budgets", "read_usage"]
 
 _log = structlog.get_logger(__name__)
 sql: Statements = statements_of("syncline.control")
@@ -74,6 +75,15 @@ class _Held:
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceBudget:
+    """The tokens that all graphs together may have embedded a day by one service; None: no limit."""
+
+    tokens_per_day: int | None = None
+    variables: str = "SYNCLINE_EMBEDDING"
+    """What the names of its settings begin with."""
+
+
 class UsageLedger:
     """The ledger of one process. Belongs to one event loop."""
 
@@ -83,15 +93,14 @@ class UsageLedger:
         *,
         tokens_per_day: int | None,
         patience: float,
-        second_tokens_per_day: int | None = None,
+        others: Mapping[str, ServiceBudget] | None = None,
     ) -> None:
-        """Book in the control plane. `tokens_per_day` is the budget of the embedding service, the other that
-        of the second one.
+        """Book in the control plane. `tokens_per_day` is the budget of each service that `others` lacks.
 
         Where nothing was booked for `patience` seconds, workers of requests that are under way count as gone.
         """
         self._control, self.tokens_per_day, self.patience = control, tokens_per_day, patience
-        self.second_tokens_per_day = second_tokens_per_day
+        self._budgets = others or {}
         self._rules: dict[str, TokenRule] = {}
         self._waiting: dict[tuple[UUID, str, str, str, date | None], _Entry] = {}
         self._requests = 0
@@ -103,25 +112,19 @@ class UsageLedger:
 
     @asynccontextmanager
     async def cycle(
-        self,
-        graph: Graph,
-        *,
-        slug: str,
-        run_id: str,
-        service: EmbeddingService,
-        batch: int,
-        second: bool = False,
+        self, graph: Graph, *, slug: str, run_id: str, service: EmbeddingService, batch: int
     ) -> AsyncIterator[tuple[MeteredEmbedding, "CycleAccount"]]:
-        """Yield the embedding service of one cycle, and its account; book what is left at the end.
-
-        `second`: it is the other service that this process offers.
-        """
-        account = CycleAccount(self, graph, slug=slug, run_id=run_id, service=service.name, second=second)
+        """Yield the embedding service of one cycle, and its account; book what is left at the end."""
+        account = CycleAccount(self, graph, slug=slug, run_id=run_id, service=service.name)
         rule = self._rules.setdefault(service.name, TokenRule())
         try:
             yield MeteredEmbedding(service, account, rule=rule, batch=batch), account
         finally:
             await self.flush()
+
+    def budget_of(self, service: str) -> ServiceBudget:
+        """Return the budget of an embedding service."""
+        return self._budgets.get(service) or ServiceBudget(self.tokens_per_day)
 
     async def add(self, entry: _Entry, *, at_once: bool) -> None:
         """Book an entry now, or with the next ones. Never raises: what was paid for is not thrown away."""
@@ -221,25 +224,15 @@ class UsageLedger:
 class CycleAccount:
     """The account of one cycle: an `Account` of a metered embedding service."""
 
-    def __init__(
-        self,
-        ledger: UsageLedger,
-        graph: Graph,
-        *,
-        slug: str,
-        run_id: str,
-        service: str,
-        second: bool = False,
-    ) -> None:
+    def __init__(self, ledger: UsageLedger, graph: Graph, *, slug: str, run_id: str, service: str) -> None:
         self._ledger, self._graph, self._slug, self._run_id = ledger, graph, slug, run_id
-        self.service, self._second = service, second
-        self._budget = ledger.second_tokens_per_day if second else ledger.tokens_per_day
+        self.service = service
         self.used = Used()
         self.budgets: Mapping[tuple[str, str], int] = {
             place: budget
             for place, budget in (
                 ((_GRAPH, str(graph.id)), graph.vectors.tokens_per_day),
-                ((_SERVICE, service), self._budget),
+                ((_SERVICE, service), ledger.budget_of(service).tokens_per_day),
             )
             if budget is not None
         }
@@ -280,7 +273,7 @@ class CycleAccount:
             retry_at=_next(day),
             fix=f"`syncline graph set {self._graph.slug} --tokens-per-day N`"
             if of_graph
-            else f"SYNCLINE_{'SECOND_' if self._second else ''}EMBEDDING_TOKENS_PER_DAY",
+            else f"{self._ledger.budget_of(self.service).variables}_TOKENS_PER_DAY",
         )
 
     def result(self) -> EmbeddingUsed | None:
@@ -296,7 +289,7 @@ class CycleAccount:
             today=self._ledger.today.get((_GRAPH, str(self._graph.id))),
             budget=self._graph.vectors.tokens_per_day,
             service_today=self._ledger.today.get((_SERVICE, self.service)),
-            service_budget=self._budget,
+            service_budget=self._ledger.budget_of(self.service).tokens_per_day,
         )
 
     def _entry(self, used: Used, *, counted: int) -> _Entry:
@@ -343,7 +336,7 @@ def _next(day: date) -> datetime:
 
 
 def budgets_in_force(
-    graphs: Sequence[Graph], *, service: str, tokens_per_day: int | None
+    graphs: Sequence[Graph], *, services: Mapping[str, ServiceBudget]
 ) -> Mapping[tuple[str, str], tuple[str, int]]:
     """Return scope and name -> what operators call it, and its tokens a day."""
     of_graphs = {
@@ -351,8 +344,12 @@ def budgets_in_force(
         for graph in graphs
         if graph.vectors.tokens_per_day is not None
     }
-    of_service = {} if tokens_per_day is None else {(_SERVICE, service): (service, tokens_per_day)}
-    return {**of_graphs, **of_service}
+    of_services = {
+        (_SERVICE, name): (name, budget.tokens_per_day)
+        for name, budget in services.items()
+        if budget.tokens_per_day is not None
+    }
+    return {**of_graphs, **of_services}
 
 
 async def read_usage(

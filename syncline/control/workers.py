@@ -46,6 +46,7 @@ _workers = Table(
     Column("providers", JSONB),
     Column("problems", JSONB),
     Column("unusable", JSONB),
+    Column("embeddings", JSONB),
 )
 
 
@@ -91,6 +92,8 @@ class WorkerRecord(Message):
     """Plugins that were not registered, and why."""
     unusable: tuple[str, ...] = ()
     """Stores that refuse this worker's login, and graphs whose vectors are of other settings, and why."""
+    embeddings: tuple[str, ...] = ()
+    """The embeddings that it offers, by name."""
 
 
 class WorkerRepository:
@@ -189,6 +192,10 @@ class RegisteringServices(Protocol):
     def workers(self) -> WorkerRepository:
         """The repository of worker records."""
 
+    @property
+    def embedding_names(self) -> Sequence[str]:
+        """The embeddings that this worker offers."""
+
     async def foreign_vectors(self) -> Sequence[EmbeddingDiffers]:
         """Return why this worker must not write the vectors of each graph for which that is so."""
 
@@ -257,6 +264,7 @@ async def register_worker(
         "deployment_version": services.settings.deployment_version,
         "python_version": platform.python_version(),
         "problems": [str(problem) for problem in services.registry.problems],
+        "embeddings": list(services.embedding_names),
     }
     registering = asyncio.create_task(_keep_registered(services, worker, every_seconds))
     try:

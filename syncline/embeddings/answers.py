@@ -13,7 +13,7 @@ from syncline.embeddings.service import Vectors
 
 __all__ = ["Answer", "AnswerInvalid", "AnswerUnreadable", "parsed_answer"]
 
-_NO_LIST = "its answer is not an embedding list; check that SYNCLINE_EMBEDDING_URL is the base URL"
+_NO_LIST = "its answer is not an embedding list; check that {}_URL is the base URL"
 
 
 class AnswerUnreadable(Exception):
@@ -50,11 +50,14 @@ class Answer:
     """As the service counted them; None if it does not say."""
 
 
-def parsed_answer(content: bytes, *, texts: int, dimensions: int) -> Answer:
+def parsed_answer(
+    content: bytes, *, texts: int, dimensions: int, variables: str = "SYNCLINE_EMBEDDING"
+) -> Answer:
     """Return the vectors of an answer, or raise AnswerUnreadable or AnswerInvalid.
 
     A vector is a list of numbers, or base64 of float32, little endian. One without an `index` has the index
-    of its position: some services leave out all, and those that speak protobuf leave out 0.
+    of its position: some services leave out all, and those that speak protobuf leave out 0. `variables`: what
+    the names of the service's settings begin with.
     """
     try:
         body = _Body.model_validate_json(content)
@@ -65,11 +68,11 @@ def parsed_answer(content: bytes, *, texts: int, dimensions: int) -> Answer:
             == "json_invalid"
         ):
             raise AnswerUnreadable from None
-        raise AnswerInvalid(_NO_LIST) from None
+        raise AnswerInvalid(_NO_LIST.format(variables)) from None
     encoded = any(isinstance(item.embedding, str) for item in body.data)
     # Values that are too large become infinite and are rejected below.
     with np.errstate(over="ignore"):
-        rows = [_vector(item.embedding) for item in body.data]
+        rows = [_vector(item.embedding, variables) for item in body.data]
     order = _order([item.index for item in body.data], texts)
     if isinstance(order, str):
         raise AnswerInvalid(order, encoded=encoded)
@@ -77,7 +80,7 @@ def parsed_answer(content: bytes, *, texts: int, dimensions: int) -> Answer:
     if lengths != [dimensions]:
         raise AnswerInvalid(
             f"it returned vectors of {', '.join(map(str, lengths))} dimensions, not {dimensions}; set "
-            "SYNCLINE_EMBEDDING_DIMENSIONS to what the model gives",
+            f"{variables}_DIMENSIONS to what the model gives",
             encoded=encoded,
             found=lengths[0] if len(lengths) == 1 else None,
         )
@@ -88,13 +91,13 @@ def parsed_answer(content: bytes, *, texts: int, dimensions: int) -> Answer:
     return Answer(vectors, _tokens(body.usage))
 
 
-def _vector(embedding: list[float] | str) -> npt.NDArray[np.float32]:
+def _vector(embedding: list[float] | str, variables: str) -> npt.NDArray[np.float32]:
     if not isinstance(embedding, str):
         return np.array(embedding, dtype=np.float32)
     try:
         return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4")
     except (binascii.Error, ValueError):
-        raise AnswerInvalid(_NO_LIST, encoded=True) from None
+        raise AnswerInvalid(_NO_LIST.format(variables), encoded=True) from None
 
 
 def _order(numbers: Sequence[int | None], texts: int) -> Sequence[int] | str:

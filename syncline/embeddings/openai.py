@@ -31,10 +31,10 @@ _RETRYABLE: Final = {408, 409, 424, 425, 429}
 _PATIENCE: Final = AnswerPatience(open=5, pause=10, silent=10)
 """Embedding many texts takes seconds, and each probe may be counted by whoever limits the rate."""
 _FIXES: Final = {
-    401: "set SYNCLINE_EMBEDDING_API_KEY to a valid key",
-    403: "set SYNCLINE_EMBEDDING_API_KEY to a key that may use this model",
-    404: "check SYNCLINE_EMBEDDING_URL and SYNCLINE_EMBEDDING_MODEL",
-    413: "lower SYNCLINE_EMBEDDING_BATCH",
+    401: "set {0}_API_KEY to a valid key",
+    403: "set {0}_API_KEY to a key that may use this model",
+    404: "check {0}_URL and {0}_MODEL",
+    413: "lower {0}_BATCH",
 }
 
 
@@ -62,14 +62,17 @@ class OpenAIEmbedding:
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         timeout_seconds: float = 60,
+        variables: str = "SYNCLINE_EMBEDDING",
         patience: AnswerPatience = _PATIENCE,
     ) -> None:
         """Connect lazily.
 
         The key goes into `Authorization` as a Bearer token, or as it is into `key_header`, which is `api-key`
         for Azure. `headers` and `body` are sent along. A request is given up after `timeout_seconds`, or once
-        the service accepts no connection at all for the seconds of `patience`.
+        the service accepts no connection at all for the seconds of `patience`. `variables`: what the names of
+        its settings begin with.
         """
+        self._variables = variables
         self._model, self._dimensions, self._batch = model, dimensions, batch
         self._secrets = [key for key in (api_key, *(headers or {}).values()) if key is not None]
         self._body = dict(body or {})
@@ -82,7 +85,7 @@ class OpenAIEmbedding:
                 raise EmbeddingRejected(
                     self.name,
                     "its API key cannot be sent in an HTTP header (empty, spaces, line breaks or non-ASCII "
-                    "characters); set SYNCLINE_EMBEDDING_API_KEY again.",
+                    f"characters); set {variables}_API_KEY again.",
                 )
             name, value = key_header or self._endpoint.key_header, api_key.get_secret_value()
             sent[name] = f"Bearer {value}" if name.lower() == "authorization" else value
@@ -92,12 +95,13 @@ class OpenAIEmbedding:
         # Limits are those of a key.
         whose = hashlib.sha256("\0".join(sent.values()).encode()).hexdigest()
         self._pace = Pace.of_this_process(
-            self.name, f"{self.address} {whose}", most_lanes=lanes, most_rows=batch
+            self.name, f"{self.address} {whose}", most_lanes=lanes, most_rows=batch, variables=variables
         )
         quota = Quota.of(
             (self.address, model, whose),
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
+            variables=variables,
         )
         self._admission = Admission(self.name, self._endpoint.place, self._pace, quota)
         self._patience = patience
@@ -109,7 +113,7 @@ class OpenAIEmbedding:
             return endpoint_of(url)
         except ValueError as error:
             problem = str(error)
-        raise EmbeddingRejected(self.name, f"{problem}; set SYNCLINE_EMBEDDING_URL again.")
+        raise EmbeddingRejected(self.name, f"{problem}; set {self._variables}_URL again.")
 
     @property
     def name(self) -> str:
@@ -207,9 +211,9 @@ class OpenAIEmbedding:
             return
         left_out = []
         if self._asked.base64 and not asked.base64:
-            left_out.append("SYNCLINE_EMBEDDING_BASE64=false")
+            left_out.append(f"{self._variables}_BASE64=false")
         if self._asked.dimensions and not asked.dimensions:
-            left_out.append("SYNCLINE_EMBEDDING_SEND_DIMENSIONS=false")
+            left_out.append(f"{self._variables}_SEND_DIMENSIONS=false")
         if left_out:
             get_log().info(
                 "embedding service takes less than was asked",
@@ -252,11 +256,17 @@ class OpenAIEmbedding:
     async def _answer(self, content: bytes, texts: int) -> Answer | AnswerInvalid:
         """Return the vectors of an answer, or why they do not fit; count what it used."""
         try:
-            answer = await asyncio.to_thread(parsed_answer, content, texts=texts, dimensions=self._dimensions)
+            answer = await asyncio.to_thread(
+                parsed_answer,
+                content,
+                texts=texts,
+                dimensions=self._dimensions,
+                variables=self._variables,
+            )
         except AnswerUnreadable:
             failure = EmbeddingUnavailable(
                 self.name,
-                f"its answer of {len(content):,} bytes is not JSON; check SYNCLINE_EMBEDDING_URL.",
+                f"its answer of {len(content):,} bytes is not JSON; check {self._variables}_URL.",
             )
         except AnswerInvalid as invalid:
             self._count(Usage(texts=0, tokens=None, refused=texts))
@@ -284,8 +294,10 @@ class OpenAIEmbedding:
                 status=status,
                 until=self._pace.held_until,
             )
-        fix = _FIXES.get(status, "check SYNCLINE_EMBEDDING_URL, _MODEL and _DIMENSIONS, and the text")
-        return EmbeddingRejected(self.name, f"it answered HTTP {status}: {detail}. To fix it, {fix}.")
+        fix = _FIXES.get(status, "check {0}_URL, _MODEL and _DIMENSIONS, and the text")
+        return EmbeddingRejected(
+            self.name, f"it answered HTTP {status}: {detail}. To fix it, {fix.format(self._variables)}."
+        )
 
     def _redacted(self, text: str, limit: int = 300) -> str:
         for secret in self._secrets:

@@ -74,9 +74,11 @@ class Pace:
         most_rows: int = 256,
         most_bytes: int = 1_000_000,
         first_rows: int = _FIRST_ROWS,
+        variables: str = "SYNCLINE_EMBEDDING",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.service = service
+        """Begin carefully. `variables`: what the names of the service's settings begin with."""
+        self.service, self._variables = service, variables
         self.most_lanes, self.most_rows = most_lanes, most_rows
         self.lanes, self.rows = 1, min(first_rows, most_rows)
         self.most_bytes = most_bytes
@@ -96,12 +98,21 @@ class Pace:
         self._gently = False
 
     @classmethod
-    def of_this_process(cls, service: str, address: str, *, most_lanes: int, most_rows: int) -> "Pace":
+    def of_this_process(
+        cls,
+        service: str,
+        address: str,
+        *,
+        most_lanes: int,
+        most_rows: int,
+        variables: str = "SYNCLINE_EMBEDDING",
+    ) -> "Pace":
         """Return the pace of the service at this address, shared by all its clients in the process."""
         with _guard:
             pace = _paces.get((service, address))
             if pace is None:
-                pace = _paces[service, address] = cls(service, most_lanes=most_lanes, most_rows=most_rows)
+                pace = cls(service, most_lanes=most_lanes, most_rows=most_rows, variables=variables)
+                _paces[service, address] = pace
             return pace
 
     @property
@@ -141,7 +152,7 @@ class Pace:
             self._rest["rows"] = 8 * _AGAIN
             self._gently = True
         if before != (self.rows, self.most_bytes):
-            self._log_change("embedding requests made smaller", fix=f"SYNCLINE_EMBEDDING_BATCH={self.rows}")
+            self._log_change("embedding requests made smaller", fix=f"{self._variables}_BATCH={self.rows}")
 
     async def _enter(self) -> None:
         loop = asyncio.get_running_loop()
@@ -230,7 +241,7 @@ class Pace:
             self._set("lanes", max(1, self.lanes // 2))
             self._rest["lanes"] = _AGAIN // 4
             self._gently = True
-        self._log_change("fewer embedding requests at once", fix=f"SYNCLINE_EMBEDDING_LANES={self.lanes}")
+        self._log_change("fewer embedding requests at once", fix=f"{self._variables}_LANES={self.lanes}")
 
     def _log_change(self, event: str, *, fix: str) -> None:
         dials = {"lanes": self.lanes, "texts": self.rows, "bytes": self.most_bytes}

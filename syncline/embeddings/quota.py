@@ -24,10 +24,11 @@ class Quota:
         *,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
+        variables: str = "SYNCLINE_EMBEDDING",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Limit requests and tokens per minute, or neither."""
-        self._clock = clock
+        """Limit requests and tokens per minute, or neither. `variables` begin the names of its settings."""
+        self._clock, self._variables = clock, variables
         self._lock = threading.Lock()
         self._request = _apart(requests_per_minute)
         self._token = _apart(tokens_per_minute)
@@ -35,7 +36,12 @@ class Quota:
 
     @classmethod
     def of(
-        cls, service: object, *, requests_per_minute: float | None, tokens_per_minute: float | None
+        cls,
+        service: object,
+        *,
+        requests_per_minute: float | None,
+        tokens_per_minute: float | None,
+        variables: str = "SYNCLINE_EMBEDDING",
     ) -> "Quota":
         """Return the process's one quota of a service: a hashable that tells it from others.
 
@@ -44,7 +50,11 @@ class Quota:
         with cls._guard:
             quota = cls._all.get(service)
             if quota is None:
-                quota = cls(requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
+                quota = cls(
+                    requests_per_minute=requests_per_minute,
+                    tokens_per_minute=tokens_per_minute,
+                    variables=variables,
+                )
                 cls._all[service] = quota
             return quota
 
@@ -68,7 +78,7 @@ class Quota:
     def because(self) -> str:
         """The setting that makes the next request wait longest."""
         limits = "REQUESTS" if self._requests_from >= self._tokens_from else "TOKENS"
-        return f"SYNCLINE_EMBEDDING_{limits}_PER_MINUTE"
+        return f"{self._variables}_{limits}_PER_MINUTE"
 
     def correct(self, tokens: float) -> None:
         """Book so many tokens more than a request was booked with, or fewer if negative."""

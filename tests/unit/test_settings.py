@@ -101,3 +101,52 @@ def test_secrets_do_not_show_when_settings_are_printed(monkeypatch: pytest.Monke
     settings = load_settings()
     assert settings.stores["archive"].get_secret_value().endswith("@archive")
     assert "hunter2" not in f"{settings!r} {settings.model_dump_json()}"
+
+
+def _stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WRITE_DSN", "GRAPH_DSN"):
+        monkeypatch.setenv(f"SYNCLINE_{name}", "postgresql://somewhere")
+
+
+def test_a_second_embedding_has_the_same_settings_and_none_of_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _stores(monkeypatch)
+    monkeypatch.setenv("SYNCLINE_EMBEDDING_DIMENSIONS", "16")
+    monkeypatch.setenv("SYNCLINE_EMBEDDING_API_KEY", "first")
+    assert load_settings().second is None
+    monkeypatch.setenv("SYNCLINE_SECOND_EMBEDDING", "openai")
+    monkeypatch.setenv("SYNCLINE_SECOND_EMBEDDING_MODEL", "large")
+    second = load_settings().second
+    assert second is not None
+    assert (second.embedding, second.embedding_model) == ("openai", "large")
+    assert (second.embedding_dimensions, second.embedding_api_key) == (384, None)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SECOND_EMBEDDING_URL", "http://me:hunter2@host"),
+        ("SECOND_EMBEDDING_DIMENSIONS", "hunter2"),
+        ("SECOND_EMBEDDING_BODY", '{"model": "hunter2"}'),
+        ("SECOND_EMBEDDING_HEADERS", "hunter2"),
+    ],
+)
+def test_a_malformed_setting_of_the_second_embedding_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    _stores(monkeypatch)
+    monkeypatch.setenv("SYNCLINE_SECOND_EMBEDDING", "openai")
+    monkeypatch.setenv(f"SYNCLINE_{variable}", value)
+    message = _refused()
+    assert f"SYNCLINE_{variable}" in message
+    assert "SYNCLINE_EMBEDDING" not in message
+    assert "hunter2" not in message
+
+
+def test_settings_of_a_second_embedding_without_its_kind_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    _stores(monkeypatch)
+    monkeypatch.setenv("SYNCLINE_SECOND_EMBEDDING_MODEL", "large")
+    message = _refused()
+    assert "SYNCLINE_SECOND_EMBEDDING: set it too" in message
+    assert "SYNCLINE_SECOND_EMBEDDING_MODEL" in message

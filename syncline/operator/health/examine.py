@@ -26,11 +26,12 @@ from syncline.messages.base import GraphStatus
 from syncline.migrations.revisions import CONTROL, ENGINE, GRAPH, WRITE, Side, schemas_behind
 from syncline.operator.health.check import Check, CheckStatus, Health, bounded, listed, skew_check
 from syncline.operator.health.columns import check_new_columns
-from syncline.operator.health.embeddings import check_budgets, check_embedding
+from syncline.operator.health.embeddings import check_budgets, check_embedding, check_second_embedding
 from syncline.operator.health.maps import check_maps
 from syncline.operator.health.postgres import check_postgres, tls_checks
 from syncline.operator.health.rights import check_policies, check_positions, check_rights, needed_rights
 from syncline.operator.health.tenancy import check_capture, check_locks, check_role, check_schemas
+from syncline.settings import FIRST_EMBEDDING, SECOND_EMBEDDING
 
 __all__ = ["check_listener", "examine"]
 
@@ -86,6 +87,11 @@ async def examine(services: Services, *, identity: str, namespace: str, asked_at
         ),
         *_vector_looks(services, graphs),
         _look("embedding", partial(check_embedding, services), fix=_EMBEDDING_FIX),
+        _look(
+            "second embedding",
+            partial(check_second_embedding, services),
+            fix=_EMBEDDING_FIX.replace(FIRST_EMBEDDING, SECOND_EMBEDDING),
+        ),
         _look(
             "embedding: budgets",
             partial(check_budgets, services, graphs),

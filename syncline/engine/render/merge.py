@@ -138,7 +138,7 @@ class Merging:
                 written=assigned,
                 inserts=table.into is None,
             )
-            + new_lines(self._map, table),
+            + new_lines(self._map, table, updates=True),
             rematch="".join(rematch),
         )
 

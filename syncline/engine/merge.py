@@ -75,7 +75,7 @@ async def apply_staged(
         await target.execute("SET LOCAL default_statistics_target = 10")
     merging, listing = table.merging, table.listing
     few = staged < _ANALYZE_FROM
-    unlisted = await identify(target, listing) if listing.any else False
+    unlisted = await identify(target, listing, many=not few) if listing.any else False
     if not few:
         # Ids that were filled in are counted, too.
         await target.execute(table.analyze_stage)

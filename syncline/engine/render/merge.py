@@ -170,7 +170,7 @@ class Merging:
                 stage=stage,
                 wanted=table.wanted(stage),
                 own_id=table.own.staged,
-                parked=table.parked(),
+                parked=table.parked(stage),
                 touched=table.touched(parts),
                 **link_names(links),
             )

@@ -24,11 +24,17 @@ _NULL = "23502"
 _DOUBLE = "23505"
 
 
-async def identify(target: asyncpg.Connection, listing: Listing, *, assigning: bool = True) -> bool:
+async def identify(
+    target: asyncpg.Connection, listing: Listing, *, many: bool = False, assigning: bool = True
+) -> bool:
     """Fill in the ids of the staged rows, and of what they refer to, within the caller's transaction.
 
-    Return whether a row was not listed, as far as this tells. Unless `assigning`, the target assigns no ids.
+    Return whether a row was not listed, as far as this tells. For `many` rows it first asks whether any
+    row of the table is. Unless `assigning`, the target assigns no ids.
     """
+    if many and listing.any_listed is not None and not await target.fetchval(listing.any_listed):
+        await target.execute(listing.first(await _made(target, listing, assigning=assigning)))
+        return True
     # What is referred to first: it may be of the natural key, by which a row is known.
     for statement in listing.references:
         await target.execute(statement)
@@ -36,12 +42,18 @@ async def identify(target: asyncpg.Connection, listing: Listing, *, assigning: b
         await target.execute(listing.kept)
     if not listing.table.keeps_ids:
         return False
+    made = await _made(target, listing, assigning=assigning)
+    told: str = await target.execute(listing.assigned(made))
+    return told != "UPDATE 0"
+
+
+async def _made(target: asyncpg.Connection, listing: Listing, *, assigning: bool) -> str:
+    """Return the expression for the id of a row that is not listed."""
     made = listing.made
     if made is None and assigning:
         name, column = quoted(listing.table.name), listing.table.id_column
         made = await target.fetchval(listing.default, name, column)
-    told: str = await target.execute(listing.assigned(made or "NULL"))
-    return told != "UPDATE 0"
+    return made or "NULL"
 
 
 async def enter_new(target: asyncpg.Connection, listing: Listing) -> bool:

@@ -73,7 +73,7 @@ async def apply_staged(
     for statement in table.waiting.resolve:
         await target.execute(statement)
     merging, listing = table.merging, table.listing
-    unlisted = await identify(target, listing) if listing.any else False
+    unlisted = await identify(target, listing, many=not few) if listing.any else False
     if not few:
         # Ids that were filled in are counted, too.
         await target.execute(table.analyze_stage)

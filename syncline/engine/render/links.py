@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from syncline.engine.key_forms import form
+from syncline.engine.key_forms import form, read
 from syncline.engine.render.fragments import commas, link_names, unrejected
 from syncline.engine.render.identity import Identity, key_hash
 from syncline.engine.render.stats import touched
 from syncline.engine.table_map import Links, SchemaMap, TableMap
 from syncline.engine.template import sql
+from syncline.maps.ids import IdRule
 from syncline.maps.key_types import Kind
 from syncline.maps.table_map import Ownership
 from syncline.sql import literal, quoted
@@ -98,7 +99,7 @@ class LinkTable:
             "merge_full_links",
             stage=stage,
             wanted=self.wanted(stage),
-            parked=self.parked(),
+            parked=self.parked(stage),
             own_id=self.own.staged,
             own_column=self.own.column,
             child=quoted(self._table.name),
@@ -117,19 +118,21 @@ class LinkTable:
 
     def wanted(self, stage: str) -> str:
         """Return the query for the links `d` that a staged batch's arrays name."""
-        row_ids = [
-            *([] if self.own.hashed else ["m.owner_row", "m.owner_key"]),
-            *(["m.place"] if self.placed else []),
-        ]
         return sql(
             "links_wanted",
             named=self._named(stage),
-            member_id=self.parent.id_of("m.key"),
-            row_ids="".join(f", {name}" for name in row_ids),
+            member_id="m.key" if self._by_id else self.parent.id_of("m.key"),
+            named_key=("" if self._by_id else ", m.key") + (", m.place" if self.placed else ""),
             parent=quoted(self._links.parent),
             parent_id=self.parent.column,
             unrejected=unrejected(self._map, self._links),
         ).strip()
+
+    @property
+    def _by_id(self) -> bool:
+        """Whether a member's key is its id: then it is read once, and no text is made of it."""
+        parent = self.parent.table
+        return parent.id_rule is IdRule.SAME and len(parent.key) == 1 and self._links.unreadable is None
 
     def _named(self, stage: str) -> str:
         """Return the query for the keys that arrays name, with their owners."""
@@ -138,35 +141,33 @@ class LinkTable:
         if self._links.bare and self.own.hashed and type_.plain and self.parent.takes(type_) and not is_json:
             return sql("links_named", source=quoted(source), stage=stage).strip()
         elements = "json_elements" if is_json else "elements"
-        own_key = commas([f"s.{quoted(name)}" for name in self._table.key])
-        fragments = {
-            "own_id": self.own.staged,
-            "key": self.parent.named_in(self._links, type_, form(type_, "e.value")),
-            "stage": stage,
-            "elements": sql(elements, source=quoted(source)).strip(),
-        }
-        if not self.placed:
-            return sql("links_named_by", own_key=own_key, **fragments).strip()
-        kept = f", s.sync_row_id AS owner_row, ARRAY[{own_key}] AS owner_key"
+        text, key_type = form(type_, "e.value"), self.parent.table.key_types[0]
+        named = self.parent.named_in(self._links, type_, text)
         return sql(
-            "links_placed",
-            owner_names="" if self.own.hashed else ", n.owner_row, n.owner_key",
-            owner_parts="" if self.own.hashed else kept,
-            **fragments,
+            "links_placed" if self.placed else "links_named_by",
+            own_id=self.own.staged,
+            key=read(key_type, f"({text})") if self._by_id else named,
+            stage=stage,
+            elements=sql(elements, source=quoted(source)).strip(),
         ).strip()
 
-    def parked(self) -> str:
+    def parked(self, stage: str) -> str:
         """Return the part of a merge that parks the links whose member is missing."""
         also, also_kept = self.parked_place("d.place")
         names = link_names(self._links)
+        own_key = commas([f"s.{quoted(name)}" for name in self._table.key])
+        # Of these few alone, not of every link that is wanted.
+        key = form(self.parent.table.key_types[0], "d.member") if self._by_id else "d.key"
+        owner = sql("links_owner", stage=stage, own_id=self.own.staged).rstrip()
         return sql(
             "links_parked",
             table=literal(self._table.name),
-            owner_row="owner" if self.own.hashed else "owner_row",
-            # Of few links: those that are not parked need none.
-            member_row="d.member" if self.parent.hashed else key_hash("d.key"),
+            owner_row="d.owner" if self.own.hashed else "s.sync_row_id",
+            of_owner="" if self.own.hashed else owner,
+            member_key=key,
+            member_row="d.member" if self.parent.hashed else key_hash(key),
             also=("" if self.own.hashed else ", owner_key") + also,
-            also_kept=("" if self.own.hashed else ", d.owner_key") + also_kept,
+            also_kept=("" if self.own.hashed else f", ARRAY[{own_key}]") + also_kept,
             **_part(names, "links_name", "parent_name"),
         ).strip()
 

@@ -45,6 +45,9 @@ class Listing:
         others = [pair for pair in parents if pair not in own]
         self.references: Sequence[str] = self._references(others, keep=table.keeps_ids)
         """Fill in the ids of rows of other tables that are referred to, and those that the rows keep."""
+        self._others = others
+        self.any_listed = sql("list_any", table=literal(table.name)) if table.keeps_ids and others else None
+        """Whether a row of the table is listed: if not, `first` does what `references` and `assigned` do."""
         self.own_references: Sequence[str] = self._references(own)
         """The same for rows of this table: once it is clear which ones have their ids."""
         self.references_beside: Sequence[str] = [self._beside(*pair) for pair in own]
@@ -111,6 +114,34 @@ class Listing:
                 made=made,
             ).strip()
         return sql("list_known", stage=self._stage, made=made)
+
+    def first(self, made: str) -> str:
+        """Return the statement that gives ids to rows of which none is listed, and to what they refer to."""
+        table = self.table
+        listed = {
+            reference_id(reference.column): parent.listed_id(self._named(reference, parent))
+            for reference, parent in self._others
+        }
+        if table.id is not None and table.id.natural:
+            values = merged_values(table)
+            found = {f"s.{name}": f"r.{name}" for name in listed}
+            made = sql(
+                "list_first_natural",
+                id=self._own.column,
+                target=quoted(table.name),
+                same=" AND ".join(
+                    f"t.{quoted(name)} = {found.get(values[name], values[name])}" for name in table.id.natural
+                ),
+                made=made,
+            ).strip()
+        return sql(
+            "list_first",
+            stage=self._stage,
+            columns=commas([*listed, "sync_id"]),
+            found="".join(f"r.{name}, " for name in listed),
+            listed=commas([f"{id_} AS {name}" for name, id_ in listed.items()]),
+            made=made,
+        )
 
     def _kept(self) -> str:
         return sql("list_kept", **self._names, kept=read(self.table.id_type, "o.target_id"))

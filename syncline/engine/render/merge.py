@@ -138,7 +138,7 @@ class Merging:
                 written=assigned,
                 inserts=table.into is None,
             )
-            + new_lines(self._map, table),
+            + new_lines(self._map, table, updates=True),
             rematch="".join(rematch),
         )
 
@@ -170,7 +170,7 @@ class Merging:
                 stage=stage,
                 wanted=table.wanted(stage),
                 own_id=table.own.staged,
-                parked=table.parked(),
+                parked=table.parked(stage),
                 touched=table.touched(parts),
                 **link_names(links),
             )

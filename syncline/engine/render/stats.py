@@ -83,13 +83,19 @@ def stubs_noted(schema_map: SchemaMap, table: TableMap) -> str:
     return _noted(schema_map, "made", [f"SELECT '{literal(_stubs(table.name))}', {row} FROM changed c"])
 
 
-def new_lines(schema_map: SchemaMap, table: TableMap) -> str:
-    """Return the part of a merge that notes rows which need a new stats row."""
-    row = f"c.{column_name(table.id_column)}{_noted_as(schema_map)}"
-    apart = table.stats is not None and not table.counters
-    return _noted(
-        schema_map, "lines", [f"SELECT '{literal(table.name)}', {row} FROM changed c"] if apart else []
-    )
+def new_lines(schema_map: SchemaMap, table: TableMap, *, updates: bool = False) -> str:
+    """Return the part of a merge that notes rows which need a new stats row.
+
+    `updates`: it may have updated rows, which usually have theirs.
+    """
+    if table.stats is None or table.counters:
+        return ""
+    row = f"c.{column_name(table.id_column)}"
+    noted = f"SELECT '{literal(table.name)}', {row}{_noted_as(schema_map)} FROM changed c"
+    if updates:
+        place, owner = table.stats_place
+        noted += sql("without_line", stats=quoted(place), owner=quoted(owner), row=row).rstrip()
+    return _noted(schema_map, "lines", [noted])
 
 
 def first_counts(table: TableMap) -> dict[str, str]:

@@ -25,15 +25,15 @@ WITH wanted AS MATERIALIZED (
 SELECT (SELECT count(*) FROM removed) + (SELECT count(*) FROM added)@{moves}
 
 -- name: links_placed
--- The keys that arrays name, with the first place of each; owners with what parked links keep.
-SELECT n.owner, n.key@{owner_names}, min(n.place) AS place
+-- The keys that arrays name, with the first place of each.
+SELECT n.owner, n.key, min(n.place) AS place
 FROM (
-    SELECT s.@{own_id} AS owner, @{key} AS key, e.place@{owner_parts}
+    SELECT s.@{own_id} AS owner, @{key} AS key, e.place
     FROM @{stage} s CROSS JOIN LATERAL @{elements} WITH ORDINALITY AS e (value, place)
     WHERE s.sync_present
 ) n
 WHERE n.key IS NOT NULL
-GROUP BY n.owner, n.key@{owner_names}
+GROUP BY n.owner, n.key
 
 -- name: links_moved
 , moved AS (

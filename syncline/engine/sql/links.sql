@@ -38,7 +38,7 @@ SELECT (SELECT count(*) FROM removed) + (SELECT count(*) FROM added)
 -- name: links_wanted
 -- `sync_there`: whether the member is.
 SELECT d.*, p.@{parent_id} IS NOT NULL AS sync_there FROM (
-        SELECT m.owner, @{member_id} AS member, m.key@{row_ids}
+        SELECT m.owner, @{member_id} AS member@{named_key}
         FROM (@{named}) m
         WHERE m.key IS NOT NULL
     ) d LEFT JOIN @{parent} p ON p.@{parent_id} = d.member @{unrejected}
@@ -47,10 +47,13 @@ SELECT d.*, p.@{parent_id} IS NOT NULL AS sync_there FROM (
 SELECT s.sync_row_id AS owner, unnest(s.@{source}) AS key FROM @{stage} s WHERE s.sync_present
 
 -- name: links_named_by
--- The same for other keys and ids: members in the form of their keys, owners with what parked links keep.
-SELECT s.@{own_id} AS owner, @{key} AS key, s.sync_row_id AS owner_row, ARRAY[@{own_key}] AS owner_key
+-- The same for other keys and ids: members in the form of their keys, or as their ids where those are the keys.
+SELECT s.@{own_id} AS owner, @{key} AS key
 FROM @{stage} s CROSS JOIN LATERAL @{elements} AS e (value)
 WHERE s.sync_present OFFSET 0
+
+-- name: links_owner
+ JOIN @{stage} s ON s.@{own_id} = d.owner
 
 -- name: elements
 unnest(s.@{source})
@@ -60,8 +63,8 @@ jsonb_array_elements_text(CASE WHEN jsonb_typeof(s.@{source}) = 'array' THEN s.@
 
 -- name: links_parked
 INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key@{also})
-    SELECT '@{table}', '@{links_name}', d.@{owner_row}, '@{parent_name}', @{member_row}, d.key@{also_kept}
-    FROM wanted d WHERE NOT d.sync_there
+    SELECT '@{table}', '@{links_name}', @{owner_row}, '@{parent_name}', @{member_row}, @{member_key}@{also_kept}
+    FROM wanted d@{of_owner} WHERE NOT d.sync_there
     ON CONFLICT DO NOTHING
 
 -- name: unrejected

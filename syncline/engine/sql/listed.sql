@@ -25,6 +25,19 @@ WHERE s.ctid = o.at
 -- One that stands in the target by its natural key, and is in no list, likewise; others get theirs.
 UPDATE @{stage} s SET sync_id = @{made} WHERE s.sync_present AND s.sync_id IS NULL
 
+-- name: list_any
+SELECT (SELECT row_id FROM sync_row WHERE table_name = '@{table}' ORDER BY table_name, row_id LIMIT 1) IS NOT NULL
+
+-- name: list_first
+-- All of this at once, for rows of a table of which none is listed: what they refer to, and the id of each.
+UPDATE @{stage} s SET (@{columns}) = (
+    SELECT @{found}CASE WHEN s.sync_present THEN @{made} END FROM (SELECT @{listed} OFFSET 0) r
+)
+
+-- name: list_first_natural
+-- Where nothing stands in the target, nothing is looked up there.
+coalesce(CASE WHEN (SELECT true FROM @{target} LIMIT 1) THEN (SELECT t.@{id} FROM @{target} t WHERE @{same} LIMIT 1) END, @{made})
+
 -- name: list_natural
 coalesce((SELECT t.@{id} FROM @{target} t WHERE @{same} AND NOT @{is_ours} LIMIT 1), @{made})
 

@@ -3,6 +3,9 @@
 -- name: noted
 SELECT counted, count(*) AS touched FROM pg_temp.@{noted} GROUP BY 1
 
+-- name: without_line
+ WHERE NOT EXISTS (SELECT FROM @{stats} t WHERE t.@{owner} = @{row})
+
 -- name: stats
 -- Recounted from the rows: a count can be late, it cannot drift. Set-wise, so that Postgres chooses between
 -- looking up a few and reading all once.

@@ -11,13 +11,14 @@ import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
 
 from benchmarks.bare import copy_and_delete
 from benchmarks.growth import measure_growth
-from benchmarks.lab import SCHEMA, NoEmbedding, both, fresh_store, timed_by_hand, timed_cycle
+from benchmarks.lab import SCHEMA, Meter, NoEmbedding, both, fresh_store, timed_by_hand, timed_cycle
 from benchmarks.triggers import measure_triggers
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.embeddings.hashing import DevelopmentEmbedding
@@ -31,6 +32,8 @@ REPORT = ROOT / "docs" / "performance.md"
 _RATIO = "Initial load, 731,568 rows"
 
 Lines = list[tuple[str, str]]
+Sides = tuple[float, float]
+"""Bare, engine."""
 
 
 async def measure(dict_dir: Path, rounds: int) -> dict[str, Lines]:
@@ -55,7 +58,10 @@ async def _measure(
     total = sum(loaded.values())
     async with write.driver() as connection:
         await connection.execute("ANALYZE")
-    table = _Comparison()
+    # Its workers would be counted.
+    server.psql("ALTER SYSTEM SET autovacuum = off")
+    server.psql("SELECT pg_reload_conf()")
+    table, meter = _Comparison(), Meter(server.data_dir)
     cpu: list[float] = []
     for number in range(rounds):
         async with fresh_store(server, "bare") as bare, fresh_store(server, "graph") as target:
@@ -64,19 +70,22 @@ async def _measure(
             vectors = EmbeddedQdrantStore("benchmark", folder / f"qdrant-{number}")
             # Each side goes first in every other round: a machine that slows down slows both.
             if number % 2 == 0:
-                elapsed, numbers = await timed_by_hand(server, write, bare)
+                elapsed, numbers, by_hand = await timed_by_hand(server, write, bare, clock=meter.cpu)
             server.psql("CHECKPOINT")
-            load = await timed_cycle(write, target, vectors, NoEmbedding())
+            load = await timed_cycle(write, target, vectors, NoEmbedding(), clock=meter.cpu)
             if number % 2 == 1:
-                elapsed, numbers = await timed_by_hand(server, write, bare)
+                elapsed, numbers, by_hand = await timed_by_hand(server, write, bare, clock=meter.cpu)
             cpu.append(load.cpu_seconds)
-            table.add(f"Initial load, {total:,} rows", total, elapsed, load.rows_seconds)
-            table.add("The same, the yardstick without numbers", total, elapsed - numbers, load.rows_seconds)
+            table.add(
+                f"Initial load, {total:,} rows", total, (elapsed, load.rows_seconds), (by_hand, load.rows_cpu)
+            )
+            bare_seconds = elapsed - numbers
+            table.add("The same, the yardstick without numbers", total, (bare_seconds, load.rows_seconds))
             for name in ("bare", "graph"):
                 server.psql("VACUUM ANALYZE", name)
             for percent in (1, 10):
-                await _changes(write, server, bare, target, vectors, percent, table)
-            await _deletes(write, server, bare, target, vectors, table)
+                await _changes(write, server, bare, target, vectors, percent, table, meter)
+            await _deletes(write, server, bare, target, vectors, table, meter)
             if number == rounds - 1:
                 embedding = DevelopmentEmbedding(384)
                 drained = await timed_cycle(write, target, vectors, embedding)
@@ -111,6 +120,7 @@ async def _changes(
     vectors: EmbeddedQdrantStore,
     percent: int,
     table: "_Comparison",
+    meter: Meter,
 ) -> None:
     """Change some of all facts, nodes and edges, spread over the tables."""
     since, rows = await _written(
@@ -124,10 +134,11 @@ async def _changes(
             )
         ),
     )
-    elapsed, _ = await timed_by_hand(server, write, bare, since=since)
+    elapsed, _, by_hand = await timed_by_hand(server, write, bare, since=since, clock=meter.cpu)
     server.psql("CHECKPOINT")
-    timing = await timed_cycle(write, target, vectors, NoEmbedding())
-    table.add(f"{percent}% changed, {rows:,} rows", rows, elapsed, timing.rows_seconds)
+    timing = await timed_cycle(write, target, vectors, NoEmbedding(), clock=meter.cpu)
+    name = f"{percent}% changed, {rows:,} rows"
+    table.add(name, rows, (elapsed, timing.rows_seconds), (by_hand, timing.rows_cpu))
 
 
 async def _deletes(
@@ -137,6 +148,7 @@ async def _deletes(
     target: PostgresStore,
     vectors: EmbeddedQdrantStore,
     table: "_Comparison",
+    meter: Meter,
 ) -> None:
     """Delete some edges and put them back, so that the next round begins with all of them."""
     where = "(hashtext(id || 'd') & 2147483647) % 100 = 1"
@@ -147,13 +159,14 @@ async def _deletes(
     )
     rows //= 2
     server.psql("CHECKPOINT")
-    started = time.perf_counter()
+    cpu, started = meter.cpu(), time.perf_counter()
     async with both(write, bare) as (source, sink):
         await copy_and_delete(source, sink, since=since)
-    elapsed = time.perf_counter() - started
+    elapsed, by_hand = time.perf_counter() - started, meter.cpu() - cpu
     server.psql("CHECKPOINT")
-    timing = await timed_cycle(write, target, vectors, NoEmbedding())
-    table.add(f"1% of the edges deleted, {rows:,} rows", rows, elapsed, timing.rows_seconds)
+    timing = await timed_cycle(write, target, vectors, NoEmbedding(), clock=meter.cpu)
+    name = f"1% of the edges deleted, {rows:,} rows"
+    table.add(name, rows, (elapsed, timing.rows_seconds), (by_hand, timing.rows_cpu))
     await _written(write, "INSERT INTO write_edges SELECT * FROM kept", "DROP TABLE kept")
 
 
@@ -184,29 +197,37 @@ class _Comparison:
     """Measurements of both sides, by what was done."""
 
     def __init__(self) -> None:
-        self._measured: dict[str, list[tuple[int, float, float]]] = {}
+        self._measured: dict[str, list[tuple[int, Sides, Sides | None]]] = {}
 
-    def add(self, name: str, rows: int, bare: float, engine: float) -> None:
-        """Note one round."""
+    def add(self, name: str, rows: int, seconds: Sides, cpu: Sides | None = None) -> None:
+        """Note one round: both sides' seconds, and their seconds of CPU."""
         # The rows that a change hits differ by a few from round to round.
         known = next((k for k in self._measured if k.partition(",")[0] == name.partition(",")[0]), name)
-        self._measured.setdefault(known, []).append((rows, bare, engine))
+        self._measured.setdefault(known, []).append((rows, seconds, cpu))
+        bare, engine = seconds
         print(f"{name}: bare {bare:.2f} s, engine {engine:.2f} s, {bare / engine:.2f}", flush=True)
+        if cpu is not None:
+            print(f"    CPU: bare {cpu[0]:.2f} s, engine {cpu[1]:.2f} s, {cpu[0] / cpu[1]:.2f}", flush=True)
 
     def lines(self) -> Lines:
         """Return the medians."""
         found = []
         for name, rounds in self._measured.items():
-            bare, engine = (statistics.median(each[side] for each in rounds) for side in (1, 2))
-            ratio = statistics.median(each[1] / each[2] for each in rounds)
-            found.append(
-                (name, f"{bare:.2f} s | {engine:.2f} s | {rounds[0][0] / engine:,.0f} | **{ratio:.2f}**")
-            )
+            bare, engine = (statistics.median(seconds[side] for _, seconds, _ in rounds) for side in (0, 1))
+            ratio = _ratio([seconds for _, seconds, _ in rounds])
+            spent = [cpu for _, _, cpu in rounds if cpu is not None]
+            by_cpu = f"{_ratio(spent):.2f}" if spent else ""
+            speed = f"{rounds[0][0] / engine:,.0f}"
+            found.append((name, f"{bare:.2f} s | {engine:.2f} s | {speed} | **{ratio:.2f}** | {by_cpu}"))
         return found
 
 
+def _ratio(rounds: Sequence[Sides]) -> float:
+    return statistics.median(bare / engine for bare, engine in rounds)
+
+
 HEADS = {
-    "engine": "| WordNet 3.1, medians of {rounds} rounds in turn | Bare | Engine | Engine, rows/s | Bare = 1 |\n|---|--:|--:|--:|--:|",
+    "engine": "| WordNet 3.1, medians of {rounds} rounds in turn | Bare | Engine | Engine, rows/s | Bare = 1 | By CPU |\n|---|--:|--:|--:|--:|--:|",
     "alone": "| The engine alone | |\n|---|---|",
     "growth": "| Initial load of a synthetic graph, each in a process of its own | |\n|---|---|",
     "writer": "| What capture costs a writer, without → with, medians of 3 rounds in turn | |\n|---|---|",

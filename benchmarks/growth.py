@@ -53,7 +53,7 @@ async def load(size: int) -> dict[str, float]:
                 timing = await timed_cycle(write, target, vectors, NoEmbedding())
                 await vectors.close()
                 memory = peak_memory()
-                by_hand, _ = await timed_by_hand(server, write, bare)
+                by_hand, _, _ = await timed_by_hand(server, write, bare)
                 return {
                     "bare": by_hand,
                     "rows": nodes * 6 + 4,

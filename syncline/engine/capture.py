@@ -165,13 +165,18 @@ async def pending_at(
     )
 
 
-async def bytes_a_row(source: asyncpg.Connection, schema: str, table: TableStatements) -> float | None:
-    """Return the average bytes of a source row, TOAST included; None if the source is empty."""
+async def bytes_a_row(
+    source: asyncpg.Connection, schema: str, table: TableStatements, *, enough: int
+) -> float | None:
+    """Return the average bytes of a source row, TOAST included; None if the source is empty.
+
+    None too if all of it has less than `enough` bytes, and its rows would have to be counted.
+    """
     name = f"{quoted(schema)}.{quoted(table.table.source)}"
     # The catalog alone: no row, and no code of an owner, is read.
     size = await source.fetchrow(sql("row_bytes", source=literal(name)))
     pages, rows = size["pages"], size["rows"]
-    if not pages:
+    if not pages or (rows is None and size["bytes"] < enough):
         return None
     if rows is None:
         share = min(1.0, _PAGES / pages)

@@ -456,20 +456,20 @@ class _Cycle:
         tables = []
         # A failed stream of deleted keys is reported; what it deleted is counted by table.
         for name in dict.fromkeys([*self._statements.tables, *self._failed]):
-            counted = self.progress.run.tables.get(name, TableProgress(table=name))
-            error = self._failed.get(name)
+            counted, error = self.progress.run.tables.get(name), self._failed.get(name)
+            noted = {
+                "parked": parked.get(name, 0),
+                "dead_letters": dead.get(name, 0),
+                "drained": error is None and name not in self._unfinished,
+                "failures": (counted.failures if counted else 0) + (error is not None),
+                "error": error,
+                "reread": self._source_check.reread.get(name) or self._source_check.filled.get(name),
+                "compared": self._source_check.compare.get(name),
+            }
             tables.append(
-                counted.model_copy(
-                    update={
-                        "parked": parked.get(name, 0),
-                        "dead_letters": dead.get(name, 0),
-                        "drained": error is None and name not in self._unfinished,
-                        "failures": counted.failures + (error is not None),
-                        "error": error,
-                        "reread": self._source_check.reread.get(name) or self._source_check.filled.get(name),
-                        "compared": self._source_check.compare.get(name),
-                    }
-                )
+                counted.model_copy(update=noted)
+                if counted
+                else TableProgress.model_validate({"table": name, **noted})
             )
         writer = pending.oldest_writer
         behind = writer.age_seconds or 0.0 if writer else 0.0

@@ -247,7 +247,7 @@ class BatchDrain(Batches):
     async def _rows_a_batch(self, table: TableStatements) -> int:
         rows, write = self._context.budget.batch_rows, self._context.write
         async with write.store.driver() as connection:
-            size = await bytes_a_row(connection, write.schema, table)
+            size = await bytes_a_row(connection, write.schema, table, enough=_BATCH_BYTES)
         return min(rows, max(1, int(_BATCH_BYTES / size))) if size else rows
 
     def _read(

@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 import asyncpg
@@ -186,6 +187,12 @@ class Ledger:
         return replace(self, comparisons=self.comparisons.union(tables))
 
 
+@lru_cache(maxsize=100)
+def _ledger_query(outbox_due: str) -> str:
+    fragments = {name: sql(name) for name in ("released", "next_retry", "not_landed")}
+    return sql("ledger_read", outbox_due=outbox_due, **fragments)
+
+
 async def read_ledger(
     target: asyncpg.Connection, *, tables: Collection[str], run_id: str, outbox_due: str = "false"
 ) -> Ledger:
@@ -193,9 +200,7 @@ async def read_ledger(
 
     `outbox_due` is the condition from `syncline.engine.outbox.due_sql`.
     """
-    fragments = {name: sql(name) for name in ("released", "next_retry", "not_landed")}
-    fragments["outbox_due"] = outbox_due
-    row = await target.fetchrow(sql("ledger_read", **fragments), list(tables))
+    row = await target.fetchrow(_ledger_query(outbox_due), list(tables))
     stored = json.loads(row["cursors"])
     cursors = {}
     for name in (*tables, DELETES):

@@ -8,6 +8,7 @@ on the session: a prologue is one message, and ends with its transaction.
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 
 import asyncpg
 
@@ -48,11 +49,14 @@ async def reading(
         async with _transaction(connection, f"{begin};{first}"):
             yield
         return
-    names = _names(tables)
-    begin = f"{begin};{_sql('read_lock', tables=', '.join(tables))};{first}"
-    doubt = _sql("read_doubt", names=names)
-    async with _transaction(connection, f"{begin};{doubt}", guard=_read_guard(names)):
+    async with _transaction(connection, f"{begin};{_read_check(tuple(tables), first)}", guarded=tables):
         yield
+
+
+@lru_cache(maxsize=1_000)
+def _read_check(tables: tuple[str, ...], first: str) -> str:
+    # An idle cycle is little more than a read.
+    return f"{_sql('read_lock', tables=', '.join(tables))};{first};{_sql('read_doubt', names=_names(tables))}"
 
 
 def read_settings(tables: Sequence[str] = ()) -> str:
@@ -102,13 +106,13 @@ def write_guard(tables: Sequence[str], *, nowait: bool = False) -> str:
 
 @asynccontextmanager
 async def _transaction(
-    connection: asyncpg.Connection, begin: str, *, guard: str | None = None
+    connection: asyncpg.Connection, begin: str, *, guarded: Sequence[str] = ()
 ) -> AsyncIterator[None]:
-    """Enter a transaction; run the guard unless the last statement of `begin` has no rows."""
+    """Enter a transaction; unless `begin` ends with a query for no rows, look closely at `guarded` tables."""
     try:
         # A script returns no rows, but its status has their number.
-        if await connection.execute(begin) != "SELECT 0" and guard is not None:
-            await connection.execute(guard)
+        if await connection.execute(begin) != "SELECT 0" and guarded:
+            await connection.execute(_read_guard(_names(guarded)))
         yield
         await connection.execute("COMMIT")
     except asyncpg.PostgresError:

@@ -4,6 +4,8 @@ Table maps are code, so their names and expressions are trusted; names are still
 statements contain no schema: each transaction's `search_path` is the graph's schema, so one rendered
 statement serves every graph. Write-db tables belong to others, so every source is schema-qualified: those
 statements are for `syncline.stores.tenants.reading`, where only pg_catalog is searched.
+
+One module because a table's statements share its names, its stage and the form of its cursor.
 """
 
 from collections.abc import Mapping, Sequence
@@ -200,9 +202,8 @@ class TableStatements:
 
     def capture_at(self, schema: str, cursor: Cursor, *, horizon: int, limit: int) -> str:
         """Return the same query with its values: for a COPY the driver would ask the server to write them."""
-        given = [string_literal(value) for value in cursor.parameters()]
-        after = self._after(cursor, given)
-        return self._capture(schema, self._selection, cursor, limit, after=after, horizon=f"'{horizon:d}'")
+        given = [string_literal(value) for value in (*cursor.parameters(), str(horizon))]
+        return self._capture(schema, self._selection, cursor, limit, *given)
 
     def next_key(self, schema: str, cursor: Cursor) -> str:
         """Return the query for the first row's stamp and key (in bytes); same parameters."""
@@ -219,23 +220,15 @@ class TableStatements:
             horizon=f"${1 + len(cursor.parameters())}::text::xid8",
         )
 
-    def _capture(
-        self,
-        schema: str,
-        selection: str,
-        cursor: Cursor,
-        limit: int,
-        *,
-        after: str | None = None,
-        horizon: str | None = None,
-    ) -> str:
+    def _capture(self, schema: str, selection: str, cursor: Cursor, limit: int, *given: str) -> str:
+        *after, horizon = given or [f"${number}" for number in range(1, 2 + len(cursor.parameters()))]
         return sql(
             "capture",
             selection=selection,
             source=self.rows(schema),
             name=quoted(self.table.source),
-            after_cursor=after or self.after_cursor(cursor, 1),
-            horizon=f"{horizon or f'${1 + len(cursor.parameters())}'}::text::xid8",
+            after_cursor=self._after(cursor, after),
+            horizon=f"{horizon}::text::xid8",
             key_order=self.key_order,
             limit=str(limit),
         )

@@ -9,9 +9,10 @@ import pytest_asyncio
 
 from syncline.capture.install.install import adopt
 from syncline.engine import SchemaMap, SyncEngine
-from syncline.maps.document import read_map
+from syncline.maps.document import read_map, write_map
 from syncline.messages.sync import SyncResult
 from syncline.migrations import migrate_bookkeeping
+from syncline.operator.map_check import check_map
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.verify import verify
 from tests.kit.bare_graph import bare_graph, made_by
@@ -139,6 +140,12 @@ async def test_no_change_of_ids_is_silent(graph: TestGraph, before: str, after: 
         f"UPDATE w_items{n} SET nat = 'other' WHERE k = md5('k2')::uuid;"
         f"INSERT INTO w_items{n} VALUES (md5('k6')::uuid, md5('u6')::uuid, 'n6', 'nat2')" for n in places
     ))  # fmt: skip
+    # `map check` says beforehand what the cycle will.
+    context = graph.context()
+    checked = await check_map(now, context.write, context.target, text=write_map(now))
+    said = {one.table: one for one in checked.misfits if one.path.endswith(".id") and one.weight == "error"}
+    assert said.keys() == {f"items{n}" for n, kind in enumerate(after) if refused(before, kind)}
+    assert all(one.line and "DELETE FROM" in (one.statement or "") for one in said.values())
     result = await cycle(graph, now)
     errors = {table.table: table.error for table in result.tables if table.error}
     told = {kind: f"items{n}" in errors for n, kind in enumerate(after)}

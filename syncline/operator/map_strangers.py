@@ -8,7 +8,7 @@ from typing import Final
 import asyncpg
 
 from syncline.capture.install.misfit import Misfit
-from syncline.engine.map_changes import Definition
+from syncline.engine.map_changes import Definition, definitions_of, map_changes
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.engine.standing import earlier_map
 from syncline.engine.strangers import strange_condition, ways_to_leave
@@ -34,7 +34,11 @@ async def strange_rows(
     """
     before = await _definitions(connection, schema)
     earlier = earlier_map(before)
+    changes = map_changes(before, definitions_of(schema_map)) if before else ()
+    same_ids = {change.table for change in changes if not change.ids}
     for table in schema_map:
+        if table.name in same_ids:
+            continue
         condition = strange_condition(
             schema_map, table.name, schema=schema, before=before.get(table.name), earlier=earlier
         )

@@ -102,12 +102,23 @@ async def rows(graph: TestGraph, sql: str) -> list[tuple[object, ...]]:
     return [tuple(row) for row in await read(graph, sql)]
 
 
-def refused(before: str, now: str) -> bool:
-    """Whether rows under ids of before have to leave first: the ids are others, and rows do not keep theirs."""
+def others(before: str, now: str) -> bool:
+    """Whether rows that stand there have to have another id."""
     rule, other = (kind.partition(",")[0] for kind in (before, now))
     if "natural" in now or other == "assigned":
         return False
-    return rule != other or "natural" in before
+    return rule != other
+
+
+def moved(before: str, now: str) -> bool:
+    """Whether that is done by the next cycle: a listed row whose id comes from a column follows that."""
+    listed = before in ("column", "assigned") or (before not in RULES and before != "hash, beside")
+    return others(before, now) and listed and now.startswith("column")
+
+
+def refused(before: str, now: str) -> bool:
+    """Whether rows under ids of before have to leave first."""
+    return others(before, now) and not moved(before, now)
 
 
 @pytest.mark.long(after=1)
@@ -151,7 +162,8 @@ async def test_no_change_of_ids_is_silent(graph: TestGraph, before: str, after: 
     told = {kind: f"items{n}" in errors for n, kind in enumerate(after)}
     assert told == {kind: refused(before, kind) for kind in after}
     for error in errors.values():
-        await on_target(graph, error[error.index("DELETE FROM") :])
+        # As an operator would run it: in no schema of theirs.
+        await on_target(graph, f"SET search_path = public; {error[error.index('DELETE FROM') :]}")
     if errors:
         await cycle(graph, now)
         result = await cycle(graph, now)
@@ -163,7 +175,7 @@ async def test_no_change_of_ids_is_silent(graph: TestGraph, before: str, after: 
         assert await rows(graph, f"SELECT name, nat FROM items{n} ORDER BY 1") == [
             *marked, ("n1", "nat1"), ("n2", "other"), ("n3", "nat3"), ("n4", "nat4"), ("n6", "nat2")
         ], kind  # fmt: skip
-        assert told[kind] or await rows(graph, named[n]) == ids[n], kind
+        assert others(before, kind) or await rows(graph, named[n]) == ids[n], kind
         assert await rows(
             graph, f"SELECT s.key, i.name FROM steps{n} s JOIN items{n} i ON i.id = s.item ORDER BY 1"
         ) == [(str(i), f"n{i}") for i in range(1, 5)], kind

@@ -18,7 +18,7 @@ from syncline.engine.template import sql
 from syncline.errors import MapInvalid
 from syncline.sql import literal, quoted
 
-__all__ = ["earlier_map", "list_standing", "other_than_key"]
+__all__ = ["earlier_map", "list_standing", "stands_elsewhere"]
 
 _TABLES: Final[TypeAdapter[TableMap]] = TypeAdapter(TableMap)
 
@@ -58,21 +58,27 @@ async def list_standing(
     )
 
 
-def other_than_key(schema_map: SchemaMap, earlier: SchemaMap | None, name: str) -> str | None:
-    """Return the condition that target row `t`, whose id is the key from now on, stands under another id.
+def stands_elsewhere(
+    schema_map: SchemaMap, earlier: SchemaMap | None, name: str, *, schema: str | None = None
+) -> str | None:
+    """Return the condition that target row `t` stands under another id than that of its key, as told before.
 
-    None where its id was the key before.
+    None where the target itself tells the keys by both maps, or the id was the key before.
     """
-    before, now = _keyed(earlier, schema_map, name), Identity(schema_map, schema_map[name])
-    if before is None or before.table.id_rule is now.table.id_rule or not before.table.identified:
+    before, now = _keyed(earlier, schema_map, name, schema=schema), Identity(schema_map, schema_map[name])
+    if before is None or not (before.table.identified and now.table.identified):
+        return None
+    if not before.table.listed and (now.can_be_strange or before.table.id_rule is now.table.id_rule):
         return None
     return f"t.{now.column} IS DISTINCT FROM {now.made(before.parts('t'), safely=True)}"
 
 
-def _keyed(earlier: SchemaMap | None, schema_map: SchemaMap, name: str) -> Identity | None:
+def _keyed(
+    earlier: SchemaMap | None, schema_map: SchemaMap, name: str, *, schema: str | None = None
+) -> Identity | None:
     """Return the identity of a table before, if its rows had the keys that they have now."""
     if earlier is None or name not in {table.name for table in earlier}:
         return None
     before, now = earlier[name], schema_map[name]
     same = before.key == now.key and before.key_types == now.key_types
-    return Identity(earlier, before) if same else None
+    return Identity(earlier, before, schema=schema) if same else None

@@ -17,7 +17,7 @@ from syncline.engine.map_changes import (
     lists_anew,
 )
 from syncline.engine.render.identity import Identity
-from syncline.engine.standing import other_than_key
+from syncline.engine.standing import stands_elsewhere
 from syncline.engine.table_map import SchemaMap
 from syncline.engine.template import sql
 from syncline.maps.key_types import key_type
@@ -59,9 +59,8 @@ def strange_condition(
     """
     own = Identity(schema_map, schema_map[table], schema=schema)
     if not own.table.listed:
-        if own.can_be_strange:
-            return own.is_strange("t")
-        return other_than_key(schema_map, earlier, table) if own.table.identified else None
+        elsewhere = stands_elsewhere(schema_map, earlier, table, schema=schema)
+        return elsewhere or (own.is_strange("t") if own.can_be_strange else None)
     if before is not None and keeps_no_longer(before, definition_of(own.table)):
         return own.kept("t")
     if before is not None and lists_anew(before, definition_of(own.table)):

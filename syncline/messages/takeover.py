@@ -37,6 +37,8 @@ class Takeover(Message):
     unlisted: dict[str, int] = Field(default_factory=dict)
     """Table whose rows are listed -> rows there that a sync does not take over: they are nobody's of the
     write-db, and stay."""
+    stubs: dict[str, int] = Field(default_factory=dict)
+    """Table -> rows there that stand for missing ones as stubs of this map do: they are not extra."""
     unlisted_links: dict[str, int] = Field(default_factory=dict)
     """Link table without `owned: ours` -> links of such rows there: the first sync removes those that the
     array of a row that it takes over does not name."""
@@ -115,6 +117,8 @@ class Takeover(Message):
                 f"{table} has {counted(rows, 'row')} of no source row, by id or natural key: others may have "
                 "rows there, so these stay."
             )
+        for table, rows in self.stubs.items():
+            yield f"{table} has {counted(rows, 'row')} that stand for missing ones: stubs from now on."
         points = sum(one.missing.count + one.stale.count for one in self._of(RelationKind.VECTORS))
         if points:
             yield (

@@ -10,7 +10,7 @@ from syncline.control.graphs import Graph
 from syncline.control.services import Services
 from syncline.engine.key_forms import form
 from syncline.engine.render.identity import Identity
-from syncline.engine.render.kept import keeps, with_source
+from syncline.engine.render.kept import keeps, with_source, without_kept
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
@@ -171,10 +171,15 @@ class _Comparison:
     ) -> dict[str, int]:
         """Note the rows that differ; return column -> number of rows in which it does."""
         table = self._map[relation.table]
-        if relation.kind is RelationKind.ROWS and keeps(self._map, table):
-            # Marks are of the moment, and a shadow has those of its time.
-            schemas = {"live": self.live.schema, "shadow": self._shadow.schema}
-            places = {side: with_source(table, place, schema=schemas[side]) for side, place in places.items()}
+        # Marks are of the moment, and a shadow has those of its time, and what hangs on them.
+        schemas = {"live": self.live.schema, "shadow": self._shadow.schema}
+        if relation.kind is RelationKind.ROWS:
+            if keeps(self._map, table):
+                places = {
+                    side: with_source(table, place, schema=schemas[side]) for side, place in places.items()
+                }
+        elif ends := list(self._kept_ends(relation)):
+            places = {side: without_kept(place, ends, schema=schemas[side]) for side, place in places.items()}
         same_key = " AND ".join(f"l.{quoted(column)} = s.{quoted(column)}" for column, _ in relation.keys)
         tests = {name: _differs(name, kind) for name, kind in both.items()}
         [[pairs]] = await side.fetch(_sql("pairs", **places, same_key=same_key))
@@ -201,6 +206,12 @@ class _Comparison:
             await tally.note(verdict, row["key"], row["row_id"])
         tally.same(pairs)
         return dict(counts)
+
+    def _kept_ends(self, relation: _Relation) -> Iterator[tuple[TableMap, str]]:
+        """Yield the columns of links, or of counts, that may hold ids of rows without a source row."""
+        for column, parent in relation.keys:
+            if isinstance(parent, str) and keeps(self._map, self._map[parent]):
+                yield self._map[parent], column
 
     def _key_parts(self, column: str, parent: str | KeyType) -> Iterator[str]:
         """Yield the parts of the key of the row that a key column names."""

@@ -2,7 +2,8 @@
 
 Rows that no list has are somebody else's, so nothing can be compared with them before the first sync. That
 lists those that stand under the id of a source row, or have its values in the natural key. Here the same is
-done in a transaction that is rolled back: its own table `sync_row`, temporary, hides that of the bookkeeping.
+done in a transaction that is rolled back: its own table `sync_row`, temporary, hides that of the bookkeeping,
+and so does `sync_kept`, if stubs of another engine stand there.
 Source rows are copied as a cycle would stage them, of the tables alone that a comparison asks for.
 """
 
@@ -17,6 +18,7 @@ from syncline.engine.table_map import SchemaMap
 from syncline.provider import GraphSchema
 from syncline.sql import literal, quoted, statements_of
 from syncline.verify.snapshots import Side, ready
+from syncline.verify.standing_stubs import StandingStubs
 
 __all__ = ["Foreseen"]
 
@@ -31,6 +33,8 @@ class Foreseen:
 
     def __init__(self, schema_map: SchemaMap, write: GraphSchema) -> None:
         self._map, self._write = schema_map, write
+        self.stubs = StandingStubs()
+        """Rows that the takeover lists as stubs."""
         self._statements = SchemaStatements(schema_map)
 
     @asynccontextmanager
@@ -39,12 +43,17 @@ class Foreseen:
         needed = self._needed(tables)
         names = [table.name for table in self._map if table.name in needed and table.listed]
         async with place.store.driver() as connection:
-            transaction = connection.transaction(isolation="repeatable_read", readonly=not names)
+            writes = bool(names or self.stubs.counts)
+            transaction = connection.transaction(isolation="repeatable_read", readonly=not writes)
             await transaction.start()
             try:
                 side = await ready(place, connection)
                 if names:
                     await self._list(side, place.schema, names)
+                if self.stubs.counts:
+                    await side.fetch(_sql("foreseen_kept", schema=quoted(place.schema)))
+                    await side.fetch(_sql("foreseen_kept_index"))
+                    await self.stubs.enter(side)
                 yield side
             finally:
                 if not connection.is_closed():

@@ -9,6 +9,7 @@ from syncline.control.audit import Actor
 from syncline.engine.map_changes import map_hash
 from syncline.engine.render.fragments import commas
 from syncline.engine.render.identity import Identity
+from syncline.engine.render.kept import keeps
 from syncline.engine.state import read_ledger
 from syncline.engine.strangers import strange_condition, ways_to_leave
 from syncline.engine.table_map import SchemaMap, TableMap
@@ -20,6 +21,7 @@ from syncline.verify.foreseen import Foreseen
 from syncline.verify.kept_vectors import keep_vectors
 from syncline.verify.repair import Repair
 from syncline.verify.snapshots import Side, open_side
+from syncline.verify.standing_stubs import standing_stubs
 from syncline.verify.tally import Heartbeater
 from syncline.verify.verify import Inspection
 
@@ -60,6 +62,9 @@ async def take_over(
             rows = await _strange(side, schema_map, table, target.schema, keys)
             strange += [] if rows is None else [rows]
     foreseen = Foreseen(schema_map, write)
+    if any(keeps(schema_map, table) for table in schema_map):
+        async with open_side(target, snapshot=True) as side:
+            foreseen.stubs = await standing_stubs(schema_map, write, side)
     unlisted: dict[str, int] = {}
     listed = [table for table in schema_map if table.listed and table.into is None]
     if listed:
@@ -91,9 +96,13 @@ async def take_over(
         found=verified,
         strange=tuple(strange),
         unlisted=unlisted,
+        stubs=foreseen.stubs.counts,
         delete_extra=delete_extra,
         asked=verified.queued,
     )
+    if actor is not None and not found.refusals and found.stubs:
+        async with open_side(target, snapshot=False) as side:
+            await foreseen.stubs.enter(side)
     if keep and actor is not None and vectors is not None and not found.refusals:
         kept = await keep_vectors(schema_map, target, vectors, embedding=embedding, beat=told)
         found = found.model_copy(update={"kept_vectors": kept})

@@ -1,5 +1,6 @@
 """Kept rows: rows of a target that have no source row, and are listed for it: marked ones, and stubs."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from syncline.engine.render.fragments import column, commas
@@ -8,7 +9,17 @@ from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.sql import literal, quoted
 
-__all__ = ["counted_rows", "is_kept", "keeps", "live", "referred", "stubbing", "target_key", "with_source"]
+__all__ = [
+    "counted_rows",
+    "is_kept",
+    "keeps",
+    "live",
+    "referred",
+    "stubbing",
+    "target_key",
+    "with_source",
+    "without_kept",
+]
 
 _LIST: Final = "sync_kept"
 
@@ -51,6 +62,23 @@ def is_kept(table: TableMap, row: str, *, schema: str | None = None) -> str:
 def with_source(table: TableMap, place: str, *, schema: str | None = None) -> str:
     """Return the rows of a target that are not in the list, as what stands before an alias in FROM."""
     return sql("with_source", target=place, is_kept=is_kept(table, "t", schema=schema)).strip()
+
+
+def without_kept(place: str, ends: Sequence[tuple[TableMap, str]], *, schema: str) -> str:
+    """Return the rows of a table that hang on no listed row, as what stands before an alias in FROM.
+
+    `ends`: the tables that may have such rows, with the columns that hold their ids.
+    """
+    conditions = [
+        sql(
+            "is_kept",
+            list=f"{quoted(schema)}.{_LIST}",
+            table=literal(table.name),
+            target_key=f"ARRAY[t.{quoted(name)}::text]",
+        ).strip()
+        for table, name in ends
+    ]
+    return sql("ours", target=place, is_ours=" AND ".join(f"NOT {each}" for each in conditions)).strip()
 
 
 def live(schema_map: SchemaMap, table: TableMap) -> str | None:

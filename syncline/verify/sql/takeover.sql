@@ -38,3 +38,32 @@ ON CONFLICT DO NOTHING
 
 -- name: foreseen_entered
 DELETE FROM @{stage}
+
+-- name: stub_columns
+SELECT a.attname::text AS name, NOT a.attnotnull AS nullable, pg_get_expr(d.adbin, d.adrelid) AS default
+FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
+
+-- name: stubs_standing
+-- Rows that may be stubs: something refers to them, and they have nothing else than those.
+SELECT c.* FROM (
+    SELECT @{row_id} AS row_id, ARRAY[@{key}] AS key, @{target_key} AS target_key
+    FROM @{target} t WHERE NOT @{is_kept} AND @{referred}@{bare}
+) c
+WHERE array_position(c.key, NULL) IS NULL
+
+-- name: present_keys
+SELECT ARRAY[@{key}] AS key FROM @{source} WHERE (@{key}) IN (SELECT * FROM unnest(@{parameters})) AND (@{present}) IS TRUE
+
+-- name: stubs_enter
+INSERT INTO sync_kept (table_name, row_id, key, target_key, stub)
+SELECT '@{table}', u.row_id, ARRAY(SELECT jsonb_array_elements_text(u.key::jsonb)),
+       ARRAY(SELECT jsonb_array_elements_text(u.target_key::jsonb)), true
+FROM unnest($1::uuid[], $2::text[], $3::text[]) AS u (row_id, key, target_key)
+ON CONFLICT DO NOTHING
+
+-- name: foreseen_kept
+CREATE TEMP TABLE sync_kept ON COMMIT DROP AS SELECT * FROM @{schema}.sync_kept
+
+-- name: foreseen_kept_index
+CREATE INDEX ON pg_temp.sync_kept (target_key, table_name)

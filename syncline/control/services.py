@@ -1,4 +1,7 @@
-"""Shared services of one process: settings, Postgres pools, vector stores, embedding service, providers."""
+"""Shared services of one process: settings, Postgres pools, vector stores, embedding services, providers.
+
+One module because what opens them also closes them.
+"""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress

@@ -2,7 +2,8 @@
 
 What a cycle uses is booked in the control plane, summed by graph, service, month and run. With a budget, a
 request is sent only after one statement has held the most that it can use, and is booked at once. Without one
-nothing is asked, and bookings are collected for a few seconds.
+nothing is asked, and bookings are collected for a few seconds. One module because what is booked and what is
+left are one statement.
 """
 
 import asyncio

@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
 
-DESCRIBED_ELSEWHERE = {"ENTRY_POINT_GROUP": "providers.md"}
+DESCRIBED_ELSEWHERE = {"ENTRY_POINT_GROUP": "providers.md", "SECOND": "databases.md"}
 
 
 @cache

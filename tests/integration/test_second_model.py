@@ -183,6 +183,7 @@ async def test_a_worker_without_the_second_service_writes_the_main_vectors_and_s
     assert second_of(await embedded.cycle()).embedded == 1
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("which", ["first", "second"])
 async def test_a_text_that_one_model_refuses_is_of_that_model_alone(embedded: Change, which: str) -> None:
     server = embedded.first if which == "first" else embedded.second
@@ -203,6 +204,7 @@ async def test_a_text_that_one_model_refuses_is_of_that_model_alone(embedded: Ch
     assert len(main) == 5
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("which", ["first", "second"])
 async def test_a_service_that_is_away_delays_its_own_generation(embedded: Change, which: str) -> None:
     await embedded.cycle()
@@ -231,6 +233,7 @@ async def test_a_service_that_is_away_delays_its_own_generation(embedded: Change
     assert (main == others, len(main)) == (True, 6)
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("step", ["mark_unconfirmed", "settle", "resolve"])
 async def test_a_cycle_that_dies_in_the_second_generation_is_repeated_there_alone(
     change: Change, step: str, monkeypatch: pytest.MonkeyPatch
@@ -257,6 +260,7 @@ async def test_a_cycle_that_dies_in_the_second_generation_is_repeated_there_alon
     assert set(change.second.embedded.values()) == {1}
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize("lost", ["kg_nodes", "kg_nodes.2"])
 @pytest.mark.parametrize("switched", [False, True])
 async def test_a_collection_that_is_lost_is_built_again_by_its_own_model_and_gets_its_alias(
@@ -284,6 +288,7 @@ async def test_a_collection_that_is_lost_is_built_again_by_its_own_model_and_get
 QUEUE = "INSERT INTO kg.sync_outbox (collection, point_id) SELECT 'nodes', id FROM kg.nodes"
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(
     "queued",
     [
@@ -327,6 +332,7 @@ async def test_an_entry_that_is_queued_again_while_it_waits_is_read_again_by_bot
     assert main == second
 
 
+@pytest.mark.long(after=1)
 async def test_the_second_becomes_the_main_one_in_one_step_and_again_changes_nothing(change: Change) -> None:
     await change.cycle()
     started = await change.start()
@@ -502,6 +508,7 @@ async def test_a_worker_that_is_newer_than_the_bookkeeping_tables_knows_of_one_g
     assert await embedded.graph.vectors.aliases() == {"kg_nodes.live": "kg_nodes"}
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("step", ["start", "drop", "main"])
 async def test_whoever_queues_meanwhile_queues_for_as_many_generations_as_there_are(
     embedded: Change, step: str
@@ -553,6 +560,7 @@ async def test_entries_of_a_generation_that_there_is_not_go(embedded: Change) ->
     assert not (await embedded.cycle()).owes
 
 
+@pytest.mark.long("test_whoever_queues_by_plain_sql_queues_for_both")
 async def test_roles_that_may_queue_points_may_do_so_after_the_migration(embedded: Change) -> None:
     role = f"plugin_{uuid4().hex[:8]}"
     await on_target(

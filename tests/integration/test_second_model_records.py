@@ -1,7 +1,8 @@
 """Which service makes which generation: the control plane has it, whatever the settings of a worker call them."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -15,6 +16,7 @@ from syncline.control.embedding_record import record_of
 from syncline.control.graphs import GraphDraft
 from syncline.control.services import Services
 from syncline.embeddings.openai import OpenAIEmbedding
+from syncline.embeddings.service import Vectors
 from syncline.engine.cycle import SyncEngine
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.errors import EmbeddingBudgetSpent, EmbeddingDiffers, ShadowInvalid
@@ -185,20 +187,32 @@ async def test_each_generation_has_its_service_whichever_setting_names_it(
         assert "made with openai-large-12" in str(result.vectors.error)
 
 
+@pytest.mark.long(after=1)
+@pytest.mark.parametrize("spent", [0, 1])
 async def test_a_budget_that_is_spent_holds_its_own_model_alone(
-    site: Site, small: Callable[[], OpenAIEmbedding], large: Callable[[], OpenAIEmbedding]
+    spent: int, site: Site, small: Callable[[], OpenAIEmbedding], large: Callable[[], OpenAIEmbedding]
 ) -> None:
-    async with site.worker(small(), service := large()) as services:
-        services.usage.second_tokens_per_day = 1
-        await site.start(services, service)
+    async with site.worker(*(offered := (small(), large()))) as services:
+        await site.start(services, offered[1])
         await site.cycle(services)
-        await site.write_nodes(4, 4)
-        result = await site.cycle(services)
-        assert (result.vectors.embedded, result.vectors.error) == (1, None)
+        held = offered[spent]
+
+        async def nothing_left(texts: Sequence[str]) -> Vectors:
+            until = datetime.now(UTC) + timedelta(hours=1)
+            raise EmbeddingBudgetSpent(
+                held.name, scope="service", whose="the service", used=2, budget=1, retry_at=until, fix="more"
+            )
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(held, "embed", nothing_left)
+            await site.write_nodes(4, 4)
+            result = await site.cycle(services)
         second = result.vectors.second
         assert second is not None
-        assert f"{EmbeddingBudgetSpent.__name__}: " in str(second.error)
-        assert "SYNCLINE_SECOND_EMBEDDING_TOKENS_PER_DAY" in str(second.error)
+        assert (result.vectors.embedded, second.embedded) == ((0, 1) if spent == 0 else (1, 0))
+        errors = [result.vectors.error, second.error]
+        assert f"{EmbeddingBudgetSpent.__name__}: " in str(errors.pop(spent))
+        assert errors == [None]
 
 
 async def test_a_shadow_and_a_second_model_exclude_each_other(
@@ -217,6 +231,9 @@ async def test_a_shadow_and_a_second_model_exclude_each_other(
             await site.start(services, service)
 
 
+@pytest.mark.long(
+    "integration/test_second_model.py::test_a_collection_that_is_lost_is_built_again_by_its_own_model_and_gets_its_alias"
+)
 async def test_collections_of_both_generations_are_dropped_by_command_and_made_again(
     site: Site, small: Callable[[], OpenAIEmbedding], large: Callable[[], OpenAIEmbedding]
 ) -> None:

@@ -115,9 +115,11 @@ def record_cycle(
     metrics.DELETES.add(meter, sum(table.deletes for table in result.tables), **labels)
     metrics.LINKS.add(meter, result.links, **labels)
     metrics.FAILURES.add(meter, result.failures, **labels)
-    metrics.VECTORS_UPSERTED.add(meter, result.vectors.upserted, **labels)
-    metrics.VECTORS_DELETED.add(meter, result.vectors.deleted, **labels)
-    metrics.TEXTS_EMBEDDED.add(meter, result.vectors.embedded, **labels)
+    done = result.vectors
+    for vectors in (done,) if done.second is None else (done, done.second):
+        metrics.VECTORS_UPSERTED.add(meter, vectors.upserted, **labels)
+        metrics.VECTORS_DELETED.add(meter, vectors.deleted, **labels)
+        metrics.TEXTS_EMBEDDED.add(meter, vectors.embedded, **labels)
     _record_embedding(meter, result, **labels)
     # Gauges are labelled by graph only: with the provider as a label, a graph that changed providers would
     # keep showing the last values of the old one.

@@ -152,6 +152,10 @@ def _troubles(result: SyncResult, slug: str) -> Iterator[str]:
         troubles.append(f"**{vectors.pending:,} vectors pending**: {plain(vectors.error)}")
     if vectors.refusal:
         troubles.append(f"**{vectors.refused:,} vectors refused**, such as: {plain(vectors.refusal)}")
+    if (second := vectors.second) is not None and second.error:
+        troubles.append(f"**{second.pending:,} second vectors pending**: {plain(second.error)}")
+    if second is not None and second.refusal:
+        troubles.append(f"**{second.refused:,} second vectors refused**, such as: {plain(second.refusal)}")
     if writer is not None:
         troubles.append(describe_writer(writer, clean=plain))
     if result.holder is not None:

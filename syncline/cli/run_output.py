@@ -64,6 +64,11 @@ def print_result(result: "SyncResult") -> None:
             f"vectors: {vectors.upserted:,} upserted, {vectors.deleted:,} deleted, "
             f"{vectors.embedded:,} embedded, {vectors.pending:,} pending"
         )
+    if (second := vectors.second) is not None:
+        typer.echo(
+            f"second vectors: {second.upserted:,} upserted, {second.deleted:,} deleted, "
+            f"{second.embedded:,} embedded, {second.pending:,} pending"
+        )
     if result.embedding is not None:
         typer.echo(format_embedding(result.embedding))
     for line in _troubles(result):
@@ -94,6 +99,11 @@ def _troubles(result: "SyncResult") -> Iterator[str]:
         yield f"vectors: {result.vectors.error}"
     if result.vectors.refused:
         yield f"vectors: {result.vectors.refused:,} refused: {result.vectors.refusal}"
+    second = result.vectors.second
+    if second is not None and second.error:
+        yield f"second vectors: {second.error}"
+    if second is not None and second.refused:
+        yield f"second vectors: {second.refused:,} refused: {second.refusal}"
     holder = result.holder
     if holder is not None:
         yield _held_by(holder)

@@ -83,7 +83,7 @@ async def start_second(
             graph = graph or target.schema
             raise ShadowInvalid(
                 graph,
-                f"it has vectors of one model, so the graph's cannot change while it is there: promote it, or "
+                "it has vectors of one model, so the graph's cannot change while it is there: promote it, or "
                 f"drop it by `syncline graph set {graph} --drop-shadow`",
             )
         if await connection.fetchval(sql("second_start")) is not None:

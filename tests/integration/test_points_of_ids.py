@@ -1,16 +1,21 @@
 """Points of rows whose ids are no uuids: written, changed, deleted, verified, rebuilt and explained by the id's hash."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
 
+from syncline.embeddings.hashing import DevelopmentEmbedding
+from syncline.engine import SyncEngine
 from syncline.engine.keys import key_uuid
 from syncline.maps.document import read_map
 from syncline.operator.explain import explain
+from syncline.operator.second_model import start_second
 from syncline.operator.target_tables import target_tables
-from syncline.testing.graphs import TestGraph, on_target, write
+from syncline.testing.graphs import TestGraph, on_target, read, write
 from tests.integration.test_shapes import Site, made
 from tests.kit.bare_graph import bare_graph
 
@@ -129,3 +134,42 @@ KEY_FORMS = {kind: form for kind, (_, _, _, form) in KINDS.items()} | {
     "beside": "k{n}",
     "made": "{n}",
 }
+
+
+async def test_a_second_model_has_the_same_points_whatever_their_ids(graph: TestGraph) -> None:
+    site = await opened(graph, "text")
+    values = ", ".join(f"('k{n}', 'T{n}', 'body {n}', NULL)" for n in (1, 2, 3))
+    await write(graph, f"INSERT INTO kg.doc VALUES {values}")
+    await site.cycle()
+    context = replace(graph.context(), second_embedding=DevelopmentEmbedding(32))
+    await start_second(context.target, site.map)
+
+    async def cycle() -> tuple[dict[UUID, object], dict[UUID, object]]:
+        await SyncEngine(site.map).run_cycle(context)
+        store = context.vectors.store
+        pages = [
+            [point async for page in store.scroll(name) for point in page]
+            for name in ("kg_docs", "kg_docs.2")
+        ]
+        main, second = ({point.id: point.payload for point in page} for page in pages)
+        return main, second
+
+    main, second = await cycle()
+    assert (main == second, len(main)) == (True, 3)
+    await write(
+        graph,
+        "UPDATE kg.doc SET body = 'new' WHERE id = 'k1'; UPDATE kg.doc SET title = 'U2' WHERE id = 'k2';"
+        " DELETE FROM kg.doc WHERE id = 'k3'",
+    )
+    main, second = await cycle()
+    assert (main == second, len(main)) == (True, 2)
+    # Queued by their points alone, as a repair does: each generation finds the rows.
+    await on_target(graph, "UPDATE kg.docs SET title = 'V'")
+    await on_target(
+        graph,
+        "INSERT INTO kg.sync_outbox (collection, point_id) SELECT collection, point_id FROM kg.sync_vector"
+        " WHERE collection = 'docs'",
+    )
+    main, second = await cycle()
+    assert (main == second, len(main)) == (True, 2)
+    assert await read(graph, "SELECT FROM sync_outbox") == []

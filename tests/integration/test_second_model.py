@@ -1,26 +1,37 @@
 """A graph's second embedding model: both generations are kept in step, and neither waits for the other."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from syncline.embeddings.openai import OpenAIEmbedding
 from syncline.engine import run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
+from syncline.engine.vectors import drain as drain_module
 from syncline.engine.vectors.generations import Generations
+from syncline.engine.vectors.outbox import Outbox
 from syncline.errors import EmbeddingDiffers
 from syncline.messages.sync import CycleStatus, SecondVectors, SyncResult
+from syncline.operator.explain import explain
 from syncline.operator.second_model import (
+    drop_second,
     generations_of,
+    make_second_main,
+    mark_switched,
     start_second,
 )
 from syncline.provider import RetryRules, SyncContext
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.testing.graphs import TestGraph, write
-from syncline.testing.one_graph import read
+from syncline.testing.one_graph import on_target, read
+from syncline.verify.verify import SecondGraphVectors, verify
+from tests.kit.faulty_http import Answer
 from tests.kit.vector_services import DIMENSIONS, EmbeddingServer, QdrantServer
 
 LARGE = DIMENSIONS + 4
@@ -168,3 +179,322 @@ async def test_a_worker_without_the_second_service_writes_the_main_vectors_and_s
     assert "SYNCLINE_SECOND_EMBEDDING" in second.error
     # Not a delay: another worker may have it.
     assert second_of(await embedded.cycle()).embedded == 1
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+async def test_a_text_that_one_model_refuses_is_of_that_model_alone(embedded: Change, which: str) -> None:
+    server = embedded.first if which == "first" else embedded.second
+    server.refuses = lambda text: text == "node 2"
+    result = await embedded.cycle()
+    await embedded.start()
+    result = await embedded.cycle()
+    second = second_of(result)
+    refused = {"first": result.vectors.refused, "second": second.refused}
+    assert refused == {"first": 0, "second": 0, which: 1}
+    main, others = await embedded.both()
+    assert {"first": len(main), "second": len(others)} == {"first": 5, "second": 5, which: 4}
+    server.refuses = lambda text: False
+    await write(embedded.graph, "UPDATE write_nodes SET concept = 'better' WHERE id = 'n2'")
+    await embedded.cycle()
+    main, others = await embedded.both()
+    assert main == others
+    assert len(main) == 5
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+async def test_a_service_that_is_away_delays_its_own_generation(embedded: Change, which: str) -> None:
+    await embedded.cycle()
+    await embedded.start()
+    await embedded.cycle()
+    server = embedded.first if which == "first" else embedded.second
+    server.failing = Answer(503, b"{}")
+    await write_nodes(embedded.graph, 6, 6)
+    result = await embedded.cycle()
+    second = second_of(result)
+    assert {"first": result.vectors.embedded, "second": second.embedded} == {
+        "first": 1,
+        "second": 1,
+        which: 0,
+    }
+    errors = {"first": result.vectors.error, "second": second.error}
+    assert [name for name, error in errors.items() if error is not None] == [which]
+    # What readers do not look at is no delay of theirs.
+    late, fine = CycleStatus.VECTORS_DELAYED, CycleStatus.DRAINED
+    assert result.status is (late if which == "first" else fine)
+    await mark_switched(embedded.context().target, switched=True)
+    assert (await embedded.cycle()).status is late
+    server.failing = None
+    await embedded.cycle()
+    main, others = await embedded.both()
+    assert (main == others, len(main)) == (True, 6)
+
+
+@pytest.mark.parametrize("step", ["mark_unconfirmed", "settle", "resolve"])
+async def test_a_cycle_that_dies_in_the_second_generation_is_repeated_there_alone(
+    change: Change, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await change.cycle()
+    await change.start()
+    real = getattr(Outbox, step)
+
+    async def dies(outbox: Outbox, *arguments: object, **named: object) -> object:
+        if outbox.collection == "nodes@second":
+            raise asyncio.CancelledError
+        return await real(outbox, *arguments, **named)
+
+    monkeypatch.setattr(Outbox, step, dies)
+    with pytest.raises(asyncio.CancelledError):
+        await change.cycle()
+    monkeypatch.setattr(Outbox, step, real)
+    await change.graph.wait_until_free()
+    result = await change.cycle()
+    assert (result.vectors.upserted, second_of(result).upserted) == (0, 5)
+    main, second = await change.both()
+    assert main == second
+    # What was paid for and not written was kept.
+    assert set(change.second.embedded.values()) == {1}
+
+
+@pytest.mark.parametrize("lost", ["kg_nodes", "kg_nodes.2"])
+@pytest.mark.parametrize("switched", [False, True])
+async def test_a_collection_that_is_lost_is_built_again_by_its_own_model_and_gets_its_alias(
+    change: Change, lost: str, switched: bool
+) -> None:
+    await change.cycle()
+    await change.start()
+    await change.cycle()
+    live = "kg_nodes.2" if switched else "kg_nodes"
+    await change.graph.vectors.set_aliases({"kg_nodes.live": live})
+    await mark_switched(change.context().target, switched=switched)
+    await change.graph.vectors.drop_collection(lost)
+    await write(change.graph, "UPDATE write_nodes SET node_type = 'event' WHERE id = 'n2'")
+    result = await change.cycle()
+    rebuilt = (result.vectors.rebuilt, second_of(result).rebuilt)
+    assert rebuilt == (((), ("nodes",)) if lost.endswith(".2") else (("nodes",), ()))
+    await change.cycle()
+    main, second = await change.both()
+    assert (main == second, len(main)) == (True, 5)
+    assert await change.graph.vectors.aliases() == {"kg_nodes.live": live}
+    kept = change.first if lost.endswith(".2") else change.second
+    assert set(kept.embedded.values()) == {1}
+
+
+QUEUE = "INSERT INTO kg.sync_outbox (collection, point_id) SELECT 'nodes', id FROM kg.nodes"
+
+
+@pytest.mark.parametrize(
+    "queued",
+    [
+        QUEUE,
+        f"{QUEUE} ON CONFLICT DO NOTHING",
+        f"{QUEUE} ON CONFLICT (collection, point_id) DO UPDATE SET seq = excluded.seq, error = NULL",
+        f"WITH gone AS (DELETE FROM kg.sync_vector WHERE collection = 'nodes') {QUEUE}",
+    ],
+)
+async def test_whoever_queues_by_plain_sql_queues_for_both(embedded: Change, queued: str) -> None:
+    await embedded.cycle()
+    await embedded.start()
+    await embedded.cycle()
+    await on_target(embedded.graph, "UPDATE kg.nodes SET node_type = 'by hand'")
+    connection = await asyncpg.connect(embedded.graph.target_dsn)  # another search_path
+    for _ in range(2 if "ON CONFLICT" in queued else 1):
+        await connection.execute(queued)
+    await connection.close()
+    assert await embedded.owed() == {"nodes": 5, "nodes@second": 5}
+    result = await embedded.cycle()
+    assert second_of(result).embedded == 0
+    main, second = await embedded.both()
+    assert main == second
+    assert {point["node_type"] for point in second.values()} == {"by hand"}
+
+
+async def test_an_entry_that_is_queued_again_while_it_waits_is_read_again_by_both(embedded: Change) -> None:
+    await embedded.cycle()
+    await embedded.start()
+    embedded.first.failing = Answer(503, b"{}")
+    await write(embedded.graph, "UPDATE write_nodes SET concept = 'one' WHERE id = 'n1'")
+    await embedded.cycle()
+    assert await embedded.owed() == {"nodes": 1}
+    # The main one still has its entry: it changes, and the second, which had none left, gets one.
+    await write(embedded.graph, "UPDATE write_nodes SET concept = 'two' WHERE id = 'n1'")
+    await embedded.cycle()
+    assert (await embedded.points("kg_nodes.2"))[key_uuid("n1")]["concept"] == "two"
+    embedded.first.failing = None
+    await embedded.cycle()
+    main, second = await embedded.both()
+    assert main == second
+
+
+async def test_the_second_becomes_the_main_one_in_one_step_and_again_changes_nothing(change: Change) -> None:
+    await change.cycle()
+    started = await change.start()
+    await change.cycle()
+    target = change.context().target
+    await write_nodes(change.graph, 6, 6)
+    change.second.refuses = lambda text: text == "node 6"
+    await change.cycle()
+    done = await make_second_main(target)
+    assert (done.main, done.second) == (2, None)
+    assert await make_second_main(target) == done
+    assert started.second is not None
+    await change.graph.vectors.drop_collection("kg_nodes")
+    rows = await read(
+        change.graph,
+        "SELECT DISTINCT collection FROM sync_vector UNION SELECT collection FROM sync_outbox"
+        " UNION SELECT collection FROM sync_vector_embedding UNION SELECT name FROM sync_count"
+        " WHERE counted = 'sync_outbox' AND entries > 0",
+    )
+    assert [row["collection"] for row in rows] == ["nodes"]
+    # Its refused point is the main one's, and heals; nothing is embedded twice.
+    change.second.refuses = lambda text: False
+    await write(change.graph, "UPDATE write_nodes SET node_type = 'event' WHERE id = 'n6'")
+    before = change.second.embedded.copy()
+    result = await change.cycle()
+    assert (result.vectors.embedded, result.vectors.second) == (1, None)
+    assert change.second.embedded - before == {"node 6": 1}
+    assert len(await change.points("kg_nodes.2")) == 6
+    assert await change.points("kg_nodes") == {}
+    found = await verify(
+        KNOWLEDGE_GRAPH,
+        write=change.context().write,
+        target=target,
+        vectors=change.context().vectors.of_generation(2),
+        embedding=change.services[1].name,
+    )
+    assert [relation.name for relation in found.relations if relation.damaged] == []
+    # The next one is the third, also while the record of the second stays.
+    third = await change.start()
+    assert third.second is not None
+    assert (third.main, third.second.generation) == (2, 3)
+
+
+async def test_a_second_generation_that_is_dropped_leaves_nothing_and_no_number_is_used_again(
+    embedded: Change,
+) -> None:
+    await embedded.cycle()
+    await embedded.start()
+    await embedded.cycle()
+    target = embedded.context().target
+    await write_nodes(embedded.graph, 6, 6)
+    for _ in range(2):
+        dropped = await drop_second(target)
+        assert (dropped.main, dropped.second) == (1, None)
+    rows = await read(embedded.graph, "SELECT count(*) FROM sync_vector WHERE collection LIKE '%@%'")
+    assert rows[0]["count"] == 0
+    result = await embedded.cycle()
+    assert (result.vectors.embedded, result.vectors.second) == (1, None)
+    again = await embedded.start()
+    assert again.second is not None
+    assert again.second.generation == 3
+
+
+async def test_the_fill_takes_a_part_of_the_time_and_fresh_rows_pass_it(
+    embedded: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain_module, "_SECOND_SECONDS", 0.0)
+    monkeypatch.setattr("syncline.engine.vectors.collection_drain._ROWS", 1)
+    await embedded.cycle()
+    await embedded.start()
+    landed: list[set[str]] = []
+
+    def fresh(texts: list[str]) -> None:
+        landed.append(set(embedded.first.embedded))
+
+    embedded.second.before = fresh
+    context = replace(embedded.context(), budget=replace(embedded.context().budget, seconds=0.5))
+    result = await run_cycle(context)
+    assert result.status is CycleStatus.BUDGET_SPENT
+    assert result.look_owed
+    monkeypatch.undo()
+    await write_nodes(embedded.graph, 6, 6)
+    result = await embedded.cycle()
+    assert "node 6" in landed[-1]
+    assert (result.status, second_of(result).pending) == (CycleStatus.DRAINED, 0)
+
+
+async def test_an_alias_that_may_not_be_set_is_told_once_and_vectors_are_written(
+    embedded: Change, qdrant: QdrantServer
+) -> None:
+    denied = Answer(403, b'{"status": {"error": "Forbidden: Global manage access is required"}}')
+    qdrant.before = lambda request: denied if "aliases" in request.path else None
+    local, store = embedded.graph.vectors, QdrantServerStore("qdrant", qdrant.url, None, 5)
+    embedded.graph.vectors = store
+    with capture_logs() as logs:
+        for number in (6, 7):
+            await write_nodes(embedded.graph, number, number)
+            assert (await embedded.cycle()).vectors.error is None
+    told = [line for line in logs if line["event"] == "alias of a collection not made"]
+    assert [(line["alias"], line["log_level"]) for line in told] == [("kg_nodes.live", "warning")]
+    assert "global access `m`" in told[0]["fix"]
+    assert len(qdrant.collections["kg_nodes"]) == 7
+    embedded.graph.vectors = local
+    await store.close()
+
+
+async def test_a_comparison_says_which_generation_differs_and_a_repair_mends_that_one(
+    embedded: Change,
+) -> None:
+    await embedded.cycle()
+    await embedded.start()
+    await embedded.cycle()
+    await embedded.graph.vectors.delete("kg_nodes.2", [key_uuid("n1")])
+    context = embedded.context()
+
+    async def compared(*, repair: bool = False) -> dict[str, int]:
+        found = await verify(
+            KNOWLEDGE_GRAPH,
+            write=context.write,
+            target=context.target,
+            vectors=context.vectors,
+            embedding=embedded.services[0].name,
+            second=SecondGraphVectors(
+                vectors=context.vectors.of_generation(2), embedding=embedded.services[1].name
+            ),
+            tables=["nodes"],
+            repair=repair,
+            who="ada",
+            why="a point is missing",
+        )
+        return {relation.name: relation.damaged for relation in found.relations if relation.kind == "vectors"}
+
+    assert await compared(repair=True) == {"nodes": 0, "nodes@second": 1}
+    assert await embedded.owed() == {"nodes@second": 1}
+    explained = await explain(
+        context.write, context.target, context.vectors, KNOWLEDGE_GRAPH, table="nodes", key=["n1"]
+    )
+    assert explained.second is not None
+    assert (explained.vector is not None and explained.vector.point, explained.second.point) == (True, False)
+    assert "its second vector is queued" in explained.verdict
+    await embedded.cycle()
+    assert await compared() == {"nodes": 0, "nodes@second": 0}
+
+
+async def test_an_idle_cycle_asks_as_much_as_without_a_second_model(embedded: Change) -> None:
+    await embedded.cycle()
+    asked: list[str] = []
+    async with embedded.graph.target.driver() as connection:
+        connection.add_query_logger(lambda record: asked.append(record.query))
+
+    async def idle() -> int:
+        asked.clear()
+        assert (await embedded.cycle()).idle
+        return len(asked)
+
+    before = await idle()
+    await embedded.start()
+    await embedded.cycle()
+    assert await idle() == before == 6
+
+
+async def test_a_worker_that_is_newer_than_the_bookkeeping_tables_knows_of_one_generation(
+    embedded: Change,
+) -> None:
+    await on_target(
+        embedded.graph,
+        "DROP TRIGGER sync_second_added ON sync_outbox; DROP TRIGGER sync_second_changed ON sync_outbox;"
+        " DROP TABLE sync_second; ALTER TABLE sync_state DROP vector_generation, DROP vector_generations",
+    )
+    result = await embedded.cycle()
+    assert (result.status, result.vectors.embedded) == (CycleStatus.DRAINED, 5)
+    assert await generations_of(embedded.context().target) == Generations()
+    assert await embedded.graph.vectors.aliases() == {"kg_nodes.live": "kg_nodes"}

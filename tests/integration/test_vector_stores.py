@@ -376,6 +376,25 @@ async def test_a_folder_that_another_process_holds_is_refused_until_it_lets_go(
     await store.close()
 
 
+async def test_embedded_aliases_are_there_after_reopening_and_for_a_store_beside(tmp_path: Path) -> None:
+    folder = tmp_path / "qdrant"
+    first, beside = EmbeddedQdrantStore("one", folder), EmbeddedQdrantStore("other", folder)
+    assert await beside.aliases() == {}
+    for collection in ("nodes", "nodes.2"):
+        await first.ensure_collection(collection, dimensions=DIMENSIONS)
+        await first.set_aliases({"nodes.live": collection})
+        assert await beside.aliases() == {"nodes.live": collection}
+    await first.close()
+    reopened = EmbeddedQdrantStore("again", folder)
+    await reopened.upsert("nodes.2", points(2), vectors(2))
+    assert await reopened.count("nodes.live") == 2
+    (folder / ".aliases.json").write_text("{")
+    with pytest.raises(VectorStoreRejected, match="malformed"):
+        await reopened.count("nodes.live")
+    await reopened.close()
+    await beside.close()
+
+
 async def test_what_an_embedded_write_confirmed_survives_sigkill(
     tmp_path: Path, writer: subprocess.Popen[str]
 ) -> None:

@@ -142,10 +142,12 @@ async def _held(target: GraphSchema) -> AsyncIterator[asyncpg.Connection]:
         await connection.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
         try:
             await connection.fetchval(sql("second_lock"), target.schema)
+            await connection.execute(sql("second_queueing"))
         except asyncpg.LockNotAvailableError as error:
             raise StoreUnavailable(
                 target.store.name,
-                f"a cycle has held schema '{target.schema}' for {_PATIENCE}, so nothing was changed",
+                f"a cycle, or somebody who queues points, has held schema '{target.schema}' for {_PATIENCE}, "
+                "so nothing was changed",
                 sqlstate=_LOCK_NOT_AVAILABLE,
             ) from error
         await connection.execute(sql("second_fence"), target.schema)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -18,6 +18,7 @@ from syncline.engine.vectors.generations import Generations
 from syncline.engine.vectors.outbox import Outbox
 from syncline.errors import EmbeddingDiffers
 from syncline.messages.sync import CycleStatus, SecondVectors, SyncResult
+from syncline.migrations import migrate_bookkeeping
 from syncline.operator.explain import explain
 from syncline.operator.second_model import (
     drop_second,
@@ -29,6 +30,7 @@ from syncline.operator.second_model import (
 from syncline.provider import RetryRules, SyncContext
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.testing.graphs import TestGraph, write
+from syncline.testing.lab import eventually
 from syncline.testing.one_graph import on_target, read
 from syncline.verify.verify import SecondGraphVectors, verify
 from tests.kit.faulty_http import Answer
@@ -181,6 +183,7 @@ async def test_a_worker_without_the_second_service_writes_the_main_vectors_and_s
     assert second_of(await embedded.cycle()).embedded == 1
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("which", ["first", "second"])
 async def test_a_text_that_one_model_refuses_is_of_that_model_alone(embedded: Change, which: str) -> None:
     server = embedded.first if which == "first" else embedded.second
@@ -201,6 +204,7 @@ async def test_a_text_that_one_model_refuses_is_of_that_model_alone(embedded: Ch
     assert len(main) == 5
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("which", ["first", "second"])
 async def test_a_service_that_is_away_delays_its_own_generation(embedded: Change, which: str) -> None:
     await embedded.cycle()
@@ -229,6 +233,7 @@ async def test_a_service_that_is_away_delays_its_own_generation(embedded: Change
     assert (main == others, len(main)) == (True, 6)
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("step", ["mark_unconfirmed", "settle", "resolve"])
 async def test_a_cycle_that_dies_in_the_second_generation_is_repeated_there_alone(
     change: Change, step: str, monkeypatch: pytest.MonkeyPatch
@@ -255,6 +260,7 @@ async def test_a_cycle_that_dies_in_the_second_generation_is_repeated_there_alon
     assert set(change.second.embedded.values()) == {1}
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize("lost", ["kg_nodes", "kg_nodes.2"])
 @pytest.mark.parametrize("switched", [False, True])
 async def test_a_collection_that_is_lost_is_built_again_by_its_own_model_and_gets_its_alias(
@@ -282,6 +288,7 @@ async def test_a_collection_that_is_lost_is_built_again_by_its_own_model_and_get
 QUEUE = "INSERT INTO kg.sync_outbox (collection, point_id) SELECT 'nodes', id FROM kg.nodes"
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(
     "queued",
     [
@@ -325,6 +332,7 @@ async def test_an_entry_that_is_queued_again_while_it_waits_is_read_again_by_bot
     assert main == second
 
 
+@pytest.mark.long(after=1)
 async def test_the_second_becomes_the_main_one_in_one_step_and_again_changes_nothing(change: Change) -> None:
     await change.cycle()
     started = await change.start()
@@ -498,3 +506,77 @@ async def test_a_worker_that_is_newer_than_the_bookkeeping_tables_knows_of_one_g
     assert (result.status, result.vectors.embedded) == (CycleStatus.DRAINED, 5)
     assert await generations_of(embedded.context().target) == Generations()
     assert await embedded.graph.vectors.aliases() == {"kg_nodes.live": "kg_nodes"}
+
+
+@pytest.mark.long(after=1)
+@pytest.mark.parametrize("step", ["start", "drop", "main"])
+async def test_whoever_queues_meanwhile_queues_for_as_many_generations_as_there_are(
+    embedded: Change, step: str
+) -> None:
+    await embedded.cycle()
+    if step != "start":
+        await embedded.start()
+        await embedded.cycle()
+    target = embedded.context().target
+    writer = await embedded.graph.connect_target()
+    writing = writer.transaction()
+    await writing.start()
+    await writer.execute(
+        "UPDATE nodes SET concept = 'by hand' WHERE key = 'n1';"
+        " INSERT INTO sync_outbox (collection, point_id) SELECT 'nodes', id FROM nodes WHERE key = 'n1'"
+    )
+    steps = {
+        "start": embedded.start,
+        "drop": lambda: drop_second(target),
+        "main": lambda: make_second_main(target),
+    }
+    pid = writer.get_server_pid()
+    deciding = asyncio.create_task(steps[step]())
+    await eventually(lambda: waits_for(embedded.graph, pid))
+    await writing.commit()
+    await writer.close()
+    await deciding
+    expected = {"start": {"nodes": 1, "nodes@second": 5}, "drop": {"nodes": 1}, "main": {"nodes": 1}}
+    assert await embedded.owed() == expected[step]
+    await embedded.cycle()
+    assert await embedded.owed() == {}
+    for name in {"start": ("kg_nodes", "kg_nodes.2"), "drop": ("kg_nodes",), "main": ("kg_nodes.2",)}[step]:
+        assert (await embedded.points(name))[key_uuid("n1")]["concept"] == "by hand"
+
+
+async def waits_for(graph: TestGraph, pid: int) -> bool:
+    """Return whether a session waits for this one."""
+    query = "SELECT FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))"
+    return bool(await read(graph, query, pid))
+
+
+async def test_entries_of_a_generation_that_there_is_not_go(embedded: Change) -> None:
+    await on_target(
+        embedded.graph,
+        "INSERT INTO sync_outbox (collection, point_id) VALUES ('nodes@second', gen_random_uuid())",
+    )
+    result = await embedded.cycle()
+    assert (result.vectors.second, await embedded.owed()) == (None, {})
+    assert not (await embedded.cycle()).owes
+
+
+@pytest.mark.long("test_whoever_queues_by_plain_sql_queues_for_both")
+async def test_roles_that_may_queue_points_may_do_so_after_the_migration(embedded: Change) -> None:
+    role = f"plugin_{uuid4().hex[:8]}"
+    await on_target(
+        embedded.graph,
+        "DROP TABLE sync_second; DROP FUNCTION sync_keep_second CASCADE;"
+        " ALTER TABLE sync_state DROP vector_generation, DROP vector_generations;"
+        " UPDATE sync_engine_version SET version_num = 'engine_0003';"
+        f" CREATE ROLE {role}; GRANT USAGE ON SCHEMA kg TO {role}; GRANT SELECT ON nodes TO {role};"
+        f" GRANT INSERT ON sync_outbox TO {role}; GRANT USAGE ON SEQUENCE sync_outbox_seq_seq TO {role};"
+        f" GRANT SELECT, INSERT, UPDATE ON sync_count TO {role}",
+    )
+    await embedded.cycle()
+    target = embedded.context().target
+    assert await migrate_bookkeeping(target.store, target.schema) == ["engine_0004"]
+    connection = await embedded.graph.connect_target()
+    await connection.execute(f"SET ROLE {role}; INSERT INTO sync_outbox SELECT 'nodes', id FROM nodes")
+    await connection.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
+    await connection.close()
+    assert await embedded.owed() == {"nodes": 5}

@@ -187,6 +187,7 @@ async def test_each_generation_has_its_service_whichever_setting_names_it(
         assert "made with openai-large-12" in str(result.vectors.error)
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("spent", [0, 1])
 async def test_a_budget_that_is_spent_holds_its_own_model_alone(
     spent: int, site: Site, small: Callable[[], OpenAIEmbedding], large: Callable[[], OpenAIEmbedding]
@@ -230,6 +231,9 @@ async def test_a_shadow_and_a_second_model_exclude_each_other(
             await site.start(services, service)
 
 
+@pytest.mark.long(
+    "integration/test_second_model.py::test_a_collection_that_is_lost_is_built_again_by_its_own_model_and_gets_its_alias"
+)
 async def test_collections_of_both_generations_are_dropped_by_command_and_made_again(
     site: Site, small: Callable[[], OpenAIEmbedding], large: Callable[[], OpenAIEmbedding]
 ) -> None:

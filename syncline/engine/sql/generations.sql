@@ -7,5 +7,9 @@ SELECT (to_jsonb(s) ->> 'vector_generation')::int AS main FROM sync_state s
 -- name: second
 SELECT generation, started_at, filled_at, switched_at FROM sync_second
 
+-- name: second_orphans
+-- Entries of a second generation that there is not: a transaction that queued them had begun before its end.
+DELETE FROM sync_outbox WHERE collection LIKE '%@@second' AND NOT EXISTS (SELECT FROM sync_second)
+
 -- name: second_filled
 UPDATE sync_second SET filled_at = clock_timestamp() WHERE generation = $1 AND filled_at IS NULL RETURNING started_at

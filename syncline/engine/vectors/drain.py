@@ -97,7 +97,9 @@ class _Drain:
         embedding = None if done is None or done.service is None else done.service.name
         if self._several and any(_waits(states[name]) for name in seconds):
             second = (await self._now()).second
-            if second is not None:
+            if second is None:
+                await self._forget_orphans()
+            else:
                 until = time.monotonic() + _SECOND_SECONDS
                 drain = self._drain(
                     seconds,
@@ -149,6 +151,15 @@ class _Drain:
 
     async def _live(self) -> int:
         return (await self._now()).live
+
+    async def _forget_orphans(self) -> None:
+        async with self._held.transaction() as target:
+            gone = await target.execute(sql("second_orphans"))
+        self._context.log.info(
+            "entries of a dropped generation removed",
+            graph=self._context.graph.slug,
+            entries=int(gone.rpartition(" ")[2]),
+        )
 
     async def _note_filled(self, second: SecondGeneration, drained: DrainedGeneration) -> None:
         if second.filled_at is not None or drained.pending or drained.error is not None:

@@ -28,8 +28,8 @@ class LiveAlias:
     async def keep(self, vectors: GraphVectors, name: str, *, created: bool) -> None:
         """Make the alias of a collection if it has none and readers are to look at this generation.
 
-        A store that may not or cannot is told of once in this process, and nothing else fails. Without
-        `created` each alias is looked for once in a process.
+        A store that may not or cannot is told of once per graph in this process, and nothing else fails.
+        Without `created` each alias is looked for once in a process.
         """
         known = _known.setdefault(vectors.store, set())
         alias, collection = vectors.alias(name), vectors.collection(name)
@@ -47,9 +47,9 @@ class LiveAlias:
             known.add(alias)
         except VectorStoreRejected as error:
             known.add(alias)
-            if (refused := _refused.setdefault(vectors.store, set())) >= {alias}:
+            if self._graph in (told := _told.setdefault(vectors.store, set())):
                 return
-            refused.add(alias)
+            told.add(self._graph)
             self._log.warning(
                 "alias of a collection not made",
                 graph=self._graph,
@@ -64,4 +64,5 @@ class LiveAlias:
 
 _known: "WeakKeyDictionary[VectorStore, set[str]]" = WeakKeyDictionary()
 """Aliases that were seen in this process, or given up."""
-_refused: "WeakKeyDictionary[VectorStore, set[str]]" = WeakKeyDictionary()
+_told: "WeakKeyDictionary[VectorStore, set[str]]" = WeakKeyDictionary()
+"""Graphs whose aliases could not be made."""

@@ -17,19 +17,21 @@ CREATE TABLE sync_second (
     switched_at timestamptz
 );
 
--- Whoever may queue points needs it, as the trigger below does.
+-- Whoever may queue points has to read it, by the trigger below; a worker's role changes it.
 DO $$
 DECLARE
     given record;
 BEGIN
     FOR given IN
-        SELECT DISTINCT a.privilege_type, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END AS whom
+        SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END AS whom,
+               concat_ws(', ', 'SELECT', string_agg(a.privilege_type, ', ') FILTER (WHERE a.privilege_type <> 'SELECT'))
+                   AS privileges
         FROM pg_class c CROSS JOIN aclexplode(c.relacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
         WHERE c.oid = to_regclass('sync_outbox') AND a.grantee <> c.relowner AND (a.grantee = 0 OR r.oid IS NOT NULL)
           AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
-        ORDER BY 1, 2
+        GROUP BY 1 ORDER BY 1
     LOOP
-        EXECUTE format('GRANT %s ON sync_second TO %s', given.privilege_type, given.whom);
+        EXECUTE format('GRANT %s ON sync_second TO %s', given.privileges, given.whom);
     END LOOP;
 END
 $$;

@@ -3,6 +3,10 @@
 -- name: second_lock
 SELECT pg_advisory_xact_lock(hashtextextended('syncline:' || $1, 0))
 
+-- name: second_queueing
+-- Others queue without that lock: whoever does so waits, until it is decided for how many generations.
+LOCK TABLE sync_outbox IN SHARE ROW EXCLUSIVE MODE
+
 -- name: second_fence
 -- Who held the graph before can no longer commit.
 UPDATE sync_state SET fence = fence + 1 WHERE current_schema() = $1::text

@@ -118,9 +118,9 @@ def rollback(
     reason: ReasonOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Lead readers back to the main embedding, at once: `syncline embedding rollback world`.
+    """Lead readers back to the main embedding: the aliases of all collections move at once.
 
-    It takes seconds, since both embeddings stay in step until `drop`.
+    It takes seconds, since both embeddings stay in step until `drop`: `syncline embedding rollback world`.
     """
     _change(graph, "rollback", timeout, reason, as_json=as_json)
 

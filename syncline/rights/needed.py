@@ -165,7 +165,7 @@ def worker_control_rights() -> Iterator[Right]:
         kind="table",
         schema=schema,
         names=("graph_embeddings",),
-        privileges=KEEP,
+        privileges=CHANGE,
         why="record what the graphs' vectors are made with",
     )
 

@@ -16,12 +16,14 @@ from pydantic import SecretStr
 from providers import BUILTIN
 from syncline.capture.listen.connection import ListenConnection
 from syncline.control.audit import Actor
+from syncline.control.embedding_record import record_of
 from syncline.control.graphs import Graph, GraphChanges, GraphDraft
 from syncline.control.services import Services
 from syncline.engine import KNOWLEDGE_GRAPH
 from syncline.errors import StoreRejected
 from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.operator.dead_letters import Selection, list_dead_letters, retry
+from syncline.operator.embedding_change import drop, start, switch
 from syncline.operator.health.rights import check_rights, needed_rights
 from syncline.provider import CycleBudget, NoOptions, RunIdentity, SyncContext
 from syncline.registry import Registry
@@ -38,6 +40,7 @@ from syncline.verify import verify
 from tests.kit.databases import execute
 
 _numbers = count(1)
+ANYWAY = {"switch": {"anyway": True}}
 SEED = """
 INSERT INTO write_raw_sources (id, uri, title) VALUES ('r1', 'https://example.org', 'One');
 INSERT INTO write_facts (id, content, dedup_status) VALUES ('f1', 'one', 'ready'), ('f2', 'two', 'ready');
@@ -187,6 +190,25 @@ async def test_a_worker_with_the_printed_rights_does_all_that_workers_do(migrate
         for role, store, control in (("write", write.store, False), ("graph", target.store, True)):
             needed = needed_rights(role, [graph], control=control)  # type: ignore[arg-type]
             assert (await check_rights(role, store, needed)).status == "ok"
+
+
+async def test_a_worker_with_the_printed_rights_changes_an_embedding_and_drops_the_one_before(
+    migrated: Site,
+) -> None:
+    await migrated.write_as(migrated.roles.writer, SEED)
+    second = {"second_embedding": "development", "second_embedding_dimensions": 16}
+    actor = Actor(who="w", why="y", run_id="r")
+    async with migrated.services(migrated.roles.worker, **second) as services:
+        graph = await services.graphs.get("kg")
+        first = record_of(services.embedding, services.vector_store(None))
+        await services.embedding_records.claim(graph.id, [first], made_by=())
+        await cycle(services)
+        for verb in (start, switch, drop):
+            async for _ in verb(
+                services, graph, KNOWLEDGE_GRAPH, actor=actor, **ANYWAY.get(verb.__name__, {})
+            ):
+                pass
+        assert list(await services.embedding_records.of_graph(graph.id)) == [2]
 
 
 async def test_nobody_has_more_rights_than_those(migrated: Site) -> None:

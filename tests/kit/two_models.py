@@ -48,6 +48,8 @@ class Model(FaultyServer):
         self.model = model
         self.embedded: Counter[str] = Counter()
         self.refuses: Callable[[str], bool] = lambda _: False
+        self.seconds = 0.0
+        """How long each answer takes."""
 
     def _answer(self, request: Request) -> Answer:
         if request.method != "POST":
@@ -60,7 +62,8 @@ class Model(FaultyServer):
             {"index": index, "embedding": vector_of(self.model, text)} for index, text in enumerate(texts)
         ]
         usage = {"total_tokens": sum(len(text.split()) for text in texts)}
-        return Answer(body=json.dumps({"data": data, "usage": usage}).encode())
+        body = json.dumps({"data": data, "usage": usage}).encode()
+        return Answer(body=body, silence_seconds=self.seconds)
 
 
 @dataclass
@@ -163,11 +166,11 @@ async def two_models(
     folder: Path,
     texts: Sequence[str],
     *,
-    kinds: tuple[str, str] = ("old", "new"),
+    settings: Mapping[str, object] | None = None,
 ) -> AsyncIterator[TwoModels]:
     """Yield the graph, synced with a node of each text by the first model."""
-    with Model(kinds[0]) as old, Model(kinds[1]) as new:
-        settings = Settings.model_validate(
+    with Model("old") as old, Model("new") as new:
+        given = Settings.model_validate(
             {
                 "write_dsn": SecretStr(write_dsn),
                 "graph_dsn": SecretStr(graph_dsn),
@@ -180,9 +183,10 @@ async def two_models(
                 "second_embedding_url": new.url,
                 "second_embedding_model": new.model,
                 "second_embedding_dimensions": DIMENSIONS,
+                **(settings or {}),
             }
         )
-        async with Services.open(settings) as services:
+        async with Services.open(given) as services:
             await services.prepare_control()
             graph = await services.graphs.add(GraphDraft(slug="kg"), prepare=services.prepare_graph)
             found = TwoModels(services, graph, old, new, write_dsn)

@@ -29,6 +29,7 @@ from syncline.engine.table_map import SchemaMap
 from syncline.engine.template import sql
 from syncline.engine.vectors.drain import drain_outbox
 from syncline.engine.vectors.outbox import due_sql
+from syncline.engine.visible import Look, advance, look, request
 from syncline.errors import RowsFiltered, SchemaMoved, StatementOutdated
 from syncline.maps.one_tenant import of_tenant, tenant_of
 from syncline.messages.sync import CycleStatus, SyncResult, TableProgress, VectorProgress
@@ -48,6 +49,8 @@ _MOST_TENANTS = 1_000
 """Engines of tenants that are kept: one more is made in a millisecond."""
 _FILL_SECONDS = 1.0
 """Longest time of one pass for rows that are read again in the background: so long other tables wait."""
+_STALE_LOOK = 5.0
+"""After so many seconds what is visible is found in any cycle with changes, whether somebody waits or not."""
 _PASSING_TRIES, _PASSING_PAUSE = 20, 0.1
 """Polls for a lock that no cycle holds, 2 s in all: an operation holds it for one transaction."""
 
@@ -289,6 +292,7 @@ class _Cycle:
         self._deletes_read = 0
         self._unfinished: set[str] = set()
         self._recounted = False
+        self._visible: Look | None = None
         self.filling = False
         """Whether rows are left that are read again in the background."""
         self.progress = Progress(context)
@@ -315,11 +319,12 @@ class _Cycle:
             or self.progress.run.unannounced
             or self._source_check.changes
             or ledger.comparisons
+            or ledger.waited_for
         )
         if busy:
             fence = await self._source_check.take(ledger, pending)
             await self._drain(fence, ledger, pending)
-            await self._announce(fence)
+            await self._announce(fence, ledger)
         if busy or ledger.outbox:
             # While every item waits for its next retry, this only reports the counts.
             self.progress.vectors = await self._drain_outbox()
@@ -360,11 +365,36 @@ class _Cycle:
             self.filling = await self._fill(fence, ledger, drain)
         if state is not None and (recounts or fills) and drain.recounted.issuperset(recounts):
             self._recounted = not self.filling
+        if not (drain.failed or drain.unfinished or pending.ahead or self.filling):
+            self._visible = await self._look(drain, ledger, pending)
         for name in pending.ahead - drain.failed.keys():
             source = DELETES if name == DELETES else self._statements.tables[name].table.source
             drain.fail(name, _AHEAD.format(source=source))
         self._failed, self._unfinished = drain.failed, drain.unfinished
         self._deletes_read = drain.deletes_read or 0
+
+    async def _look(self, drain: BatchDrain, ledger: Ledger, pending: Pending) -> Look | None:
+        """Return a look at the write-db below which everything is here; None if it is not, or unknown."""
+        if ledger.visible is None or pending.standby:
+            return None
+        awaited = ledger.waited_for or (ledger.visible_age or _STALE_LOOK) >= _STALE_LOOK
+        write = self._context.write
+        async with write.store.driver() as source:
+            seen = await look(source, self._statements, write, pending.horizon, keys=awaited)
+        known = [] if self._source_check.rescanned is not None else ledger.visible.sources
+        if known and seen.source not in known and not self._source_check.knows_the_past:
+            return None
+        if not seen.newer:
+            return seen
+        if seen.keys is None:
+            return None
+        async with self._held.transaction() as target:
+            await request(target, seen.keys)
+        await drain.run(
+            replace(ledger, requeued=True, comparisons=frozenset()),
+            replace(pending, tables=frozenset(), deletes=False),
+        )
+        return None if drain.failed or drain.unfinished else seen
 
     async def _fill(self, fence: Fence, ledger: Ledger, drained: BatchDrain) -> bool:
         """Read more rows again for columns that were added to the map; return whether rows are left.
@@ -390,7 +420,7 @@ class _Cycle:
         drained.failed = fill.failed
         return left
 
-    async def _announce(self, fence: Fence) -> None:
+    async def _announce(self, fence: Fence, ledger: Ledger) -> None:
         """Notify readers in the transaction that ends the run: no event without data, no event twice."""
         context = self._context
         unannounced = {} if context.shadow else self.progress.run.unannounced
@@ -402,6 +432,10 @@ class _Cycle:
             if self._recounted and self._source_check.map_state is not None:
                 await self._source_check.map_state.complete(target, self._source_check.fit.failed)
             await fence.finish(target, announced, drained=not self._failed and not self._unfinished)
+            if self._visible is not None:
+                await advance(
+                    target, source=self._visible.source, below=self._visible.below, wanted=ledger.wanted
+                )
         self.progress.run = announced
 
     async def _drain_outbox(self) -> VectorProgress:

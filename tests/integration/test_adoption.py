@@ -341,6 +341,7 @@ async def test_planning_changes_nothing(store: PostgresStore, writer: asyncpg.Co
             " and shop.sync_position to detect a restore to an earlier time."
         ),
         "Create table syncline.listener, in which workers register that they listen.",
+        "Create function syncline.token(), by which writers name their transaction.",
         "Create table and function shop.sync_notify, which notify workers of changes.",
         *(
             sentence

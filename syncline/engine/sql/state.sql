@@ -25,10 +25,13 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid <> pg_b
   AND a.pid = $2 AND a.application_name = $3 AND a.usename = current_user
 
 -- name: ledger_read
--- A worker may be newer than the bookkeeping tables: vector_prefix may be missing. Whether something waits is
+-- A worker may be newer than the bookkeeping tables: vector_prefix, visible may be missing. Whether something waits is
 -- read from the first entry in index order, never with EXISTS: that scans a whole table once the planner
 -- expects the condition to be common, or where a million entries were deleted.
-SELECT s.write_cluster, s.reader::text AS reader, s.position, to_jsonb(s) ->> 'vector_prefix' AS vector_prefix,
+SELECT s.write_cluster, s.reader::text AS reader, s.position, j.state ->> 'vector_prefix' AS vector_prefix,
+       j.state ->> 'visible' AS visible,
+       extract(epoch FROM clock_timestamp() - (j.state -> 'visible' ->> 'at')::timestamptz)::float8 AS visible_age,
+       coalesce(pg_sequence_last_value(to_regclass('sync_wanted')), 0) AS wanted,
        s.behind_since, s.progress::text AS progress, s.map_hash,
        coalesce((SELECT jsonb_object_agg(c.table_name, jsonb_build_array(c.xid, c.key)) FROM sync_cursor c), '{}')::text
            AS cursors,
@@ -41,7 +44,7 @@ SELECT s.write_cluster, s.reader::text AS reader, s.position, to_jsonb(s) ->> 'v
        @{next_retry} IS NOT NULL AS retries,
        @{outbox_due} AS outbox_due,
        coalesce(pg_sequence_last_value(to_regclass('sync_look')), 0) AS marks
-FROM sync_state s
+FROM sync_state s CROSS JOIN LATERAL to_jsonb(s) AS j (state)
 
 -- name: ledger_shadow
 SELECT coalesce((SELECT xid FROM @{schema}.sync_cursor WHERE table_name = '@{deletes}'), 0)

@@ -18,6 +18,7 @@
     │   ├── TakeoverRefused           a graph has been synced: there is nothing to take over
     │   ├── OperationRefused          the worker does not serve this operation (SYNCLINE_OPERATIONS)
     │   ├── InputInvalid              the input of a workflow, as typed by an operator, breaks its model
+    │   ├── TokenRefused              a token is none, or of another database or history
     │   ├── SchemaMismatch            tables of a graph's schema do not match its table map
     │   ├── ScheduleNotFound          no graph's Schedule has this name
     │   ├── ScheduleForeign           a Schedule with a graph's id starts something else
@@ -499,6 +500,16 @@ class InputInvalid(ConfigurationError):
     """The input of a workflow breaks its model."""
 
     benign = True
+
+
+class TokenRefused(ConfigurationError):
+    """A token is none, or of another database or history than a graph reads."""
+
+    benign = True
+
+    def __init__(self, graph: str, problem: str, fix: str) -> None:
+        self.graph = graph
+        super().__init__(f"Graph {shown(graph)}: {problem}.", fix=fix)
 
 
 class SchemaMismatch(ConfigurationError):

@@ -40,6 +40,8 @@ PUT_MAP: Final = "PutMap"
 TAKE_OVER_GRAPH: Final = "TakeOverGraph"
 DECIDE_COLUMNS: Final = "DecideColumns"
 DROP_COLLECTIONS: Final = "DropCollections"
+WAIT_VISIBLE: Final = "WaitVisible"
+"""Workflow type: one run waits until what a transaction wrote is visible in a graph."""
 
 WORKFLOWS: Final = frozenset(
     {
@@ -68,6 +70,7 @@ WORKFLOWS: Final = frozenset(
         TAKE_OVER_GRAPH,
         DECIDE_COLUMNS,
         DROP_COLLECTIONS,
+        WAIT_VISIBLE,
     }
 )
 """Every workflow type that our workers serve."""
@@ -105,6 +108,7 @@ PUT_MAP_ACTIVITY: Final = "put_map"
 TAKE_OVER_GRAPH_ACTIVITY: Final = "take_over_graph"
 DECIDE_COLUMNS_ACTIVITY: Final = "decide_columns"
 DROP_COLLECTIONS_ACTIVITY: Final = "drop_collections"
+WAIT_VISIBLE_ACTIVITY: Final = "wait_visible"
 
 SET_CADENCE: Final = "set_cadence"
 """Activity: change the interval of a graph's Schedule, by its adaptive cadence."""
@@ -166,6 +170,9 @@ SEARCH_ATTRIBUTES: Final = {
 
 NOTIFY_CHANNEL: Final = "syncline"
 """NOTIFY channel of the graph-db that announces a changed graph (payload: `SyncEvent` as JSON)."""
+
+VISIBLE_CHANNEL: Final = "syncline_visible"
+"""NOTIFY channel of the graph-db that announces that more is visible (payload: the graph's schema)."""
 
 WRITE_CHANNEL: Final = "syncline_write"
 """NOTIFY channel of a write-db that announces changes (payload: transaction id and schema)."""
@@ -235,6 +242,11 @@ def operations_task_queue(task_queue: str) -> str:
 def schedules_task_queue(task_queue: str) -> str:
     """Return the task queue of activities that change Schedules: they too never wait behind cycles."""
     return f"{task_queue}/schedules"
+
+
+def waits_task_queue(task_queue: str) -> str:
+    """Return the task queue of activities that wait for what is visible: many at once, which do nothing."""
+    return f"{task_queue}/waits"
 
 
 def provider_task_queue(task_queue: str, provider_id: str) -> str:

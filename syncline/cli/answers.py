@@ -57,6 +57,7 @@ ANSWERS: Final[Mapping[str, str]] = {
     "parked": "syncline.operator.parked:ParkedSummary",
     "parked --table": "syncline.operator.parked:ParkedPage",
     "usage": "syncline.messages.usage:UsageReport",
+    "wait": "syncline.messages.visibility:Visibility",
     "verify": "syncline.messages.verification:Verification",
     "failures summary": "syncline.operator.dead_letters:FailureSummary",
     "failures list": "syncline.operator.dead_letters:DeadLetterPage",

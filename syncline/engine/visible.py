@@ -16,6 +16,7 @@ from typing import Final, Self
 import asyncpg
 from pydantic import BaseModel
 
+from syncline import names
 from syncline.engine.keys import key_bytes, key_of_bytes, presented, row_uuid
 from syncline.engine.render.fragments import commas, key_source
 from syncline.engine.render.statements import SchemaStatements, deleted_keys
@@ -27,10 +28,8 @@ from syncline.provider import GraphSchema
 from syncline.sql import string_literal
 from syncline.stores.tenants import reading
 
-__all__ = ["CHANNEL", "Look", "Visible", "advance", "look", "request"]
+__all__ = ["Look", "Visible", "advance", "look", "request", "tell"]
 
-CHANNEL: Final = "syncline_visible"
-"""Where the graph-db says which schema shows more than before."""
 _MOST: Final = 1_000
 """Rows of one table that are requested by key: more wait for the horizon."""
 
@@ -131,6 +130,13 @@ async def request(target: asyncpg.Connection, keys: Sequence[tuple[str, tuple[st
     )
 
 
+async def tell(target: asyncpg.Connection) -> None:
+    """Tell those who listen that vectors were written."""
+    await target.execute("SELECT pg_notify($1, current_schema()::text)", names.VISIBLE_CHANNEL)
+
+
 async def advance(target: asyncpg.Connection, *, source: str, below: int, wanted: int) -> None:
     """Record that everything below a transaction is applied, parked or rejected; tell those who listen."""
-    await target.execute(sql("visible_advance", channel=string_literal(CHANNEL)), source, below, wanted)
+    await target.execute(
+        sql("visible_advance", channel=string_literal(names.VISIBLE_CHANNEL)), source, below, wanted
+    )

@@ -314,7 +314,7 @@ async def test_the_index_is_used_for_the_engines_order(
 
 
 async def test_adopting_twice_changes_nothing(store: PostgresStore, writer: asyncpg.Connection) -> None:
-    assert len(await adopt(store, "shop", SHOP)) == 10
+    assert len(await adopt(store, "shop", SHOP)) == 11
     before = await _touched(writer)
     assert await adopt(store, "shop", SHOP) == []
     assert await _touched(writer) == before

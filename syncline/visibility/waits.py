@@ -297,8 +297,8 @@ class Waits:
             elif row["held"] and row["age"] is not None:
                 by = row["application_name"] or "without a name"
                 reason = (
-                    f"an open transaction holds it back: {row['age']:.0f} s old, in database {row['database']}"
-                    f", application {by}"
+                    f"an open transaction holds it back: {row['age']:.0f} s old, in database "
+                    f"{row['database']}, application {by}"
                 )
         if reason is None:
             with contextlib.suppress(StoreError):

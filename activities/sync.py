@@ -289,7 +289,13 @@ class SyncActivities:
                 grace=self._grace_seconds,
                 patience=self._patience_seconds,
             )
-        return result.model_copy(update={"served": served, "embedding": account.result()})
+        return result.model_copy(
+            update={
+                "served": served,
+                "embedding": account.result(),
+                "max_lag_seconds": graph.max_lag_seconds,
+            }
+        )
 
     async def _reads_alone(self, services: Services, graph: Graph) -> bool:
         """Return whether no other graph reads the same write schema; at most an hour old.

@@ -56,6 +56,7 @@ EMBEDDING_HELP = (
     "Accept this embedding, as messages name it, at the address and with the store of the workers that have "
     "it. Vectors of another are made again, and paid for."
 )
+MAX_LAG_HELP = "How far its graph-db may be behind; an alarm and `status` hold it to that. 0: no promise."
 CADENCE_HELP = "The rarer intervals of an adaptive graph; 120,300,900 by default."
 
 
@@ -74,6 +75,7 @@ def set_graph(
     composition: Annotated[str | None, typer.Option(metavar="JSON", help="Which providers serve it.")] = None,
     tokens_per_day: Annotated[int | None, typer.Option(min=0, metavar="N", help=TOKENS_HELP)] = None,
     collections: Annotated[str | None, typer.Option(metavar="JSON", help=COLLECTIONS_HELP)] = None,
+    max_lag: Annotated[int | None, typer.Option(min=0, metavar="S", help=MAX_LAG_HELP)] = None,
     embedding: Annotated[str | None, typer.Option(metavar="NAME", help=EMBEDDING_HELP)] = None,
     drop_shadow: Annotated[
         bool,
@@ -92,11 +94,11 @@ def set_graph(
         vectors["tokens_per_day"] = tokens_per_day or None
     if collections is not None:
         vectors["collections"] = read_json("--collections", collections)
-    given = (name, composition, schedule or None, vectors or None, embedding, drop_shadow or None)
+    given = (name, composition, schedule or None, vectors or None, max_lag, embedding, drop_shadow or None)
     if all(option is None for option in given):
         raise ConfigurationError(
             "Nothing is to be set: give --name, --every-seconds, --cron, --notify, --adaptive, --cadence, "
-            "--composition, --tokens-per-day, --collections, --embedding or --drop-shadow."
+            "--composition, --tokens-per-day, --collections, --max-lag, --embedding or --drop-shadow."
         )
     _change(
         graph,
@@ -106,6 +108,7 @@ def set_graph(
         composition=composed,
         schedule=schedule or None,
         vectors=vectors or None,
+        max_lag_seconds=max_lag,
         embedding=embedding,
         drop_shadow=drop_shadow or None,
     )
@@ -278,6 +281,7 @@ def add(
     composition: Annotated[
         str, typer.Option(metavar="JSON", help="Which providers serve it.")
     ] = '{"sync": {"provider": "default"}}',
+    max_lag: Annotated[int | None, typer.Option(min=1, metavar="S", help=MAX_LAG_HELP)] = None,
     default: Annotated[bool, typer.Option("--default", help="Make it the default graph.")] = False,
     schedule: Annotated[
         bool, typer.Option(help="Make its Temporal Schedule at once, not by reconciliation.")
@@ -308,6 +312,7 @@ def add(
         ),
         "composition": read_composition(composition),
         "is_default": default,
+        "max_lag_seconds": max_lag,
     }
     request = AddGraphInput(draft=draft_graph(fields), schedule=schedule, who=os_user(), why=reason)
     added = ask(request, Graph, seconds=timeout)

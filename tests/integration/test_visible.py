@@ -229,6 +229,19 @@ async def test_reader_without_rights_on_bookkeeping_gets_an_answer(graph: TestGr
         await on_target(graph, f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+async def test_bookkeeping_of_another_role_is_not_read(graph: TestGraph) -> None:
+    token = await written(graph, (NODE, "n", "one"))
+    tables = ("state", "parked_row", "dead_letter", "outbox", "visible", "vector_delay")
+    views = ";".join(f"CREATE VIEW evil.sync_{name} AS SELECT * FROM kg.sync_{name}" for name in tables)
+    await on_target(graph, f"CREATE SCHEMA evil; {views}")
+    connection = await graph.connect_target()
+    try:
+        with pytest.raises(asyncpg.InvalidParameterValueError, match="no graph"):
+            await connection.fetchrow("SELECT * FROM syncline.visible('evil', $1)", token)
+    finally:
+        await connection.close()
+
+
 async def test_writer_without_any_right_of_syncline_gets_a_token(graph: TestGraph) -> None:
     role = f"writer_{graph.write_dsn.split('/')[3].split('?')[0]}"
     await write(

@@ -44,7 +44,13 @@ BEGIN
         RAISE EXCEPTION 'this is no token: take one by SELECT syncline.token() in the transaction that writes'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF to_regclass(quote_ident(graph_schema) || '.sync_wanted') IS NULL THEN
+    -- It runs as its owner: only over that role's own tables, since a view or a policy of another would be code.
+    IF (
+        SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = graph_schema AND c.relkind = 'r' AND c.relowner = current_user::regrole AND c.relname IN (
+            'sync_state', 'sync_parked_row', 'sync_dead_letter', 'sync_outbox', 'sync_visible', 'sync_vector_delay'
+        )
+    ) <> 6 THEN
         RAISE EXCEPTION 'schema "%" has no graph that answers for tokens', graph_schema
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the schema of a graph; `syncline migrate` updates its bookkeeping.';
     END IF;

@@ -70,7 +70,7 @@ class _WatchedGraph:
     def notified(self) -> bool:
         return self.graph.schedule.notify and self.services.settings.notify
 
-    async def wake(self) -> str:
+    async def trigger(self) -> str:
         if self.graph.status is not GraphStatus.ACTIVE:
             return "paused"
         return await trigger_run(

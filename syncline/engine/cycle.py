@@ -29,7 +29,7 @@ from syncline.engine.table_map import SchemaMap
 from syncline.engine.template import sql
 from syncline.engine.vectors.drain import drain_outbox
 from syncline.engine.vectors.outbox import due_sql
-from syncline.engine.visible import Look, advance, look, request, tell
+from syncline.engine.visible import Look, advance, look, notify, request
 from syncline.errors import RowsFiltered, SchemaMoved, StatementOutdated
 from syncline.maps.one_tenant import of_tenant, tenant_of
 from syncline.messages.sync import CycleStatus, SyncResult, TableProgress, VectorProgress
@@ -456,7 +456,7 @@ class _Cycle:
         async with self._held.unlocking(ledger.marks) as target:
             waiting = await target.fetch(sql("not_landed"))
             if self.progress.vectors.upserted or self.progress.vectors.deleted:
-                await tell(target)
+                await notify(target)
         parked, dead = ({row["table_name"]: row[kind] for row in waiting} for kind in ("parked", "dead"))
         tables = []
         # A failed stream of deleted keys is reported; what it deleted is counted by table.

@@ -28,7 +28,7 @@ from syncline.provider import GraphSchema
 from syncline.sql import string_literal
 from syncline.stores.tenants import reading
 
-__all__ = ["Look", "Visible", "advance", "look", "request", "tell"]
+__all__ = ["Look", "Visible", "advance", "look", "notify", "request"]
 
 _MOST: Final = 1_000
 """Rows of one table that are requested by key: more wait for the horizon."""
@@ -130,8 +130,8 @@ async def request(target: asyncpg.Connection, keys: Sequence[tuple[str, tuple[st
     )
 
 
-async def tell(target: asyncpg.Connection) -> None:
-    """Tell those who listen that vectors were written."""
+async def notify(target: asyncpg.Connection) -> None:
+    """Notify those who listen that vectors were written."""
     await target.execute("SELECT pg_notify($1, current_schema()::text)", names.VISIBLE_CHANNEL)
 
 

@@ -25,7 +25,7 @@ from syncline.stores.tenants import reading
 __all__ = ["Waits", "Watched"]
 
 _sql = statements_of("syncline.visibility")
-_ASK: Final = 1.0
+_ASK_EVERY: Final = 1.0
 _LONGEST_PAUSE: Final = 8.0
 """Longest time between two runs that are asked for while somebody waits, and none has shown it."""
 _SINGLY: Final = 50
@@ -62,7 +62,7 @@ class Watched(Protocol):
     def notified(self) -> bool:
         """Whether its writers notify, so that a run begins by itself."""
 
-    async def wake(self) -> str:
+    async def trigger(self) -> str:
         """Start a run; return what became of that: `paused` if none will come."""
 
 
@@ -84,17 +84,17 @@ class _Group:
     waits: set[_Wait] = field(default_factory=set)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     task: "asyncio.Task[None] | None" = None
-    wake_at: float = 0.0
+    trigger_at: float = 0.0
     pause: float = 0.5
     wanted: bool = False
     """Whether the next cycle is to look how far it is."""
 
 
-class _Line:
+class _Channel:
     """The listening connection to one graph-db; while it is down, waits go by the clock."""
 
-    def __init__(self, store: PostgresStore, heard: Callable[[str], None]) -> None:
-        self._store, self._heard = store, heard
+    def __init__(self, store: PostgresStore, received: Callable[[str], None]) -> None:
+        self._store, self._received = store, received
         self.users = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -119,12 +119,12 @@ class _Line:
                     await lost.wait()
             except (SynclineError, OSError) as error:
                 get_log().debug(
-                    "waits do not hear of this graph-db", store=self._store.name, error=str(error)
+                    "notifications of a graph-db not received", store=self._store.name, error=str(error)
                 )
-            await asyncio.sleep(_ASK)
+            await asyncio.sleep(_ASK_EVERY)
 
     def _receive(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
-        self._heard(payload)
+        self._received(payload)
 
 
 class Waits:
@@ -132,7 +132,7 @@ class Waits:
 
     def __init__(self) -> None:
         self._groups: dict[tuple[str, str], _Group] = {}
-        self._lines: dict[str, _Line] = {}
+        self._channels: dict[str, _Channel] = {}
 
     async def wait(self, graph: Watched, token: str, *, vectors: bool, seconds: float) -> Visibility:
         """Wait until what the token's transaction wrote is visible, and with `vectors` its vectors too.
@@ -141,7 +141,7 @@ class Waits:
         paused. Raise TokenRefused, StoreError.
         """
         began = time.monotonic()
-        answer = await self._say(graph, token)
+        answer = await self._ask(graph, token)
         if not _is_over(answer, vectors) and seconds > 0:
             answer = await self._wait(graph, token, vectors, seconds, answer)
         if not _is_over(answer, vectors) and answer.state is VisibilityState.PENDING:
@@ -162,13 +162,13 @@ class Waits:
         key = (graph.target.name, graph.schema)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = _Group(graph, wake_at=math.inf)
-            self._line(graph.target).open()
+            group = self._groups[key] = _Group(graph, trigger_at=math.inf)
+            self._channel(graph.target).open()
             group.task = asyncio.create_task(self._serve(group))
         # It is newer than the others, so no run that was asked for may show it.
         group.waits.add(wait)
         group.pause, group.wanted = 0.5, False
-        group.wake_at = min(group.wake_at, time.monotonic() + (_HEADSTART if graph.notified else 0.0))
+        group.trigger_at = min(group.trigger_at, time.monotonic() + (_HEADSTART if graph.notified else 0.0))
         group.news.set()
         try:
             async with asyncio.timeout(seconds):
@@ -179,16 +179,16 @@ class Waits:
             group.waits.discard(wait)
             if not group.waits and self._groups.get(key) is group:
                 del self._groups[key]
-                self._line(graph.target).close()
+                self._channel(graph.target).close()
                 if group.task is not None:
                     group.task.cancel()
 
-    def _line(self, store: PostgresStore) -> _Line:
-        if store.name not in self._lines:
-            self._lines[store.name] = _Line(store, lambda schema: self._heard(store.name, schema))
-        return self._lines[store.name]
+    def _channel(self, store: PostgresStore) -> _Channel:
+        if store.name not in self._channels:
+            self._channels[store.name] = _Channel(store, lambda schema: self._received(store.name, schema))
+        return self._channels[store.name]
 
-    def _heard(self, store: str, schema: str) -> None:
+    def _received(self, store: str, schema: str) -> None:
         group = self._groups.get((store, schema))
         if group is not None:
             group.news.set()
@@ -203,26 +203,28 @@ class Waits:
                     group.wanted = True
                     async with group.graph.target.driver() as connection:
                         await connection.execute(_sql("want", schema=quoted(group.graph.schema)))
-                if group.waits and time.monotonic() >= group.wake_at:
-                    await self._wake(group)
+                if group.waits and time.monotonic() >= group.trigger_at:
+                    await self._trigger(group)
             except StoreError as error:
                 for wait in group.waits:
                     wait.last = _pending(group.graph, str(error))
             except Exception:
                 get_log().exception("waits of a graph failed", graph=group.graph.slug)
-                await asyncio.sleep(_ASK)
+                await asyncio.sleep(_ASK_EVERY)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(_ASK, max(0.0, group.wake_at - time.monotonic()) + 0.001)):
+                async with asyncio.timeout(
+                    min(_ASK_EVERY, max(0.0, group.trigger_at - time.monotonic()) + 0.001)
+                ):
                     await group.news.wait()
 
-    async def _wake(self, group: _Group) -> None:
+    async def _trigger(self, group: _Group) -> None:
         """Ask for a run that looks how far the graph is; more and more seldom while none shows it."""
         graph = group.graph
-        group.wake_at = time.monotonic() + group.pause
+        group.trigger_at = time.monotonic() + group.pause
         # Should that run not show it either, the next one is to look again.
         group.pause, group.wanted = min(2 * group.pause, _LONGEST_PAUSE), False
         try:
-            outcome = await graph.wake()
+            outcome = await graph.trigger()
         except SynclineError as error:
             for wait in group.waits:
                 wait.last = _pending(graph, f"no run could be started: {error}")
@@ -253,7 +255,7 @@ class Waits:
         for wait in left[:_SINGLY]:
             wait.asked = time.monotonic()
             try:
-                answer = await self._say(graph, wait.token)
+                answer = await self._ask(graph, wait.token)
             except TokenRefused as error:
                 if not wait.ended.done():
                     wait.ended.set_exception(error)
@@ -262,7 +264,7 @@ class Waits:
             if _is_over(answer, wait.vectors):
                 _end(wait, answer)
 
-    async def _say(self, graph: Watched, token: str) -> Visibility:
+    async def _ask(self, graph: Watched, token: str) -> Visibility:
         refused: asyncpg.PostgresError | None = None
         row: asyncpg.Record | None = None
         async with graph.target.driver() as connection:

@@ -195,6 +195,7 @@ def _ids() -> Iterator[Sequence[str]]:
         "DEFAULT_PROVIDER",
         "NOTIFY_CHANNEL",
         "WRITE_CHANNEL",
+        "VISIBLE_CHANNEL",
     ):
         yield f"`{getattr(names, constant)}`", _docs_of(names)[constant]
 

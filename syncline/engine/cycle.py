@@ -49,8 +49,6 @@ _MOST_TENANTS = 1_000
 """Engines of tenants that are kept: one more is made in a millisecond."""
 _FILL_SECONDS = 1.0
 """Longest time of one pass for rows that are read again in the background: so long other tables wait."""
-_STALE_LOOK = 5.0
-"""After so many seconds what is visible is found in any cycle with changes, whether somebody waits or not."""
 _PASSING_TRIES, _PASSING_PAUSE = 20, 0.1
 """Polls for a lock that no cycle holds, 2 s in all: an operation holds it for one transaction."""
 
@@ -377,10 +375,9 @@ class _Cycle:
         """Return a look at the write-db below which everything is here; None if it is not, or unknown."""
         if ledger.visible is None or pending.standby:
             return None
-        awaited = ledger.waited_for or (ledger.visible_age or _STALE_LOOK) >= _STALE_LOOK
         write = self._context.write
         async with write.store.driver() as source:
-            seen = await look(source, self._statements, write, pending.horizon, keys=awaited)
+            seen = await look(source, self._statements, write, pending.horizon, keys=ledger.waited_for)
         known = [] if self._source_check.rescanned is not None else ledger.visible.sources
         if known and seen.source not in known and not self._source_check.knows_the_past:
             return None

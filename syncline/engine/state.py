@@ -150,8 +150,6 @@ class Ledger:
     """Hash of the map that these tables were synced by, once it was applied completely."""
     visible: Visible | None = None
     """What is visible of the write-db's transactions; None where the bookkeeping tables are older."""
-    visible_age: float | None = None
-    """Seconds since that was found; None if it never was."""
     wanted: int = 0
     """How often somebody waited for more: if this is not `visible.wanted`, another look is requested."""
 
@@ -227,7 +225,6 @@ async def read_ledger(
         vector_prefix=row["vector_prefix"],
         map_hash=row["map_hash"],
         visible=Visible.from_text(row["visible"]),
-        visible_age=row["visible_age"],
         wanted=row["wanted"],
         fills={
             name.removeprefix(FILL): Cursor.of_stored(*position)

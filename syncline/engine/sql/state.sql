@@ -30,7 +30,6 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid <> pg_b
 -- expects the condition to be common, or where a million entries were deleted.
 SELECT s.write_cluster, s.reader::text AS reader, s.position, j.state ->> 'vector_prefix' AS vector_prefix,
        j.state ->> 'visible' AS visible,
-       extract(epoch FROM clock_timestamp() - (j.state -> 'visible' ->> 'at')::timestamptz)::float8 AS visible_age,
        coalesce(pg_sequence_last_value(to_regclass('sync_wanted')), 0) AS wanted,
        s.behind_since, s.progress::text AS progress, s.map_hash,
        coalesce((SELECT jsonb_object_agg(c.table_name, jsonb_build_array(c.xid, c.key)) FROM sync_cursor c), '{}')::text

@@ -30,7 +30,7 @@ from syncline.engine.template import sql
 from syncline.engine.vectors.drain import drain_outbox
 from syncline.engine.vectors.outbox import due_sql
 from syncline.engine.visible import Look, advance, look, notify, request
-from syncline.errors import RowsFiltered, SchemaMoved, StatementOutdated
+from syncline.errors import RowsFiltered, SchemaMoved, StatementOutdated, StoreError
 from syncline.maps.one_tenant import of_tenant, tenant_of
 from syncline.messages.sync import CycleStatus, SyncResult, TableProgress, VectorProgress
 from syncline.provider import SyncContext
@@ -376,11 +376,21 @@ class _Cycle:
         if ledger.visible is None or pending.standby:
             return None
         write = self._context.write
-        async with write.store.driver() as source:
-            seen = await look(source, self._statements, write, pending.horizon, keys=ledger.waited_for)
-        known = [] if self._source_check.rescanned is not None else ledger.visible.sources
-        if known and seen.source not in known and not self._source_check.knows_the_past:
+        try:
+            async with write.store.driver() as source:
+                seen = await look(source, self._statements, write, pending.horizon, keys=ledger.waited_for)
+        except StoreError as error:
+            # What was read is committed; only how far it is remains unknown.
+            self._context.log.warning(
+                "visible position unknown", graph=self._context.graph.slug, error=str(error)
+            )
             return None
+        known = [] if self._source_check.rescanned is not None else ledger.visible.sources
+        if seen.source not in known:
+            # Started meanwhile, it may be another past than the one that was read.
+            meanwhile = seen.uptime <= time.monotonic() - self._started
+            if meanwhile or (known and not self._source_check.knows_the_past):
+                return None
         if not seen.newer:
             return seen
         if seen.keys is None:

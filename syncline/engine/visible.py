@@ -54,6 +54,8 @@ class Look:
 
     source: str
     """Which running server and database it is."""
+    uptime: float
+    """Seconds since the server was started."""
     below: int
     """The transaction below which all have ended."""
     newer: bool
@@ -80,7 +82,7 @@ async def look(
         row = await source.fetchrow(sql("visible_look", shown=shown), str(horizon))
         newer = any(row["shown"])
         found = await _keys(source, statements, schema, horizon) if newer and keys else None
-    return Look(source=row["source"], below=row["below"], newer=newer, keys=found)
+    return Look(source=row["source"], uptime=row["uptime"], below=row["below"], newer=newer, keys=found)
 
 
 async def _keys(

@@ -231,7 +231,7 @@ async def test_reader_without_rights_on_bookkeeping_gets_an_answer(graph: TestGr
 
 async def test_bookkeeping_of_another_role_is_not_read(graph: TestGraph) -> None:
     token = await written(graph, (NODE, "n", "one"))
-    tables = ("state", "parked_row", "dead_letter", "outbox", "visible", "vector_delay")
+    tables = ("state", "parked_row", "dead_letter", "outbox", "visible", "vector_delay", "count")
     views = ";".join(f"CREATE VIEW evil.sync_{name} AS SELECT * FROM kg.sync_{name}" for name in tables)
     await on_target(graph, f"CREATE SCHEMA evil; {views}")
     connection = await graph.connect_target()

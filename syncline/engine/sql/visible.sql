@@ -5,6 +5,7 @@
 -- taken the place of earlier versions before those were read. All of one snapshot.
 SELECT s.system_identifier || '.' || d.oid || '.'
            || (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint AS source,
+       extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8 AS uptime,
        pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS below,
        ARRAY[@{shown}] AS shown
 FROM pg_control_system() AS s, pg_database d WHERE d.datname = current_database()
@@ -35,7 +36,7 @@ ON CONFLICT DO NOTHING
 -- positions and intervals are kept: an older token is answered by what waits now.
 WITH hidden AS (
     SELECT coalesce(greatest(
-        (SELECT (image ->> 'sync_xid')::bigint AS xid FROM sync_parked_row ORDER BY xid DESC NULLS LAST LIMIT 1),
+        (SELECT (image ->> 'sync_xid')::bigint AS xid FROM sync_parked_row ORDER BY xid DESC LIMIT 1),
         (SELECT version FROM sync_dead_letter ORDER BY version DESC LIMIT 1)
     ), -1) AS up_to
 ), moved AS (

@@ -48,9 +48,10 @@ BEGIN
     IF (
         SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = graph_schema AND c.relkind = 'r' AND c.relowner = current_user::regrole AND c.relname IN (
-            'sync_state', 'sync_parked_row', 'sync_dead_letter', 'sync_outbox', 'sync_visible', 'sync_vector_delay'
+            'sync_state', 'sync_parked_row', 'sync_dead_letter', 'sync_outbox', 'sync_visible', 'sync_vector_delay',
+            'sync_count'
         )
-    ) <> 6 THEN
+    ) <> 7 THEN
         RAISE EXCEPTION 'schema "%" has no graph that answers for tokens', graph_schema
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the schema of a graph; `syncline migrate` updates its bookkeeping.';
     END IF;
@@ -132,11 +133,17 @@ BEGIN
     END IF;
     visible := true;
     state := 'visible';
+    -- Collection by collection, by the indexes of the outbox: it may be long.
     EXECUTE format(
-        'SELECT e.collection, e.error IS NOT NULL AS refused, d.collection IS NOT NULL AS delayed'
-        ' FROM (SELECT coalesce((SELECT v.seq FROM %1$I.sync_visible v WHERE v.below <= $1 ORDER BY v.below DESC LIMIT 1), 0)'
-        ' AS seq) b CROSS JOIN LATERAL (SELECT o.collection, o.error FROM %1$I.sync_outbox o WHERE o.seq > b.seq LIMIT 1) e'
-        ' LEFT JOIN %1$I.sync_vector_delay d ON d.collection = e.collection', graph_schema
+        'SELECT c.name AS collection, NOT l.owed AS refused, d.collection IS NOT NULL AS delayed'
+        ' FROM (SELECT DISTINCT name FROM %1$I.sync_count WHERE counted = ''sync_outbox'' AND entries > 0) c'
+        ' CROSS JOIN (SELECT coalesce((SELECT v.seq FROM %1$I.sync_visible v WHERE v.below <= $1'
+        ' ORDER BY v.below DESC LIMIT 1), 0) AS seq) b'
+        ' CROSS JOIN LATERAL (SELECT coalesce((SELECT o.seq FROM %1$I.sync_outbox o WHERE o.collection = c.name'
+        ' AND o.error IS NULL ORDER BY o.seq DESC LIMIT 1) > b.seq, false) AS owed, EXISTS (SELECT FROM %1$I.sync_outbox o'
+        ' WHERE o.collection = c.name AND o.error IS NOT NULL AND o.seq > b.seq) AS refused) l'
+        ' LEFT JOIN %1$I.sync_vector_delay d ON d.collection = c.name'
+        ' WHERE l.owed OR l.refused ORDER BY l.owed DESC LIMIT 1', graph_schema
     ) INTO found USING xid;
     vectors := found.collection IS NULL;
     IF NOT vectors THEN

@@ -25,6 +25,7 @@ from activities.process import (
 )
 from activities.schedules import ScheduleActivities
 from activities.sync import SyncActivities
+from activities.visibility import VisibilityActivities
 from providers import BUILTIN
 from syncline import names
 from syncline.capture.listen.listener import Listening
@@ -46,11 +47,13 @@ from syncline.temporal.worker_options import (
 from workflows.operations import OPERATIONS, DescribeFleet, DescribeGraphs, DescribeHealth
 from workflows.reconcile import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
+from workflows.visibility import WaitVisible
 
 __all__ = [
     "create_operations_worker",
     "create_provider_worker",
     "create_schedules_worker",
+    "create_waits_worker",
     "create_worker",
     "listen",
     "main",
@@ -62,6 +65,8 @@ __all__ = [
 _OPERATIONS_AT_ONCE = 4
 _SCHEDULES_AT_ONCE = 16
 """Activities that mostly wait for Temporal, which needs seconds for each under load."""
+_WAITS_AT_ONCE = 2_000
+"""Waits for what is visible: each is a coroutine that does nothing."""
 _STICKY = timedelta(seconds=2)
 _HEARTBEATS = timedelta(seconds=1)
 """Heartbeat throttling. By default the SDK sends one every 16 s at most, which delays progress and
@@ -127,7 +132,7 @@ def listen(client: Client, services: Services) -> Listening:
 def serving(
     client: Client, services: Services, activities: SyncActivities
 ) -> AbstractAsyncContextManager[None]:
-    """Run all workers of this process while entered: main, operations, Schedules, one per routed provider."""
+    """Run all workers of this process while entered: main, operations, Schedules, waits, routed providers."""
     settings = services.settings
 
     def workers() -> Sequence[Worker]:
@@ -136,6 +141,7 @@ def serving(
             create_worker(client, activities, settings, fleet=fleet),
             create_operations_worker(client, OperationActivities(services), settings),
             create_schedules_worker(client, ScheduleActivities(services), settings),
+            create_waits_worker(client, VisibilityActivities(services), settings),
         ]
 
     return registered_while_polling(client, services, workers=workers, serve=serve_provider_thread)
@@ -156,7 +162,15 @@ def create_worker(
     return Worker(
         client,
         task_queue=settings.task_queue,
-        workflows=[SyncGraph, ReconcileSchedules, DescribeFleet, DescribeHealth, DescribeGraphs, *OPERATIONS],
+        workflows=[
+            SyncGraph,
+            ReconcileSchedules,
+            DescribeFleet,
+            DescribeHealth,
+            DescribeGraphs,
+            WaitVisible,
+            *OPERATIONS,
+        ],
         activities=[
             activities.resolve_provider,
             activities.sync_cycle,
@@ -232,6 +246,18 @@ def create_schedules_worker(client: Client, activities: ScheduleActivities, sett
         [activities.reconcile_schedules, activities.set_cadence],
         at_once=_SCHEDULES_AT_ONCE,
         polls=1,
+    )
+
+
+def create_waits_worker(client: Client, activities: VisibilityActivities, settings: Settings) -> Worker:
+    """Return the worker for the activities that wait for what is visible, which take no slot from others."""
+    return _aside(
+        client,
+        settings,
+        names.waits_task_queue(settings.task_queue),
+        [activities.wait_visible],
+        at_once=_WAITS_AT_ONCE,
+        polls=2,
     )
 
 

@@ -128,6 +128,7 @@ def record_cycle(
     if result.status is not CycleStatus.FAILED:
         metrics.LAST_SUCCESS.set(meter, now, graph=graph)
     metrics.LAG.set(meter, result.lag_seconds if result.lag_known else math.nan, graph=graph)
+    metrics.MAX_LAG.set(meter, result.max_lag_seconds or 0, graph=graph)
     metrics.OLDEST_WRITER.set(meter, _age(result.oldest_writer), graph=graph)
     metrics.PENDING_TABLES.set(meter, sum(not table.drained for table in result.tables), graph=graph)
     metrics.PARKED.set(meter, result.parked, graph=graph)

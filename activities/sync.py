@@ -302,7 +302,13 @@ class SyncActivities:
         for _, of_second in further:
             more = of_second.result()
             booked_use = more if booked_use is None else booked_use.plus(more)
-        return result.model_copy(update={"served": served, "embedding": booked_use})
+        return result.model_copy(
+            update={
+                "served": served,
+                "embedding": booked_use,
+                "max_lag_seconds": graph.max_lag_seconds,
+            }
+        )
 
     async def _reads_alone(self, services: Services, graph: Graph) -> bool:
         """Return whether no other graph reads the same write schema; at most an hour old.

@@ -19,6 +19,7 @@
     │   ├── EmbeddingChangeRefused    a step of changing a graph's embedding cannot be done now
     │   ├── OperationRefused          the worker does not serve this operation (SYNCLINE_OPERATIONS)
     │   ├── InputInvalid              the input of a workflow, as typed by an operator, breaks its model
+    │   ├── TokenRefused              a token is none, or of another database or history
     │   ├── SchemaMismatch            tables of a graph's schema do not match its table map
     │   ├── ScheduleNotFound          no graph's Schedule has this name
     │   ├── ScheduleForeign           a Schedule with a graph's id starts something else
@@ -531,6 +532,16 @@ class InputInvalid(ConfigurationError):
     """The input of a workflow breaks its model."""
 
     benign = True
+
+
+class TokenRefused(ConfigurationError):
+    """A token is none, or of another database or history than a graph reads."""
+
+    benign = True
+
+    def __init__(self, graph: str, problem: str, fix: str) -> None:
+        self.graph = graph
+        super().__init__(f"Graph {shown(graph)}: {problem}.", fix=fix)
 
 
 class SchemaMismatch(ConfigurationError):

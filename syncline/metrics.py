@@ -139,6 +139,12 @@ LAG: Final = Gauge(
     help="Upper bound on the graph-db's lag behind the write-db at the end of the cycle. It keeps growing "
     "while cycles find the graph's lock taken and no run of it is open.",
 )
+MAX_LAG: Final = Gauge(
+    name="max_lag_seconds",
+    unit="seconds",
+    labels=_GRAPH,
+    help="Lag that the graph's record allows (`graph set --max-lag`); 0 if it promises nothing.",
+)
 OLDEST_WRITER: Final = Gauge(
     name="oldest_writer_seconds",
     unit="seconds",

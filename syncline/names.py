@@ -45,6 +45,8 @@ DROP_COLLECTIONS: Final = "DropCollections"
 PLAN_EMBEDDING: Final = "PlanEmbedding"
 DESCRIBE_EMBEDDING: Final = "DescribeEmbedding"
 CHANGE_EMBEDDING: Final = "ChangeEmbedding"
+WAIT_VISIBLE: Final = "WaitVisible"
+"""Workflow type: one run waits until what a transaction wrote is visible in a graph."""
 
 WORKFLOWS: Final = frozenset(
     {
@@ -77,6 +79,7 @@ WORKFLOWS: Final = frozenset(
         PLAN_EMBEDDING,
         DESCRIBE_EMBEDDING,
         CHANGE_EMBEDDING,
+        WAIT_VISIBLE,
     }
 )
 """Every workflow type that our workers serve."""
@@ -119,6 +122,7 @@ DROP_COLLECTIONS_ACTIVITY: Final = "drop_collections"
 PLAN_EMBEDDING_ACTIVITY: Final = "plan_embedding"
 DESCRIBE_EMBEDDING_ACTIVITY: Final = "describe_embedding"
 CHANGE_EMBEDDING_ACTIVITY: Final = "change_embedding"
+WAIT_VISIBLE_ACTIVITY: Final = "wait_visible"
 
 SET_CADENCE: Final = "set_cadence"
 """Activity: change the interval of a graph's Schedule, by its adaptive cadence."""
@@ -180,6 +184,9 @@ SEARCH_ATTRIBUTES: Final = {
 
 NOTIFY_CHANNEL: Final = "syncline"
 """NOTIFY channel of the graph-db that announces a changed graph (payload: `SyncEvent` as JSON)."""
+
+VISIBLE_CHANNEL: Final = "syncline_visible"
+"""NOTIFY channel of the graph-db that announces that more is visible (payload: the graph's schema)."""
 
 WRITE_CHANNEL: Final = "syncline_write"
 """NOTIFY channel of a write-db that announces changes (payload: transaction id and schema)."""
@@ -268,6 +275,11 @@ def operations_task_queue(task_queue: str) -> str:
 def schedules_task_queue(task_queue: str) -> str:
     """Return the task queue of activities that change Schedules: they too never wait behind cycles."""
     return f"{task_queue}/schedules"
+
+
+def waits_task_queue(task_queue: str) -> str:
+    """Return the task queue of activities that wait for what is visible: many at once, which do nothing."""
+    return f"{task_queue}/waits"
 
 
 def provider_task_queue(task_queue: str, provider_id: str) -> str:

@@ -39,8 +39,11 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_lag(result: "SyncResult") -> str:
-    """Return the lag as text for operators."""
-    return f"{result.lag_seconds:.1f} s" if result.lag_known else "unknown"
+    """Return the lag as text for operators, with what is promised, if anything."""
+    lag = f"{result.lag_seconds:.1f} s" if result.lag_known else "unknown"
+    if result.max_lag_seconds is None:
+        return lag
+    return f"{lag} ({'more than the' if result.late else 'of'} {result.max_lag_seconds} s promised)"
 
 
 def format_since(since: "datetime | None") -> str:

@@ -23,6 +23,7 @@ from syncline.cli.status import runs, status
 from syncline.cli.sync import STATUS_OF_SYNC, sync
 from syncline.cli.usage import usage
 from syncline.cli.verify import STATUS_OF_VERIFY, verify
+from syncline.cli.wait import STATUS_OF_WAIT, wait
 from syncline.process_exit import end_process
 
 __all__ = ["app"]
@@ -68,6 +69,7 @@ def _options(
 
 
 app.command(epilog=STATUS_OF_SYNC)(sync)
+app.command(epilog=STATUS_OF_WAIT)(wait)
 app.command()(status)
 app.command(epilog=STATUS)(runs)
 app.command()(providers)

@@ -63,6 +63,7 @@ ANSWERS: Final[Mapping[str, str]] = {
     "embedding switch": "syncline.messages.embedding:EmbeddingStatus",
     "embedding rollback": "syncline.messages.embedding:EmbeddingStatus",
     "embedding drop": "syncline.messages.embedding:EmbeddingStatus",
+    "wait": "syncline.messages.visibility:Visibility",
     "verify": "syncline.messages.verification:Verification",
     "failures summary": "syncline.operator.dead_letters:FailureSummary",
     "failures list": "syncline.operator.dead_letters:DeadLetterPage",

@@ -58,6 +58,7 @@ EMBEDDING_HELP = (
 )
 TokensOption = Annotated[int | None, typer.Option(min=0, metavar="N", help=TOKENS_HELP)]
 CollectionsOption = Annotated[str | None, typer.Option(metavar="JSON", help=COLLECTIONS_HELP)]
+MAX_LAG_HELP = "How far its graph-db may be behind; an alarm and `status` hold it to that. 0: no promise."
 CADENCE_HELP = "The rarer intervals of an adaptive graph; 120,300,900 by default."
 
 
@@ -76,6 +77,7 @@ def set_graph(
     composition: Annotated[str | None, typer.Option(metavar="JSON", help="Which providers serve it.")] = None,
     tokens_per_day: TokensOption = None,
     collections: CollectionsOption = None,
+    max_lag: Annotated[int | None, typer.Option(min=0, metavar="S", help=MAX_LAG_HELP)] = None,
     embedding: Annotated[str | None, typer.Option(metavar="NAME", help=EMBEDDING_HELP)] = None,
     drop_shadow: Annotated[
         bool,
@@ -90,11 +92,11 @@ def set_graph(
         every_seconds=every_seconds, cron=cron, notify=notify, adaptive=adaptive, cadence=cadence
     )
     vectors = _vector_rules(tokens_per_day, collections)
-    given = (name, composition, schedule or None, vectors or None, embedding, drop_shadow or None)
+    given = (name, composition, schedule or None, vectors or None, max_lag, embedding, drop_shadow or None)
     if all(option is None for option in given):
         raise ConfigurationError(
             "Nothing is to be set: give --name, --every-seconds, --cron, --notify, --adaptive, --cadence, "
-            "--composition, --tokens-per-day, --collections, --embedding or --drop-shadow."
+            "--composition, --tokens-per-day, --collections, --max-lag, --embedding or --drop-shadow."
         )
     _change(
         graph,
@@ -104,6 +106,7 @@ def set_graph(
         composition=composed,
         schedule=schedule or None,
         vectors=vectors or None,
+        max_lag_seconds=max_lag,
         embedding=embedding,
         drop_shadow=drop_shadow or None,
     )
@@ -308,6 +311,7 @@ def add(
     ] = '{"sync": {"provider": "default"}}',
     tokens_per_day: TokensOption = None,
     collections: CollectionsOption = None,
+    max_lag: Annotated[int | None, typer.Option(min=1, metavar="S", help=MAX_LAG_HELP)] = None,
     default: Annotated[bool, typer.Option("--default", help="Make it the default graph.")] = False,
     schedule: Annotated[
         bool, typer.Option(help="Make its Temporal Schedule at once, not by reconciliation.")
@@ -339,6 +343,7 @@ def add(
         "composition": read_composition(composition),
         "is_default": default,
         "vectors": _vector_rules(tokens_per_day, collections),
+        "max_lag_seconds": max_lag,
     }
     request = AddGraphInput(draft=draft_graph(fields), schedule=schedule, who=os_user(), why=reason)
     added = ask(request, Graph, seconds=timeout)

@@ -28,6 +28,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     DateTime,
+    Integer,
     MetaData,
     RowMapping,
     Table,
@@ -82,6 +83,8 @@ SchemaName = Annotated[
 StoreKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 QdrantPrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+LONGEST_LAG = 2_592_000
+MaxLag = Annotated[int, Field(ge=1, le=LONGEST_LAG)]
 
 
 class _Record(BaseModel):
@@ -107,6 +110,8 @@ class GraphDraft(_Record):
     schedule: ScheduleSpec = ScheduleSpec()
     composition: Mapping[str, JsonValue] = Field(default_factory=dict)
     vectors: VectorRules = VectorRules()
+    max_lag_seconds: MaxLag | None = None
+    """How far its graph-db may be behind; alarms and `status` hold it to that. Null: nothing is promised."""
 
     @model_validator(mode="after")
     def _place_follows_from_slug(self) -> Self:
@@ -142,6 +147,8 @@ class GraphChanges(_Record):
     schedule: ScheduleSpec | None = None
     composition: Mapping[str, JsonValue] | None = None
     vectors: VectorRules | None = None
+    max_lag_seconds: Annotated[int, Field(ge=0, le=LONGEST_LAG)] | None = None
+    """Zero: nothing is promised any more."""
 
 
 class Graph(_Record):
@@ -166,6 +173,7 @@ class Graph(_Record):
     composition: dict[str, JsonValue]
     """As stored, unvalidated: `syncline.composition.parse_composition` validates it."""
     vectors: VectorRules = VectorRules()
+    max_lag_seconds: MaxLag | None = None
     created_at: datetime
     updated_at: datetime
 
@@ -226,6 +234,7 @@ _graphs = Table(
     Column("schedule", JSONB),
     Column("composition", JSONB),
     Column("vectors", JSONB),
+    Column("max_lag_seconds", Integer),
     Column("created_at", DateTime(timezone=True)),
     Column("updated_at", DateTime(timezone=True)),
 )
@@ -386,6 +395,8 @@ class GraphRepository:
         graph = await self.get(reference)
         # None of a nested field is a value (no cron); None of a top-level field means no change.
         values = {name: value for name, value in changes.model_dump(mode="json").items() if value is not None}
+        if values.get("max_lag_seconds") == 0:
+            values["max_lag_seconds"] = None
         composition = Composition()
         if changes.composition is not None:
             composition = parse_composition(graph.slug, changes.composition)

@@ -29,7 +29,8 @@ from syncline.engine.table_map import SchemaMap
 from syncline.engine.template import sql
 from syncline.engine.vectors.drain import Drained, drain_outbox
 from syncline.engine.vectors.outbox import due_sql
-from syncline.errors import RowsFiltered, SchemaMoved, StatementOutdated
+from syncline.engine.visible import Look, advance, look, notify, request
+from syncline.errors import RowsFiltered, SchemaMoved, StatementOutdated, StoreError
 from syncline.maps.one_tenant import of_tenant, tenant_of
 from syncline.messages.sync import CycleStatus, SyncResult, TableProgress
 from syncline.provider import SyncContext
@@ -308,6 +309,7 @@ class _Cycle:
         self._deletes_read = 0
         self._unfinished: set[str] = set()
         self._recounted = False
+        self._visible: Look | None = None
         self.filling = False
         """Whether rows are left that are read again in the background, or points of a second generation."""
         self.embedding: str | None = None
@@ -336,11 +338,12 @@ class _Cycle:
             or self.progress.run.unannounced
             or self._source_check.changes
             or ledger.comparisons
+            or ledger.waited_for
         )
         if busy:
             fence = await self._source_check.take(ledger, pending)
             await self._drain(fence, ledger, pending)
-            await self._announce(fence)
+            await self._announce(fence, ledger)
         if busy or ledger.outbox:
             # While every item waits for its next retry, this only reports the counts.
             drained = await self._drain_outbox(ledger.vector_generation)
@@ -363,9 +366,12 @@ class _Cycle:
             elif pending.kept_too_long:
                 self._pruning.not_allowed(context)
         not_landed = ledger.not_landed
-        if busy:
+        points = self.progress.vectors.upserted or self.progress.vectors.deleted
+        if busy or points:
             async with self._held.unlocking(ledger.marks) as target:
                 waiting = await target.fetch(sql("not_landed"))
+                if points:
+                    await notify(target)
             not_landed = {row["table_name"]: (row["parked"], row["dead"]) for row in waiting}
         else:
             await self._held.unlock(ledger.marks)
@@ -390,11 +396,45 @@ class _Cycle:
             self.filling = await self._fill(fence, ledger, drain)
         if state is not None and (recounts or fills) and drain.recounted.issuperset(recounts):
             self._recounted = not self.filling
+        if not (drain.failed or drain.unfinished or pending.ahead or self.filling):
+            self._visible = await self._look(drain, ledger, pending)
         for name in pending.ahead - drain.failed.keys():
             source = DELETES if name == DELETES else self._statements.tables[name].table.source
             drain.fail(name, _AHEAD.format(source=source))
         self._failed, self._unfinished = drain.failed, drain.unfinished
         self._deletes_read = drain.deletes_read or 0
+
+    async def _look(self, drain: BatchDrain, ledger: Ledger, pending: Pending) -> Look | None:
+        """Return a look at the write-db below which everything is here; None if it is not, or unknown."""
+        if ledger.visible is None or pending.standby:
+            return None
+        write = self._context.write
+        try:
+            async with write.store.driver() as source:
+                seen = await look(source, self._statements, write, pending.horizon, keys=ledger.waited_for)
+        except StoreError as error:
+            # What was read is committed; only how far it is remains unknown.
+            self._context.log.warning(
+                "visible position unknown", graph=self._context.graph.slug, error=str(error)
+            )
+            return None
+        known = [] if self._source_check.rescanned is not None else ledger.visible.sources
+        if seen.source not in known:
+            # Started meanwhile, it may be another past than the one that was read.
+            meanwhile = seen.uptime <= time.monotonic() - self._started
+            if meanwhile or (known and not self._source_check.knows_the_past):
+                return None
+        if not seen.newer:
+            return seen
+        if seen.keys is None:
+            return None
+        async with self._held.transaction() as target:
+            await request(target, seen.keys)
+        await drain.run(
+            replace(ledger, requeued=True, comparisons=frozenset()),
+            replace(pending, tables=frozenset(), deletes=False),
+        )
+        return None if drain.failed or drain.unfinished else seen
 
     async def _fill(self, fence: Fence, ledger: Ledger, drained: BatchDrain) -> bool:
         """Read more rows again for columns that were added to the map; return whether rows are left.
@@ -420,7 +460,7 @@ class _Cycle:
         drained.failed = fill.failed
         return left
 
-    async def _announce(self, fence: Fence) -> None:
+    async def _announce(self, fence: Fence, ledger: Ledger) -> None:
         """Notify readers in the transaction that ends the run: no event without data, no event twice."""
         context = self._context
         unannounced = {} if context.shadow else self.progress.run.unannounced
@@ -432,6 +472,10 @@ class _Cycle:
             if self._recounted and self._source_check.map_state is not None:
                 await self._source_check.map_state.complete(target, self._source_check.fit.failed)
             await fence.finish(target, announced, drained=not self._failed and not self._unfinished)
+            if self._visible is not None:
+                await advance(
+                    target, source=self._visible.source, below=self._visible.below, wanted=ledger.wanted
+                )
         self.progress.run = announced
 
     async def _drain_outbox(self, generation: int | None) -> Drained:

@@ -263,6 +263,7 @@ class SourceCheck:
                 captured=self._captured,
                 compare=self.compare,
                 no_deletes_below=None if pending.deletes or read else pending.horizon,
+                forget_visible=self.rescanned is not None and ledger.visible is not None,
             )
             if self.map_state is not None:
                 await self.map_state.record(target, self.fit.failed, self.fills)
@@ -415,6 +416,11 @@ class SourceCheck:
             if not await self._fits_otherwise() or self._may_write():
                 raise
             return None
+
+    @property
+    def knows_the_past(self) -> bool:
+        """Whether a write-db that is put back to an earlier time is noticed."""
+        return self._may_write()
 
     def _may_write(self) -> bool:
         return self.fit.footing.writable

@@ -13,6 +13,7 @@ from syncline import names
 from syncline.engine.position import Known, Position
 from syncline.engine.render.statements import DELETES, Cursor
 from syncline.engine.template import sql
+from syncline.engine.visible import Visible
 from syncline.errors import CycleFenced
 from syncline.messages.base import GraphRef
 from syncline.messages.sync import SyncEvent, TableProgress
@@ -152,6 +153,15 @@ class Ledger:
     """Table -> (parked entries, dead letters)."""
     map_hash: str | None = None
     """Hash of the map that these tables were synced by, once it was applied completely."""
+    visible: Visible | None = None
+    """What is visible of the write-db's transactions; None where the bookkeeping tables are older."""
+    wanted: int = 0
+    """How often somebody waited for more: if this is not `visible.wanted`, another look is requested."""
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether somebody waits for more to be visible."""
+        return self.visible is not None and self.wanted != self.visible.wanted
 
     def foreign_to(self, cluster: str, horizon: int, known: Known | None) -> str | None:
         """Return why the cursors cannot belong to a write-db with this cluster and horizon; None if they can.
@@ -226,6 +236,8 @@ async def read_ledger(
         vector_prefix=row["vector_prefix"],
         vector_generation=row["vector_generation"],
         map_hash=row["map_hash"],
+        visible=Visible.from_text(row["visible"]),
+        wanted=row["wanted"],
         fills={
             name.removeprefix(FILL): Cursor.of_stored(*position)
             for name, position in stored.items()
@@ -275,17 +287,21 @@ class Fence:
         captured: Mapping[str, tuple[str, str]] | None = None,
         compare: Mapping[str, str] | None = None,
         no_deletes_below: int | None = None,
+        forget_visible: bool = False,
     ) -> "Fence":
         """Acquire the graph in the caller's transaction; the previous holder can no longer commit.
 
         `rescan` resets every cursor, `reread` those of some tables. `captured`: table -> (hash, text) of how
         its source is captured now. `compare`: table -> why rows may have been deleted without a tombstone.
-        There are no tombstones to read below `no_deletes_below`.
+        There are no tombstones to read below `no_deletes_below`. `forget_visible`: what is visible of another
+        past is not known to be so of this one.
         """
         ways, owed = captured or {}, compare or {}
         if rescan:
             # Comparisons requested for another write-db do not apply to this one.
             await target.execute("DELETE FROM sync_comparison")
+        if forget_visible:
+            await target.execute(sql("visible_forget"))
         fence = await target.fetchval(
             sql("ledger_take"),
             run.run_id,

@@ -362,6 +362,8 @@ class ChangeGraphInput(_ChangeInput):
     """The fields of the record's schedule that change: `{"every_seconds": 300, "cron": null}`."""
     vectors: Mapping[str, JsonValue] = Field(default_factory=dict)
     """The rules of the record's vectors that change: `{"tokens_per_day": 1000000}`."""
+    max_lag_seconds: int | None = Field(default=None, ge=0, le=2_592_000)
+    """How far its graph-db may be behind; 0: nothing is promised any more."""
     embedding: str | None = Field(default=None, min_length=1, max_length=600)
     """Name of the embedding service that its vectors are to be made with; those of another are made again."""
     drop_shadow: bool = False

@@ -347,6 +347,8 @@ class SyncResult(SparseMessage):
     lag_seconds: float = 0.0
     """Upper bound on the graph-db's lag behind the write-db at the end of the cycle; see `lag_known`."""
     lag_known: bool = True
+    max_lag_seconds: int | None = None
+    """The lag that the graph's record allows; null: nothing is promised. Set by the worker."""
     oldest_writer: OpenWriter | None = None
     batches: int = 0
     duration_seconds: float = 0.0
@@ -372,6 +374,12 @@ class SyncResult(SparseMessage):
     """Whether the lock was taken while no other run of the graph was open. Set by the worker."""
     blocked: bool = False
     """Whether the previous run was `unowned` too."""
+
+    @property
+    def late(self) -> bool:
+        """Whether the graph-db is further behind than the graph's record allows."""
+        promised = self.max_lag_seconds
+        return promised is not None and self.lag_known and self.lag_seconds > promised
 
     @property
     def ended_as(self) -> str:

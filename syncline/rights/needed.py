@@ -195,6 +195,7 @@ def writer_rights(places: Sequence[Place]) -> Iterator[Right]:
 def reader_rights(places: Sequence[Place]) -> Iterator[Right]:
     """Yield what readers of graphs need in the graph-db: the rows, none of the bookkeeping tables."""
     yield Right(kind="database", privileges=("CONNECT",), why="connect")
+    yield Right(kind="schema", schema="syncline", privileges=("USAGE",), why="ask what is visible")
     for place in places:
         yield Right(kind="schema", schema=place.schema, privileges=("USAGE",), why="read the graph")
         yield Right(kind="table", schema=place.schema, privileges=READ, why="read the graph")

@@ -28,6 +28,7 @@ from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.engine.state import payloads
 from syncline.engine.table_map import SchemaMap
+from syncline.engine.visible import advance
 from syncline.errors import ShadowInvalid, StoreRejected
 from syncline.messages.operator import Promotion
 from syncline.messages.sync import TableProgress
@@ -241,7 +242,24 @@ class _Promotion:
             shadow = await self._progress(driver, self._shadow)
         except StoreRejected as error:
             return [f"whether it is behind is unknown: {error}"]
-        return list(lags(shadow, live))
+        return list(lags(shadow, live)) or await self._not_granted(driver, live, shadow)
+
+    async def _not_granted(self, driver: asyncpg.Connection, live: Progress, shadow: Progress) -> list[str]:
+        """Return what the shadow may lack of what writers wait for, who were told that it is visible.
+
+        A shadow that has read all that the write-db shows now has it. The shadow's schema is on the path.
+        """
+        told = live.ledger.visible
+        if told is None or not told.sources:
+            return []
+        behind = shadow.tables or shadow.pending.held or shadow.ledger.comparisons or shadow.ledger.requeued
+        if not behind:
+            for source in told.sources:
+                await advance(driver, source=source, below=told.below, wanted=shadow.ledger.wanted)
+        places = {"live": quoted(self._live.schema), "shadow": quoted(self._shadow.schema)}
+        if await driver.fetchval(_sql("granted", **places)):
+            return []
+        return ["it may lack changes of which writers were told that they are visible"]
 
     async def _progress(self, driver: asyncpg.Connection, place: GraphSchema) -> Progress:
         await driver.execute(SCHEMA_PATH, place.schema)

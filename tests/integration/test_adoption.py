@@ -314,7 +314,7 @@ async def test_the_index_is_used_for_the_engines_order(
 
 
 async def test_adopting_twice_changes_nothing(store: PostgresStore, writer: asyncpg.Connection) -> None:
-    assert len(await adopt(store, "shop", SHOP)) == 10
+    assert len(await adopt(store, "shop", SHOP)) == 11
     before = await _touched(writer)
     assert await adopt(store, "shop", SHOP) == []
     assert await _touched(writer) == before
@@ -341,6 +341,7 @@ async def test_planning_changes_nothing(store: PostgresStore, writer: asyncpg.Co
             " and shop.sync_position to detect a restore to an earlier time."
         ),
         "Create table syncline.listener, in which workers register that they listen.",
+        "Create function syncline.token(), by which writers name their transaction.",
         "Create table and function shop.sync_notify, which notify workers of changes.",
         *(
             sentence
@@ -408,7 +409,7 @@ async def test_undo_reaches_tables_that_have_left_the_map(
 
 async def test_two_adoptions_at_once_do_it_once(store: PostgresStore, writer: asyncpg.Connection) -> None:
     done = await asyncio.gather(*(adopt(store, "shop", SHOP) for _ in range(4)))
-    assert sorted(map(len, done)) == [0, 0, 0, 10]
+    assert sorted(map(len, done)) == [0, 0, 0, 11]
 
 
 async def test_schemas_are_adopted_side_by_side(store: PostgresStore, writer: asyncpg.Connection) -> None:
@@ -416,7 +417,7 @@ async def test_schemas_are_adopted_side_by_side(store: PostgresStore, writer: as
         await writer.execute(TABLES.replace("shop", f"shop_{number}"))
     done = await asyncio.gather(*(adopt(store, f"shop_{number}", SHOP) for number in range(3)))
     # Each may have planned what they share, and then found it there.
-    assert {len(steps) for steps in done} <= {8, 9, 10}
+    assert {len(steps) for steps in done} <= {8, 9, 10, 11}
     for number in range(3):
         assert await adopt(store, f"shop_{number}", SHOP) == []
 
@@ -541,7 +542,7 @@ async def test_tables_of_release_0_1_keep_their_stamps_and_begin_a_new_epoch(
     before = await _stamps(writer)
     steps = await adopt(store, "shop", SchemaMap(name="items", tables=SHOP.tables[:1]))
     assert await _stamps(writer) == before
-    assert len(steps) == 5
+    assert len(steps) == 6
     # The one that called the function of all schemas calls that of this one.
     assert steps[-1].script.count("DROP TRIGGER") == 1
     # Made last, when nothing can be missed any more.
@@ -624,7 +625,7 @@ async def test_a_table_that_becomes_free_between_two_attempts_is_adopted(
     await asyncio.sleep(0.7)
     assert not adoption.done()
     await writer.execute("COMMIT")
-    assert len(await adoption) == 10
+    assert len(await adoption) == 11
 
 
 async def test_an_index_that_waits_for_a_transaction_says_for_whose_and_keeps_no_writer_waiting(

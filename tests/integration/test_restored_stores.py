@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
@@ -285,3 +286,42 @@ async def test_a_graph_db_put_back_to_before_deleted_keys_were_cleared_away(
     result = await _cycle(graph)
     assert (any(table.compared for table in result.tables), result.idle) == (False, True)
     await target.close()
+
+
+@pytest.mark.long("test_token_of_before_a_restore_is_not_believed")
+async def test_token_of_a_lost_write_is_refused_and_one_of_before_a_restart_is_not(site: Site) -> None:
+    graph = site.graph
+
+    async def token() -> str:
+        async with session(graph, graph.write_dsn) as writer, writer.transaction():
+            await writer.execute(
+                "INSERT INTO write_nodes (id, concept) VALUES (gen_random_uuid()::text, 'c')"
+            )
+            return str(await writer.fetchval("SELECT syncline.token()"))
+
+    async def visible(mine: str) -> bool:
+        [row] = await read(graph, f"SELECT visible FROM syncline.visible('kg', '{mine}')")
+        return bool(row["visible"])
+
+    await write(graph, SEED)
+    before = await token()
+    await _cycle(graph)
+    site.server.keep()
+    await site.stop_using()
+    assert await visible(before)
+    lost = await token()
+    await _cycle(graph)
+    # Another start of the same history.
+    assert await visible(before)
+    assert await visible(lost)
+    reached = await _xid(graph)
+    await site.stop_using()
+    site.server.put_back()
+    await _busy(graph, until=reached + 50)
+    mine = await token()
+    assert not await visible(mine)
+    assert (await _cycle(graph)).rescanned
+    assert await visible(mine)
+    for each in (before, lost):
+        with pytest.raises(asyncpg.InvalidParameterValueError, match="past"):
+            await visible(each)

@@ -566,7 +566,9 @@ async def test_roles_that_may_queue_points_may_do_so_after_the_migration(embedde
     await on_target(
         embedded.graph,
         "DROP TABLE sync_second; DROP FUNCTION sync_keep_second CASCADE;"
-        " ALTER TABLE sync_state DROP vector_generation, DROP vector_generations;"
+        " ALTER TABLE sync_state DROP vector_generation, DROP vector_generations, DROP visible, DROP visible_clean;"
+        " DROP TABLE sync_visible; DROP SEQUENCE sync_wanted;"
+        " DROP INDEX sync_parked_row_version, sync_dead_letter_version;"
         " UPDATE sync_engine_version SET version_num = 'engine_0003';"
         f" CREATE ROLE {role}; GRANT USAGE ON SCHEMA kg TO {role}; GRANT SELECT ON nodes TO {role};"
         f" GRANT INSERT ON sync_outbox TO {role}; GRANT USAGE ON SEQUENCE sync_outbox_seq_seq TO {role};"
@@ -574,7 +576,7 @@ async def test_roles_that_may_queue_points_may_do_so_after_the_migration(embedde
     )
     await embedded.cycle()
     target = embedded.context().target
-    assert await migrate_bookkeeping(target.store, target.schema) == ["engine_0004"]
+    assert await migrate_bookkeeping(target.store, target.schema) == ["engine_0004", "engine_0005"]
     connection = await embedded.graph.connect_target()
     await connection.execute(f"SET ROLE {role}; INSERT INTO sync_outbox SELECT 'nodes', id FROM nodes")
     await connection.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")

@@ -496,6 +496,31 @@ async def test_a_promoted_shadow_is_live_and_can_be_promoted_back(site: Site) ->
     ]
 
 
+async def test_what_was_visible_is_visible_in_a_promoted_shadow(site: Site) -> None:
+    async def token() -> str:
+        async with site._on(site.services.settings.write_dsn, "kg") as writer, writer.transaction():
+            await writer.execute("UPDATE write_nodes SET definition = 'mine' WHERE id = 'a'")
+            return str(await writer.fetchval("SELECT syncline.token()"))
+
+    async def visible(mine: str) -> bool:
+        [row] = await site.read("SELECT visible FROM syncline.visible('kg', $1)", mine)
+        return bool(row["visible"])
+
+    await site.both()
+    # The live graph looks again, because somebody waits; the shadow has had no reason to.
+    mine = await token()
+    assert (await site.cycle(shadow=True)).drained
+    await site.read("SELECT nextval('sync_wanted')")
+    assert (await site.cycle()).drained
+    assert await visible(mine)
+    assert (await site.promote()).despite == ()
+    assert await visible(mine)
+    await site.both()
+    await site.read("UPDATE sync_state SET visible_clean = '{[1,)}' RETURNING 1")
+    with pytest.raises(ShadowInvalid, match="told that they are visible"):
+        await site.promote()
+
+
 @pytest.mark.long(
     "test_a_promoted_shadow_is_live_and_can_be_promoted_back",
     "test_what_differs_is_named_by_table_key_and_column",

@@ -26,17 +26,27 @@ from temporalio import activity, workflow
 from activities.operations import FleetActivities, OperationActivities
 from activities.schedules import ScheduleActivities
 from activities.sync import SyncActivities
+from activities.visibility import VisibilityActivities
 from syncline import errors, names
 from syncline.messages.sync import Committed, HandedOn, SyncEvent
 from workflows.operations import OPERATIONS, DescribeFleet, DescribeGraphs, DescribeHealth
 from workflows.reconcile import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
+from workflows.visibility import WaitVisible
 
 __all__ = ["ERRORS", "MESSAGES", "Model", "reference"]
 
 Model = type[BaseModel] | type[StrEnum]
-WORKFLOWS = (SyncGraph, ReconcileSchedules, *OPERATIONS, DescribeFleet, DescribeHealth, DescribeGraphs)
-ACTIVITIES = (SyncActivities, ScheduleActivities, OperationActivities, FleetActivities)
+WORKFLOWS = (
+    SyncGraph,
+    ReconcileSchedules,
+    *OPERATIONS,
+    DescribeFleet,
+    DescribeHealth,
+    DescribeGraphs,
+    WaitVisible,
+)
+ACTIVITIES = (SyncActivities, ScheduleActivities, OperationActivities, FleetActivities, VisibilityActivities)
 _BASES = (errors.SynclineError, errors.StoreError, errors.VectorStoreError, errors.EmbeddingError)
 ERRORS = [
     cls
@@ -193,6 +203,7 @@ def _ids() -> Iterator[Sequence[str]]:
         "DEFAULT_PROVIDER",
         "NOTIFY_CHANNEL",
         "WRITE_CHANNEL",
+        "VISIBLE_CHANNEL",
     ):
         yield f"`{getattr(names, constant)}`", _docs_of(names)[constant]
 

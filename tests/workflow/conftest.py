@@ -18,6 +18,7 @@ from temporalio.worker import Worker
 from activities.operations import FleetActivities, OperationActivities
 from activities.schedules import ScheduleActivities
 from activities.sync import SyncActivities
+from activities.visibility import VisibilityActivities
 from syncline import names
 from syncline.control.graphs import GraphDraft
 from syncline.control.services import Services
@@ -26,7 +27,7 @@ from syncline.errors import SynclineError
 from syncline.settings import Settings
 from syncline.testing.lab import SyncLab
 from tests.kit.command_line import CommandLine
-from worker import create_operations_worker, create_schedules_worker, create_worker
+from worker import create_operations_worker, create_schedules_worker, create_waits_worker, create_worker
 
 
 @asynccontextmanager
@@ -38,6 +39,7 @@ async def fast_worker(client: Client, services: Services) -> AsyncIterator[Worke
     async with (
         create_worker(client, activities, services.settings, fleet=fleet) as worker,
         create_schedules_worker(client, schedules, services.settings),
+        create_waits_worker(client, VisibilityActivities(services), services.settings),
     ):
         yield worker
 

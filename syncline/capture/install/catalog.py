@@ -164,6 +164,8 @@ class Catalog:
     """The owner of schema `syncline`; None if there is none."""
     listener: SharedState | None = None
     """The table in which workers register that they listen."""
+    token: FunctionState | None = None
+    """The function by which writers name their transaction."""
     types: Mapping[str, str | None] = field(default_factory=dict)
     """How Postgres spells each requested type; None for a type that this database lacks."""
 
@@ -189,6 +191,7 @@ async def read_catalog(
         functions = await connection.fetch(_sql("functions"), schema)
         names = await connection.fetch(_sql("names"), oids)
         listener = await connection.fetchrow(_sql("listener_state"))
+        token = await connection.fetchrow(_sql("token_state"))
         owners = await connection.fetch(_sql("schema_owners"), schema)
         roles = await connection.fetch(_sql("roles"), schema, oids)
         spelled = await connection.fetch(_sql("types"), list(types), schema)
@@ -225,21 +228,23 @@ async def read_catalog(
         schema=schema,
         tables={row["name"]: table(row) for row in relations if row["schema"] == schema},
         names=frozenset((row["schema"], row["name"]) for row in names),
-        functions={
-            (row["schema"], row["name"]): FunctionState(
-                body=row["body"],
-                definer=row["definer"],
-                configuration=tuple(row["configuration"]),
-                owner=row["owner"],
-            )
-            for row in functions
-        },
+        functions={(row["schema"], row["name"]): _function(row) for row in functions},
         role=next((row["role"] for row in relations), ""),
         roles={row["name"]: RoleState(**row) for row in roles},
         owner=next((row["owner"] for row in owners if row["schema"] == schema), None),
         shared_owner=next((row["owner"] for row in owners if row["schema"] != schema), None),
         listener=None if listener is None else SharedState(**listener),
+        token=None if token is None else _function(token),
         types={row["asked"]: row["spelled"] for row in spelled},
+    )
+
+
+def _function(row: asyncpg.Record) -> FunctionState:
+    return FunctionState(
+        body=row["body"],
+        definer=row["definer"],
+        configuration=tuple(row["configuration"]),
+        owner=row["owner"],
     )
 
 

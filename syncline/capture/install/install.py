@@ -18,6 +18,7 @@ from syncline.capture.install.steps import (
     SHARED_VERSION_FUNCTION,
     STATE,
     SYNC_COLUMN,
+    TOKEN,
     TOMBSTONES,
     AdoptionPlan,
     Step,
@@ -66,6 +67,13 @@ def undo_steps(catalog: Catalog, sources: Collection[str], *, unshared: Collecti
             statements=(f"DROP TABLE {qualified(*LISTENER)}",),
             shared=True,
         )
+    if TOKEN[1] in unshared:
+        yield Step(
+            sentence=f"Drop function {'.'.join(TOKEN)}(), by which writers named their transactions.",
+            statements=(f"DROP FUNCTION {qualified(*TOKEN)}()",),
+            shared=True,
+        )
+    token_stays = catalog.token is not None and TOKEN[1] not in unshared
     function_stays = (
         SHARED_VERSION_FUNCTION in catalog.functions and SHARED_VERSION_FUNCTION[1] not in unshared
     )
@@ -76,7 +84,7 @@ def undo_steps(catalog: Catalog, sources: Collection[str], *, unshared: Collecti
             statements=(f"DROP FUNCTION {qualified(*SHARED_VERSION_FUNCTION)}()",),
             shared=True,
         )
-    if SHARED_SCHEMA in unshared and not function_stays and not listener_stays:
+    if SHARED_SCHEMA in unshared and not (function_stays or listener_stays or token_stays):
         yield Step(
             sentence="Drop schema syncline, which is empty.",
             statements=(f"DROP SCHEMA {quoted(SHARED_SCHEMA)}",),

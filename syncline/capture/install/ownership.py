@@ -14,6 +14,7 @@ from syncline.capture.install.steps import (
     SHARED_SCHEMA,
     SHARED_VERSION_FUNCTION,
     STATE,
+    TOKEN,
     TOMBSTONES,
     Step,
     qualified,
@@ -113,6 +114,12 @@ def _shared(catalog: Catalog) -> Iterator[str]:
         yield (
             f"{'.'.join(LISTENER)}, which all writers of this database read, belongs neither to the adopting "
             f"role, nor to a superuser or the database's owner, but to '{listener.owner}': drop it."
+        )
+    token = None if catalog.token is None else catalog.token.owner
+    if token is not None and not _is_trusted(catalog.roles[token]):
+        yield (
+            f"Function {'.'.join(TOKEN)}(), which writers of this database call, belongs neither to the "
+            f"adopting role, nor to a superuser or the database's owner, but to '{token}': drop it."
         )
 
 

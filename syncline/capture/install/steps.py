@@ -16,6 +16,7 @@ __all__ = [
     "STATE",
     "SYNC_COLUMN",
     "TENANT",
+    "TOKEN",
     "TOMBSTONES",
     "VERSION_FUNCTION",
     "AdoptionPlan",
@@ -86,6 +87,8 @@ NOTIFY_FUNCTION: Final = "sync_notify"
 STATE: Final = "sync_notify"
 """The table that holds whether a schema's writers are to notify."""
 LISTENER: Final = (SHARED_SCHEMA, "listener")
+TOKEN: Final = (SHARED_SCHEMA, "token")
+"""The function by which writers name their transaction, to wait for it."""
 
 _LONGEST = 63
 

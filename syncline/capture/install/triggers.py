@@ -12,6 +12,7 @@ from syncline.capture.install.steps import (
     SHARED_VERSION_FUNCTION,
     STATE,
     SYNC_COLUMN,
+    TOKEN,
     TOMBSTONES,
     VERSION_FUNCTION,
     Step,
@@ -236,6 +237,11 @@ def version_body() -> FunctionState:
     return FunctionState(body=f"\n{body}\n", definer=False, configuration=())
 
 
+def token_body() -> FunctionState:
+    """Return the function by which writers name their transaction."""
+    return owned_function(sql("token_body").strip())
+
+
 def function_definition(name: tuple[str, str], function: FunctionState) -> str:
     """Return the DDL of an owned function."""
     tag = "$capture$"
@@ -282,6 +288,12 @@ def shared_steps(catalog: Catalog) -> Iterator[Step]:
         yield Step(
             sentence=f"Create table {'.'.join(LISTENER)}, in which workers register that they listen.",
             statements=(sql("listener"),),
+            shared=True,
+        )
+    if catalog.token != token_body():
+        yield Step(
+            sentence=f"Create function {'.'.join(TOKEN)}(), by which writers name their transaction.",
+            statements=(sql("token", body=token_body().body),),
             shared=True,
         )
 

@@ -85,3 +85,7 @@ SELECT EXISTS (
           SELECT FROM @{shadow}.sync_kept s WHERE s.table_name = k.table_name AND s.row_id = k.row_id AND NOT s.stub
       )
 )
+
+-- name: granted
+-- Whether the shadow shows everything of which writers were told that the live graph shows it.
+SELECT s.visible_clean @@> l.visible_clean FROM @{live}.sync_state l, @{shadow}.sync_state s

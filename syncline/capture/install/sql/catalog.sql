@@ -133,6 +133,12 @@ SELECT pg_get_userbyid(c.relowner) AS owner, c.relkind = 'r' AS stores
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = 'syncline' AND c.relname = 'listener'
 
+-- name: token_state
+SELECT p.prosrc AS body, p.prosecdef AS definer, pg_get_userbyid(p.proowner) AS owner,
+       coalesce(p.proconfig, '{}') AS configuration
+FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = 'syncline' AND p.proname = 'token' AND p.pronargs = 0
+
 -- name: schema_owners
 SELECT nspname AS schema, pg_get_userbyid(nspowner) AS owner FROM pg_namespace WHERE nspname IN ($1, 'syncline')
 

@@ -110,6 +110,14 @@ WHERE n.nspname = 'syncline' AND c.relname = 'listener' AND pg_has_role(c.relown
       WHERE p.proname = 'sync_notify' AND m.nspname <> $1
   )
 UNION ALL
+SELECT 'token'
+FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = 'syncline' AND p.proname = 'token' AND p.pronargs = 0 AND pg_has_role(p.proowner, 'USAGE')
+  AND NOT EXISTS (
+      SELECT FROM pg_proc o JOIN pg_namespace m ON m.oid = o.pronamespace
+      WHERE o.proname = 'sync_notify' AND m.nspname <> $1
+  )
+UNION ALL
 SELECT 'syncline'
 FROM pg_namespace n
 WHERE n.nspname = 'syncline' AND pg_has_role(n.nspowner, 'USAGE')
@@ -118,7 +126,7 @@ WHERE n.nspname = 'syncline' AND pg_has_role(n.nspowner, 'USAGE')
       WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid
         AND NOT EXISTS (
             SELECT FROM pg_proc p WHERE d.classid = 'pg_proc'::regclass AND p.oid = d.objid
-            AND p.proname = 'capture_version'
+            AND p.proname IN ('capture_version', 'token')
         )
         AND NOT EXISTS (
             SELECT FROM pg_class c WHERE d.classid = 'pg_class'::regclass AND c.oid = d.objid

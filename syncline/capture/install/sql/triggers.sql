@@ -86,3 +86,16 @@ CREATE TABLE IF NOT EXISTS syncline.listener (
     heard_below xid8 NOT NULL
 );
 GRANT SELECT ON syncline.listener TO PUBLIC
+
+-- name: token_body
+-- Which transaction this is, of which running server and database. Assigns the transaction its id; the same in its
+-- subtransactions. It runs as its owner: a writer need not be allowed to identify the cluster.
+SELECT s.system_identifier || '.' || d.oid || '.' || (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint
+    || '.' || pg_current_xact_id()
+FROM pg_control_system() AS s, pg_database d WHERE d.datname = current_database()
+
+-- name: token
+CREATE SCHEMA IF NOT EXISTS syncline;
+GRANT USAGE ON SCHEMA syncline TO PUBLIC;
+CREATE OR REPLACE FUNCTION syncline.token() RETURNS text
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $token$@{body}$token$

@@ -1,0 +1,15 @@
+"""How far each graph may be behind."""
+
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from syncline.migrations.revisions import run_script
+
+revision = "control_0006"
+down_revision = "control_0005"
+
+
+def upgrade(connection: Connection) -> None:
+    """Apply the revision to the schema on the search_path."""
+    run_script(connection, Path(__file__).with_name("0006_max_lag.sql"))

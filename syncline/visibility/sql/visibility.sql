@@ -1,0 +1,36 @@
+-- What those who wait ask of a graph-db and, when their time is over, of a write-db.
+
+-- name: clean
+-- The places of the transactions $1 of servers $2 that are visible: all at once, however many wait.
+SELECT w.place
+FROM unnest($1::bigint[], $2::text[]) WITH ORDINALITY AS w (xid, source, place)
+CROSS JOIN @{schema}.sync_state s
+WHERE s.visible_clean @@> w.xid AND (s.visible -> 'sources') ? w.source
+
+-- name: said
+SELECT visible, vectors, state, reason FROM syncline.visible($1, $2)
+
+-- name: want
+-- The next cycle then looks how far it is, even if nothing else is to be done.
+SELECT nextval('@{schema}.sync_wanted')
+
+-- name: advanced
+-- When it was last found how far the graph is, in seconds of the graph-db; and since when cycles have not finished.
+SELECT extract(epoch FROM (visible ->> 'at')::timestamptz)::float8 AS at, extract(epoch FROM clock_timestamp())::float8 AS now,
+       extract(epoch FROM clock_timestamp() - behind_since)::float8 AS behind
+FROM @{schema}.sync_state
+
+-- name: held_back
+-- What the write-db says of transaction $1, and which open transaction is the oldest that writes.
+SELECT CASE WHEN $1::text::xid8 < pg_snapshot_xmax(pg_current_snapshot()) THEN pg_xact_status($1::text::xid8) END AS status,
+       pg_snapshot_xmin(pg_current_snapshot()) <= $1::text::xid8 AS held,
+       extract(epoch FROM clock_timestamp() - w.since)::float8 AS age, w.database, w.application_name
+FROM (SELECT) AS one
+LEFT JOIN LATERAL (
+    SELECT open.* FROM (
+        SELECT xact_start AS since, datname::text AS database, application_name
+        FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+        UNION ALL
+        SELECT prepared, database::text, 'prepared transaction ' || gid FROM pg_prepared_xacts
+    ) AS open ORDER BY open.since LIMIT 1
+) AS w ON true

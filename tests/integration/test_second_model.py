@@ -491,7 +491,7 @@ async def test_an_idle_cycle_asks_as_much_as_without_a_second_model(embedded: Ch
     before = await idle()
     await embedded.start()
     await embedded.cycle()
-    assert await idle() == before == 6
+    assert await idle() == before
 
 
 async def test_a_worker_that_is_newer_than_the_bookkeeping_tables_knows_of_one_generation(

@@ -17,10 +17,10 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-import psutil
 import structlog
 
 from benchmarks.beside_maps import BESIDE, IN_ROW, Subject, subjects
+from benchmarks.cpu import PostgresCpu
 from benchmarks.engine import ROOT, replace_between
 from benchmarks.lab import SCHEMA, NoEmbedding, both, fresh_store, timed_cycle
 from syncline.capture.install.install import adopt
@@ -53,28 +53,17 @@ class Meter:
     """The CPU seconds of a server and of this process."""
 
     def __init__(self, folder: Path) -> None:
-        self._server = psutil.Process(int((folder / "postmaster.pid").read_text().split("\n", 1)[0]))
+        self._server = PostgresCpu(folder)
 
     def cpu(self) -> float:
         """Return all CPU seconds so far."""
-        ended, pid = self._server.cpu_times(), self._server.pid
-        seconds = time.process_time() + ended.children_user + ended.children_system
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return seconds + sum(map(_seconds, [pid, *map(int, children)]))
+        return time.process_time() + self._server.seconds()
 
     async def measured(self, run: Callable[[], Awaitable[Cost | None]]) -> Cost:
         """Run; return the cost: what it returns, if it does."""
         cpu, started = self.cpu(), time.perf_counter()
         told = await run()
         return told or Cost(self.cpu() - cpu, time.perf_counter() - started)
-
-
-def _seconds(pid: int) -> float:
-    """Return the CPU seconds of one process; a clock tick is too long for short steps."""
-    try:
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
-    except FileNotFoundError:
-        return 0.0  # it has ended, and counts as its parent's
 
 
 async def measure(rows: int, rounds: int, chosen: Sequence[str]) -> dict[str, str]:

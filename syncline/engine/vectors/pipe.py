@@ -234,12 +234,13 @@ class VectorPipe:
         if self._fault is not None:
             raise self._fault
 
-    def _delivered(self, asked: AskedText, vector: Vector) -> None:
-        self._asked.pop(asked.text_hash, None)
-        self._paid.add(asked.text_hash, vector)
-        self._arrived.changed += asked.entries
-        self._arrived.vectors += [vector] * len(asked.entries)
-        self._came_back(1)
+    def _delivered(self, texts: Sequence[AskedText], vectors: Sequence[Vector]) -> None:
+        for asked, vector in zip(texts, vectors, strict=True):
+            self._asked.pop(asked.text_hash, None)
+            self._paid.add(asked.text_hash, vector)
+            self._arrived.changed += asked.entries
+            self._arrived.vectors += [vector] * len(asked.entries)
+        self._came_back(len(texts))
         self._changed.set()
 
     def _refused(self, asked: AskedText, error: EmbeddingError) -> None:

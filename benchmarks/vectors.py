@@ -205,7 +205,7 @@ def _report(case: Case, found: dict[str, float]) -> str:
         f"in {found['requests']:.0f} requests and {found['cycles']:.0f} cycles\n"
     )
     sys.stdout.flush()
-    ways = "–" if case.quota else f"{case.allowed_seconds:.1f} s, **{ratio:.2f}**"
+    ways = "" if case.quota else f"{case.allowed_seconds:.1f} s, **{ratio:.2f}**"
     return (
         f"| {case.name}, {case.points:,} points | {found['seconds']:.1f} s | {ways} | {found['worker']:.1f} s | "
         f"{cpu['worker']:.1f}, {cpu['postgres']:.1f}, {cpu['stubs']:.1f} s | {found['mib']:.0f} MiB | {paid:.2f} |"

@@ -34,6 +34,8 @@ _T = TypeVar("_T")
 _POINT_BYTES = 64
 _NO_POINT = UUID(int=0)
 _PATIENCE = AnswerPatience()
+_KEPT = httpx.Limits(max_connections=100, max_keepalive_connections=20)
+"""As httpx keeps connections by itself; the client keeps none to a server on this machine."""
 _PAGE_LIMIT = re.compile(r'Limit exceeded \d+ > (\d+) for "limit"')
 _NOT_EXACTLY = "Exact search disabled"
 _READ_PATIENCE = timedelta(minutes=2)
@@ -75,7 +77,7 @@ class QdrantServerStore:
     def address(self) -> str:
         return self._place
 
-    def _connected(self, timeout_seconds: float, limits: httpx.Limits | None = None) -> AsyncQdrantClient:
+    def _connected(self, timeout_seconds: float, limits: httpx.Limits = _KEPT) -> AsyncQdrantClient:
         with warnings.catch_warnings():
             # Logged with the URL, with the store's name, and only where the network could be monitored.
             warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")

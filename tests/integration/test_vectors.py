@@ -705,7 +705,15 @@ async def test_large_texts_travel_in_small_batches(graph: TestGraph, monkeypatch
         fence = await Fence.current(connection, graph="kg", schema=SCHEMA)
         held = HeldSchema(connection, SCHEMA)
         outbox = Outbox(
-            held, KNOWLEDGE_GRAPH, facts, facts.vector, fence=fence, embedding="e", retry=AT_ONCE, rows=50
+            held,
+            KNOWLEDGE_GRAPH,
+            facts,
+            facts.vector,
+            fence=fence,
+            turns=asyncio.Lock(),
+            embedding="e",
+            retry=AT_ONCE,
+            rows=50,
         )
         while entries := await outbox.read():
             sizes.append([len(entry["text"]) for entry in entries])

@@ -38,7 +38,7 @@ class Stopped(Exception):  # nothing failed
     """No further request is to be sent: the time is spent, or something else has failed."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class AskedText:
     """A text, and the entries that need its vector."""
 

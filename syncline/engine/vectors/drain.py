@@ -1,13 +1,15 @@
 """Outbox drain: writes pending points to the vector store, embedding only texts that changed."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
+from syncline.concurrency import all_of
 from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.state import Fence
 from syncline.engine.table_map import SchemaMap
 from syncline.engine.vectors.collection_drain import CollectionDrain, VectorCounts
-from syncline.engine.vectors.outbox import Left, read_left, read_states
+from syncline.engine.vectors.outbox import Left, State, read_left, read_states
 from syncline.engine.vectors.paid_vectors import PaidVectors
 from syncline.engine.vectors.permission import refusal_to_write
 from syncline.engine.vectors.silence import silence_reported
@@ -29,16 +31,18 @@ async def drain_outbox(
 ) -> VectorProgress:
     """Write every pending point until the outbox is empty or the time budget is spent.
 
-    A collection that cannot be written is retried later, with growing delays, and not touched before: an
-    unreachable vector store delays all collections, any other failure delays one. A rejected point is retried
-    alone. The result reports both. Entries leave the outbox only after the vector store has confirmed them,
-    so a crash only causes repetition. While everything waits for its retry, this reads a little and writes
-    nothing. Raises CycleFenced when another cycle acquired the graph; no further request is sent then.
-    `report_waiting` is called when a service stops to answer, and when it answers again. If the graph's
-    vectors are made with another embedding than this cycle has, nothing is sent, and the result says why.
+    Collections are drained side by side: one that is slow or fails delays no other. One that cannot be
+    written is retried later, with growing delays, and not touched before: an unreachable vector store delays
+    all collections, any other failure delays one. A rejected point is retried alone. The result reports both.
+    Entries leave the outbox only after the vector store has confirmed them, so a crash only causes
+    repetition. While everything waits for its retry, this reads a little and writes nothing. Raises
+    CycleFenced when another cycle acquired the graph; no further request is sent then. `report_waiting` is
+    called when a service stops to answer, and when it answers again. If the graph's vectors are made with
+    another embedding than this cycle has, nothing is sent, and the result says why.
     """
     counts, paid = VectorCounts(), PaidVectors(context.embedding)
     fence = await Fence.current(held.connection, graph=context.graph.slug, schema=held.schema)
+    turns = asyncio.Lock()  # they share one connection
     drains = {
         table.vector.collection: CollectionDrain(
             held,
@@ -49,6 +53,7 @@ async def drain_outbox(
             counts,
             paid,
             fence=fence,
+            turns=turns,
             out_of_time=out_of_time,
             beat=beat,
         )
@@ -67,33 +72,49 @@ async def drain_outbox(
             async with held.transaction() as target:
                 left = await read_left(target, list(drains))
             return _progress(counts, left, error=f"{type(refusal).__name__}: {refusal}")
-    away: VectorStoreUnavailable | None = None
     services = {
         f"vector store '{context.vectors.store.name}'": context.vectors.store,
         f"embedding service '{context.embedding.name}'": context.embedding,
     }
     async with silence_reported(report_waiting, services):
-        for name, drain in drains.items():
-            state = states[name]
-            if state["waits"]:
-                continue
+        try:
+            await _drain_all([(drain, states[name]) for name, drain in drains.items()])
+        finally:
+            paid.close()
+    async with held.transaction() as target:
+        left = await read_left(target, list(drains))
+    return _progress(counts, left, error=" ".join(_delays(left)) or None)
+
+
+async def _drain_all(drains: Sequence[tuple[CollectionDrain, State]]) -> None:
+    """Drain what does not wait for its retry, side by side; delay what fails."""
+    due = [(drain, state) for drain, state in drains if not state["waits"]]
+    working = max(1, sum(drain.has_work(state) for drain, state in due))
+    opening = asyncio.Lock()
+    away: VectorStoreUnavailable | None = None
+
+    async def opened(drain: CollectionDrain, state: State) -> bool:
+        nonlocal away
+        async with opening:
             if away is not None:
                 # The same unreachable store: another request would only cost another timeout.
                 if drain.has_work(state):
                     await drain.delay(away)
-                continue
+                return False
             try:
-                await drain.run(state)
-            except (VectorStoreError, EmbeddingError) as failure:
-                await drain.delay(failure)
-                # A store that answered for this collection may well serve the next one.
-                if isinstance(failure, VectorStoreUnavailable) and not drain.reached_store:
-                    away = failure
-            finally:
-                paid.close()
-    async with held.transaction() as target:
-        left = await read_left(target, list(drains))
-    return _progress(counts, left, error=" ".join(_delays(left)) or None)
+                return await drain.open(state)
+            except VectorStoreUnavailable as failure:
+                away = failure
+                raise
+
+    async def drained(drain: CollectionDrain, state: State) -> None:
+        try:
+            if await opened(drain, state):
+                await drain.write(share=working)
+        except (VectorStoreError, EmbeddingError) as failure:
+            await drain.delay(failure)
+
+    await all_of(*(drained(drain, state) for drain, state in due))
 
 
 def _progress(counts: VectorCounts, left: Sequence[Left], *, error: str | None) -> VectorProgress:

@@ -4,6 +4,7 @@ What the vector store has not confirmed when a cycle ends is kept for the next c
 """
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -30,6 +31,8 @@ class PaidVectors:
         self._confirmed: OrderedDict[bytes, Vector] = OrderedDict()
         self._owed: OrderedDict[bytes, Vector] = OrderedDict()
         self._left = _left.setdefault(pace, OrderedDict())
+        self._asked: set[bytes] = set()
+        self._waiting: list[Callable[[], None]] = []
 
     def get(self, text_hash: bytes) -> Vector | None:
         """Return the vector of a text, if it is known."""
@@ -50,6 +53,24 @@ class PaidVectors:
         if vector is not None:
             self._confirmed[text_hash] = vector
             self._shrink(self._confirmed)
+
+    def claim(self, text_hash: bytes) -> bool:
+        """Return whether the caller may ask for a text; not while another collection's request has it."""
+        if text_hash in self._asked:
+            return False
+        self._asked.add(text_hash)
+        return True
+
+    def release(self, text_hashes: Iterable[bytes]) -> None:
+        """End the claims of a request that is over, and let all look again that wait for one of its texts."""
+        self._asked.difference_update(text_hashes)
+        waiting, self._waiting = self._waiting, []
+        for look in waiting:
+            look()
+
+    def wait(self, look: Callable[[], None]) -> None:
+        """Call `look` once after the next release."""
+        self._waiting.append(look)
 
     def close(self) -> None:
         """Keep for the next cycle, of any graph, what the vector store does not have."""

@@ -7,6 +7,7 @@ its own; so are the stubs. Once all cases have run, the table goes into docs/per
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -89,6 +90,9 @@ async def run_case(case: Case, write_dsn: str, target_dsn: str, url: str) -> dic
     """Drain the points of one case; return its numbers."""
     service = OpenAIEmbedding(url, "stub", case.dimensions, lanes=case.lanes)
     store = QdrantServerStore("stub", url)
+    # As the worker does at its start.
+    gc.collect()
+    gc.freeze()
     cycles, started, cpu = 0, time.perf_counter(), time.process_time()
     async with _stores(write_dsn, target_dsn) as (write, target):
         context = _context(write, target, store, service)

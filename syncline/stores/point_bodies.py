@@ -44,15 +44,14 @@ class PointBodies:
         return bodies
 
     def _add(self, points: Sequence[PointPayload], matrix: Vectors) -> None:
-        for point, vector in zip(points, matrix, strict=True):
-            point_id = f'"{point.id}"'.encode()
-            numbers = orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY)
-            # Not by orjson, which refuses integers that a payload may have.
-            payload = to_json(dict(point.payload), inf_nan_mode="null")
-            self._ids.append(point_id)
-            self._vectors.append(numbers)
-            self._payloads.append(payload)
-            self.sizes.append(len(point_id) + len(numbers) + len(payload) + _MARKS)
+        ids = [f'"{point.id}"'.encode() for point in points]
+        vectors = [orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY) for vector in matrix]
+        # Not by orjson, which refuses integers that a payload may have.
+        payloads = [to_json(dict(point.payload), inf_nan_mode="null") for point in points]
+        self.sizes += [sum(map(len, parts)) + _MARKS for parts in zip(ids, vectors, payloads, strict=True)]
+        self._ids += ids
+        self._vectors += vectors
+        self._payloads += payloads
 
     def body(self, part: Sequence[int]) -> bytes:
         """Return the body of a request that upserts these points."""

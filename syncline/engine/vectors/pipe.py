@@ -104,8 +104,8 @@ class VectorPipe:
         self._asked: dict[bytes, AskedText] = {}
         """Texts to ask, or that are being asked: an equal one joins them."""
         self._arrived = Arrived()
-        self._inside: set[UUID] = set()
-        """Points in the pipe: a newer entry of one waits, since two writes could overtake each other."""
+        self._inside: dict[UUID, int] = {}
+        """Points in the pipe, and their bytes: a newer entry waits, since two writes could overtake each other."""
         self._in_flight: dict[asyncio.Task[None], int] = {}
         self._at_end = self._ended = self._writing = False
         self._took = self._in_vain = self._sent_any = self._began = False
@@ -150,21 +150,21 @@ class VectorPipe:
 
     def _take(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            self._inside.add(entry["point_id"])
-            self._bytes_inside += _size(entry)
+            text, text_hash = entry["text"], entry["text_hash"]
+            size = self._inside[entry["point_id"]] = len(text or "") + len(entry["payload"] or "")
+            self._bytes_inside += size
             if not entry["present"]:
                 self._arrived.gone.append(entry)
             elif entry["unchanged"]:
                 self._arrived.relabelled.append(entry)
-            elif (vector := self._paid.get(entry["text_hash"])) is not None:
+            elif (vector := self._paid.get(text_hash)) is not None:
                 self._arrived.changed.append(entry)
                 self._arrived.vectors.append(vector)
-            else:
-                asked = self._asked.get(entry["text_hash"])
-                if asked is None:
-                    asked = self._asked[entry["text_hash"]] = AskedText(entry["text"], entry["text_hash"])
-                    self._to_ask.append(asked)
+            elif (asked := self._asked.get(text_hash)) is not None:
                 asked.entries.append(entry)
+            else:
+                asked = self._asked[text_hash] = AskedText(text, text_hash, [entry])
+                self._to_ask.append(asked)
         self._changed.set()
 
     async def _sender(self) -> None:
@@ -300,14 +300,9 @@ class VectorPipe:
             finally:
                 self._writing = False
                 for entry in batch.entries():
-                    self._inside.discard(entry["point_id"])
-                    self._bytes_inside -= _size(entry)
+                    self._bytes_inside -= self._inside.pop(entry["point_id"], 0)
                 self._changed.set()
 
     async def _change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
-
-
-def _size(entry: Entry) -> int:
-    return len(entry["text"] or "") + len(entry["payload"] or "")

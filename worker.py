@@ -1,6 +1,7 @@
 """The worker: settings -> services -> Temporal workers. Composition only; run `python worker.py`."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -115,6 +116,9 @@ async def _serve_until(stop: asyncio.Event, client: Client, services: Services) 
     reconciler = await ensure_reconciler(
         client, task_queue=settings.task_queue, every_seconds=settings.reconcile_seconds
     )
+    # What is loaded by now stays: full collections, which hold up everything else, need not look through it.
+    gc.collect()
+    gc.freeze()
     async with (
         serving(client, services, SyncActivities(services)),
         listen(client, services) if settings.notify else nullcontext(),

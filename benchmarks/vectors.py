@@ -1,12 +1,15 @@
 """The vector pipe against stubs of an embedding service and of Qdrant: `python -m benchmarks.vectors`.
 
-Prints what each case took, as a ratio to what its lanes allow, and what the process used. Each case is a
-process of its own, so that its memory is its own; so are the stubs.
+Prints what each case took, as a ratio to what its lanes allow, and the CPU seconds of the worker, of Postgres
+and of the stubs: they say the same on a busy machine. Each case is a process of its own, so that its memory is
+its own; so are the stubs. Once all cases have run, the table goes into docs/performance.md.
 """
 
 import argparse
 import asyncio
+import gc
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -22,6 +25,8 @@ import httpx
 import structlog
 from pydantic import SecretStr
 
+from benchmarks.cpu import PostgresCpu, cpu_seconds
+from benchmarks.engine import ROOT, replace_between
 from benchmarks.lab import SCHEMA, fresh_store
 from benchmarks.vector_stubs import SECONDS_PER_HUNDRED
 from syncline.devstack.postgres import PostgresServer
@@ -43,6 +48,7 @@ from syncline.provider import (
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_server import QdrantServerStore
 
+REPORT = ROOT / "docs" / "performance.md"
 _WRITE = """
 INSERT INTO write_facts (id, content, dedup_status)
 SELECT 'f' || i, 'fact ' || i || ': ' || repeat('some words of a fact ', 6), 'ready' FROM generate_series(1, $1::int) i
@@ -74,7 +80,7 @@ def cases(points: int) -> list[Case]:
     return [
         Case("4 lanes", points, 4),
         Case("16 lanes", points, 16),
-        Case("4 lanes, one slow request in ten", points, 4, slow_every=10),
+        Case("4 lanes, one slow request in ten", points // 2, 4, slow_every=10),
         Case("16 lanes, 1,536 dimensions", points // 2, 16, dimensions=1536),
         Case("quota of 30 requests a minute", 5_000, 16, quota=5, window_seconds=10),
     ]
@@ -84,6 +90,9 @@ async def run_case(case: Case, write_dsn: str, target_dsn: str, url: str) -> dic
     """Drain the points of one case; return its numbers."""
     service = OpenAIEmbedding(url, "stub", case.dimensions, lanes=case.lanes)
     store = QdrantServerStore("stub", url)
+    # As the worker does at its start.
+    gc.collect()
+    gc.freeze()
     cycles, started, cpu = 0, time.perf_counter(), time.process_time()
     async with _stores(write_dsn, target_dsn) as (write, target):
         context = _context(write, target, store, service)
@@ -100,7 +109,7 @@ async def run_case(case: Case, write_dsn: str, target_dsn: str, url: str) -> dic
     await store.close()
     return {
         "seconds": seconds,
-        "cpu_per_100k": used / case.points * 100_000,
+        "worker": used,
         "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "cycles": cycles,
         "paid": counts["texts"],
@@ -139,11 +148,16 @@ async def _stores(write_dsn: str, target_dsn: str) -> AsyncIterator[tuple[Postgr
         await target.close()
 
 
-async def measure(chosen: list[Case]) -> None:
-    """Run the cases one after the other and print a line for each."""
+async def measure(chosen: list[Case]) -> list[str]:
+    """Run the cases one after the other and print a line for each; return the rows of the table."""
+    rows: list[str] = []
     with tempfile.TemporaryDirectory(prefix="syncline-bench-") as folder:
         postgres = PostgresServer(Path(folder) / "postgres")
         server = postgres.start()
+        # Its workers would be counted.
+        server.psql("ALTER SYSTEM SET autovacuum = off")
+        server.psql("SELECT pg_reload_conf()")
+        cpu = PostgresCpu(Path(folder) / "postgres")
         try:
             for case in chosen:
                 async with fresh_store(server, "write") as write, fresh_store(server, "graph") as target:
@@ -153,15 +167,19 @@ async def measure(chosen: list[Case]) -> None:
                         await connection.execute(f"SET search_path = {SCHEMA}")
                         await connection.execute(_WRITE, case.points)
                     await _land_rows(write, target)
-                with _Stub(case) as url:
-                    arguments = [json.dumps(asdict(case)), server.dsn("write"), server.dsn("graph"), url]
+                with _Stub(case) as stub:
+                    arguments = [json.dumps(asdict(case)), server.dsn("write"), server.dsn("graph"), stub.url]
                     command = [sys.executable, "-m", "benchmarks.vectors", "--case", *arguments]
+                    before = cpu.seconds()
                     done = await asyncio.to_thread(
-                        subprocess.run, command, check=True, capture_output=True, text=True
+                        subprocess.run, command, check=True, stdout=subprocess.PIPE, text=True
                     )
-                _report(case, json.loads(done.stdout.splitlines()[-1]))
+                    found = json.loads(done.stdout.splitlines()[-1])
+                    found |= {"postgres": cpu.seconds() - before, "stubs": stub.cpu()}
+                rows.append(_report(case, found))
         finally:
             postgres.stop()
+    return rows
 
 
 async def _land_rows(write: PostgresStore, target: PostgresStore) -> None:
@@ -173,16 +191,38 @@ async def _land_rows(write: PostgresStore, target: PostgresStore) -> None:
     await service.close()
 
 
-def _report(case: Case, found: dict[str, float]) -> None:
+def _report(case: Case, found: dict[str, float]) -> str:
+    """Print what a case took; return its row of the table."""
     ratio = case.allowed_seconds / found["seconds"]
-    told = "" if case.quota else f"{ratio:5.2f} of its lanes ({case.allowed_seconds:.1f} s), "
+    cpu = {name: found[name] / case.points * 100_000 for name in ("worker", "postgres", "stubs")}
+    paid = found["paid"] / found["landed"]
+    allowed = (
+        ""
+        if case.quota
+        else f"{case.lanes} lanes allow {case.allowed_seconds:.1f} s ({ratio:.2f}); "
+        f"the worker's CPU alone is {found['worker']:.1f} s. "
+    )
     sys.stdout.write(
-        f"{case.name}: {case.points:,} points in {found['seconds']:.1f} s, {told}"
-        f"{found['cpu_per_100k']:.1f} s CPU per 100,000, {found['mib']:.0f} MiB, "
-        f"paid / landed {found['paid'] / found['landed']:.3f} in {found['requests']:.0f} requests "
-        f"and {found['cycles']:.0f} cycles\n"
+        f"{case.name}: {case.points:,} points in {found['seconds']:.1f} s. {allowed}"
+        f"CPU per 100,000: worker {cpu['worker']:.1f} s, Postgres {cpu['postgres']:.1f} s, "
+        f"stubs {cpu['stubs']:.1f} s. {found['mib']:.0f} MiB, paid / landed {paid:.3f} "
+        f"in {found['requests']:.0f} requests and {found['cycles']:.0f} cycles\n"
     )
     sys.stdout.flush()
+    ways = "" if case.quota else f"{case.allowed_seconds:.1f} s, **{ratio:.2f}**"
+    return (
+        f"| {case.name}, {case.points:,} points | {found['seconds']:.1f} s | {ways} | {found['worker']:.1f} s | "
+        f"{cpu['worker']:.1f}, {cpu['postgres']:.1f}, {cpu['stubs']:.1f} s | {found['mib']:.0f} MiB | {paid:.2f} |"
+    )
+
+
+def _table(rows: list[str]) -> str:
+    head = (
+        f"50 ms for 100 texts; at a load of {os.getloadavg()[1]:.0f} on {os.cpu_count()} cores | Took | "
+        "Its lanes allow, ratio | The worker's CPU alone | CPU per 100,000: worker, Postgres, stubs | Peak memory | "
+        "Paid / landed"
+    )
+    return "\n".join([f"| {head} |", f"|---|{'--:|' * 6}", *rows])
 
 
 class _Stub:
@@ -190,16 +230,23 @@ class _Stub:
 
     def __init__(self, case: Case) -> None:
         self._case = case
+        self.url = ""
 
-    def __enter__(self) -> str:
+    def __enter__(self) -> "_Stub":
         command = [sys.executable, "-m", "benchmarks.vector_stubs", json.dumps(asdict(self._case))]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
-        return f"http://127.0.0.1:{self._process.stdout.readline().strip()}"
+        self.url = f"http://127.0.0.1:{self._process.stdout.readline().strip()}"
+        self._began = cpu_seconds(self._process.pid)
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.wait()
+
+    def cpu(self) -> float:
+        """Return the CPU seconds since the stubs were there."""
+        return cpu_seconds(self._process.pid) - self._began
 
 
 def main() -> None:
@@ -214,7 +261,12 @@ def main() -> None:
         sys.stdout.write(json.dumps(asyncio.run(run_case(Case(**json.loads(case)), *rest))) + "\n")
     else:
         chosen = cases(arguments.points)
-        asyncio.run(measure(chosen if arguments.only is None else [chosen[arguments.only - 1]]))
+        if arguments.only is not None:
+            asyncio.run(measure([chosen[arguments.only - 1]]))
+            return
+        table = _table(asyncio.run(measure(chosen)))
+        mark = "benchmark:vectors"
+        replace_between(REPORT, f"<!-- {mark} -->\n", f"\n<!-- /{mark} -->", table)
 
 
 if __name__ == "__main__":

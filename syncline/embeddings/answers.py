@@ -1,6 +1,5 @@
 """Answers of an OpenAI-compatible service, in every shape that services give them: vectors and usage."""
 
-import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,7 +94,7 @@ def _vector(embedding: list[float] | str, variables: str) -> npt.NDArray[np.floa
     if not isinstance(embedding, str):
         return np.array(embedding, dtype=np.float32)
     try:
-        return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4")
+        return np.frombuffer(binascii.a2b_base64(embedding, strict_mode=True), dtype="<f4")
     except (binascii.Error, ValueError):
         raise AnswerInvalid(_NO_LIST.format(variables), encoded=True) from None
 

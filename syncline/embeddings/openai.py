@@ -27,6 +27,8 @@ from syncline.stores.answer_watch import AnswerPatience, AnswerWatch, Unanswered
 __all__ = ["OpenAIEmbedding"]
 
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_READ_AT_ONCE: Final = 1_000_000
+"""Bytes of an answer that are read without a thread, which costs more than that: 2 to 5 ms."""
 _RETRYABLE: Final = {408, 409, 424, 425, 429}
 _PATIENCE: Final = AnswerPatience(open=5, pause=10, silent=10)
 """Embedding many texts takes seconds, and each probe may be counted by whoever limits the rate."""
@@ -253,16 +255,16 @@ class OpenAIEmbedding:
             return response
         raise failure
 
+    def _parsed(self, content: bytes, texts: int) -> Answer:
+        return parsed_answer(content, texts=texts, dimensions=self._dimensions, variables=self._variables)
+
     async def _answer(self, content: bytes, texts: int) -> Answer | AnswerInvalid:
         """Return the vectors of an answer, or why they do not fit; count what it used."""
         try:
-            answer = await asyncio.to_thread(
-                parsed_answer,
-                content,
-                texts=texts,
-                dimensions=self._dimensions,
-                variables=self._variables,
-            )
+            if len(content) <= _READ_AT_ONCE:
+                answer = self._parsed(content, texts)
+            else:
+                answer = await asyncio.to_thread(self._parsed, content, texts)
         except AnswerUnreadable:
             failure = EmbeddingUnavailable(
                 self.name,

@@ -341,7 +341,15 @@ async def test_the_parts_of_a_graph_are_the_stores_that_its_record_names(service
 
 async def test_preparing_a_graph_migrates_both_of_its_stores_once(services: Services) -> None:
     graph = await services.graphs.add(GraphDraft(slug="world", write_store="archive"))
-    applied = ["write_0001", "engine_0001", "engine_0002", "engine_0003", "engine_0004", "engine_0005", "graph_0001"]
+    applied = [
+        "write_0001",
+        "engine_0001",
+        "engine_0002",
+        "engine_0003",
+        "engine_0004",
+        "engine_0005",
+        "graph_0001",
+    ]
     assert await services.prepare_graph(graph) == applied
     assert await services.prepare_graph(graph) == []
     async with services.store("write", "archive").driver() as connection:

@@ -283,3 +283,49 @@ async def test_a_cycle_that_was_superseded_pays_for_no_more_texts(
     with pytest.raises(CycleFenced):
         await run_cycle(at_once(served))
     assert len(embedding.requests) == 1
+
+
+async def write_nodes(graph: TestGraph, number: int, concept: str = "'node ' || i") -> None:
+    await write(
+        graph,
+        f"INSERT INTO write_nodes (id, concept) SELECT 'n' || i, {concept} FROM generate_series(1, $1::int) i",
+        number,
+    )
+
+
+async def test_a_collection_whose_texts_are_slow_delays_no_other(
+    served: TestGraph, embedding: EmbeddingServer, qdrant: QdrantServer
+) -> None:
+    service = OpenAIEmbedding(embedding.url, "uneven", DIMENSIONS, batch=1)
+    served.embedding = service
+    await write_facts(served, 12)
+    await write_nodes(served, 3)
+    slow = 0.1
+    embedding.before = lambda texts: (
+        replace(embedding.answer_for(texts), silence_seconds=slow) if texts[0].startswith("fact") else None
+    )
+    assert (await vectors(at_once(served))).pending == 0
+    written = [request.path.split("/")[2] for request in qdrant.requests if is_upsert(request)]
+    last = max(place for place, collection in enumerate(written) if collection.endswith("nodes"))
+    assert sum(collection.endswith("facts") for collection in written[last:]) > 3
+    assert await differences(served) == []
+    await service.close()
+
+
+@pytest.mark.parametrize("status", [200, 400])
+async def test_a_text_of_two_collections_is_asked_for_by_one_at_a_time(
+    served: TestGraph, embedding: EmbeddingServer, status: int
+) -> None:
+    await write_facts(served, 2, "CASE i WHEN 1 THEN 'both' ELSE 'fact' END")
+    await write_nodes(served, 2, "CASE i WHEN 1 THEN 'both' ELSE 'node' END")
+    embedding.before = lambda texts: (
+        replace(embedding.answer_for(texts), silence_seconds=0.2)
+        if status == 200 or "both" not in texts
+        else Answer(400, b'{"error": {"message": "no"}}')
+    )
+    result = await vectors(at_once(served))
+    if status == 200:
+        assert (result.upserted, result.pending, embedding.asked["both"]) == (4, 0, 1)
+        assert await differences(served) == []
+    else:
+        assert (result.upserted, result.refused) == (2, 2)

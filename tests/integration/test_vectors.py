@@ -711,6 +711,7 @@ async def test_large_texts_travel_in_small_batches(graph: TestGraph, monkeypatch
             facts.vector,
             collection="facts",
             fence=fence,
+            turns=asyncio.Lock(),
             embedding="e",
             retry=AT_ONCE,
             rows=50,

@@ -38,7 +38,7 @@ class Stopped(Exception):  # nothing failed
     """No further request is to be sent: the time is spent, or something else has failed."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class AskedText:
     """A text, and the entries that need its vector."""
 
@@ -56,7 +56,7 @@ class TextRequests:
         pace: Pace,
         *,
         allowed: Callable[[], Awaitable[None]],
-        deliver: Callable[[AskedText, Vector], None],
+        deliver: Callable[[Sequence[AskedText], Sequence[Vector]], None],
         refuse: Callable[[AskedText, EmbeddingError], None],
     ) -> None:
         """Store the callbacks; `allowed` is awaited before each request and raises Stopped or CycleFenced."""
@@ -154,15 +154,17 @@ class TextRequests:
         except EmbeddingError as failure:
             return failure
         self._pace.answered(request, len(texts), full=full)
-        rows = set(np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist())
+        finite = np.isfinite(vectors).all(axis=1)
+        if finite.all():
+            self._deliver(texts, list(vectors))
+            return None
         strange = EmbeddingRejected(self._service.name, "it returned numbers that are not finite.")
-        if len(rows) == len(texts) > 1:
+        if not finite.any() and len(texts) > 1:
             return strange
-        for row, item in enumerate(texts):
-            if row in rows:
-                self._refuse(item, strange)
-            else:
-                self._deliver(item, vectors[row])
+        kept = np.flatnonzero(finite).tolist()
+        for row in np.flatnonzero(~finite).tolist():
+            self._refuse(texts[row], strange)
+        self._deliver([texts[row] for row in kept], list(vectors[kept]))
         return None
 
     def _checked(self, vectors: Vectors, texts: int) -> Vectors:

@@ -1,5 +1,6 @@
 """Drain of one collection: prepares it, moves its entries through the pipe, and records their fate."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -90,6 +91,7 @@ class CollectionDrain:
         service: EmbeddingService,
         alias: LiveAlias,
         fence: Fence,
+        turns: asyncio.Lock,
         out_of_time: Callable[[], bool],
         beat: Callable[[int], None],
     ) -> None:
@@ -106,13 +108,12 @@ class CollectionDrain:
             vector,
             collection=entries,
             fence=fence,
+            turns=turns,
             embedding=self._service.name,
             retry=context.retry,
             rows=_ROWS,
         )
         self._delayed = False
-        self.reached_store = False
-        """Whether the vector store has answered for this collection in this cycle."""
         self._upserts: Verdicts[Entry, VectorStoreRejected] = Verdicts()
         self._overwrites: Verdicts[Entry, VectorStoreRejected] = Verdicts()
 
@@ -134,21 +135,29 @@ class CollectionDrain:
         log = self._context.log.warning if attempts == 1 else self._context.log.debug
         log("vectors delayed", **self._names, attempts=attempts, error=str(failure))
 
-    async def run(self, state: State) -> None:
-        """Write the pending points.
+    async def open(self, state: State) -> bool:
+        """Prepare the collection; return whether there is anything to write.
 
-        Raises VectorStoreError or EmbeddingError when the store or service is unreachable or rejects
-        everything; points confirmed before stay confirmed.
+        Raises VectorStoreError.
         """
         self._delayed = state["delayed"]
         if self.has_work(state):
             if self._out_of_time():
-                return
+                return False
             if self._delayed and isinstance(self._store, Watched):
                 self._store.doubt()
             await self._prepare(state)
-            self.reached_store = True
-            await self._write_all()
+            return True
+        await self._resume()
+        return False
+
+    async def write(self, *, share: int) -> None:
+        """Write the pending points; `share`: collections that share what is held in memory.
+
+        Raises VectorStoreError or EmbeddingError when the store or service is unreachable or rejects
+        everything; points confirmed before stay confirmed.
+        """
+        await self._write_all(share)
         await self._resume()
 
     @property
@@ -181,7 +190,7 @@ class CollectionDrain:
         if state["due"]:
             await self._outbox.retry()
 
-    async def _write_all(self) -> None:
+    async def _write_all(self, share: int) -> None:
         await self._outbox.resolve()
         pipe = VectorPipe(
             self._service,
@@ -192,6 +201,7 @@ class CollectionDrain:
             require=self._outbox.require_lately,
             out_of_time=self._out_of_time,
             came_back=self._count_embedded,
+            share=share,
         )
         await pipe.run()
         for verdicts in (self._upserts, self._overwrites):

@@ -3,6 +3,7 @@
 The main generation comes first; a second one, while the graph's model changes, gets a part of the time.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -49,13 +50,14 @@ async def drain_outbox(
 ) -> Drained:
     """Write every pending point until the outbox is empty or the time budget is spent.
 
-    A collection that cannot be written is retried later, with growing delays, and not touched before: an
-    unreachable vector store delays all collections, any other failure delays one. A rejected point is retried
-    alone. The result reports both. Entries leave the outbox only after the vector store has confirmed them,
-    so a crash only causes repetition. While everything waits for its retry, this reads a little and writes
-    nothing. Raises CycleFenced when another cycle acquired the graph; no further request is sent then.
-    `report_waiting` is called when a service stops to answer, and when it answers again. If the graph's
-    vectors are made with another embedding than this cycle has, nothing is sent, and the result says why.
+    Collections are drained side by side: one that is slow or fails delays no other. One that cannot be
+    written is retried later, with growing delays, and not touched before: an unreachable vector store delays
+    all collections, any other failure delays one. A rejected point is retried alone. The result reports both.
+    Entries leave the outbox only after the vector store has confirmed them, so a crash only causes
+    repetition. While everything waits for its retry, this reads a little and writes nothing. Raises
+    CycleFenced when another cycle acquired the graph; no further request is sent then. `report_waiting` is
+    called when a service stops to answer, and when it answers again. If the graph's vectors are made with
+    another embedding than this cycle has, nothing is sent, and the result says why.
     `generation` is the main one; None if the bookkeeping tables know of none, so there is no second either.
     """
     drain = _Drain(held, schema_map, context, generation, out_of_time=out_of_time, beat=beat)
@@ -74,6 +76,7 @@ class _Drain:
         beat: Callable[[int], None],
     ) -> None:
         self._held, self._map, self._context = held, schema_map, context
+        self._turns = asyncio.Lock()  # all collections share one connection
         self._main, self._several = generation or 1, generation is not None
         self._out_of_time, self._beat = out_of_time, beat
         self._generations: Generations | None = None if self._several else Generations()
@@ -139,13 +142,14 @@ class _Drain:
             second=second,
             alias=self._alias,
             fence=fence,
+            turns=self._turns,
             out_of_time=out_of_time,
             beat=self._beat,
         )
 
     async def _now(self) -> Generations:
         if self._generations is None:
-            async with self._held.transaction() as target:
+            async with self._turns, self._held.transaction() as target:
                 self._generations = await read_generations(target)
         return self._generations
 

@@ -1,9 +1,11 @@
-"""Drain of one generation of a graph's collections: chooses the service, then drains one after the other."""
+"""Drain of one generation of a graph's collections: chooses the service, then drains them side by side."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from syncline.concurrency import all_of
 from syncline.embeddings.service import EmbeddingService
 from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.state import Fence
@@ -77,13 +79,15 @@ class GenerationDrain:
         second: bool = False,
         alias: LiveAlias,
         fence: Fence,
+        turns: asyncio.Lock,
         out_of_time: Callable[[], bool],
         beat: Callable[[int], None],
     ) -> None:
         """`collections`: name of its entries -> its table; `states`: that of each."""
         self._held, self._map, self._context, self._states = held, schema_map, context, states
         self._collections, self._vectors, self._second = collections, vectors, second
-        self._alias, self._fence, self._out_of_time, self._beat = alias, fence, out_of_time, beat
+        self._alias, self._fence, self._turns = alias, fence, turns
+        self._out_of_time, self._beat = out_of_time, beat
 
     @property
     def concerns(self) -> bool:
@@ -142,45 +146,72 @@ class GenerationDrain:
             f"embedding service '{service.name}'": service,
         }
         async with silence_reported(report_waiting, services):
-            for name, (table, vector) in self._collections.items():
-                state = self._states[name]
-                if state["waits"]:
-                    continue
-                drain = CollectionDrain(
-                    self._held,
-                    self._map,
-                    table,
-                    vector,
-                    self._context,
-                    counts,
-                    paid,
-                    entries=name,
-                    vectors=self._vectors,
-                    service=service,
-                    alias=self._alias,
-                    fence=self._fence,
-                    out_of_time=self._out_of_time,
-                    beat=self._beat,
+            try:
+                return await _drain_all(
+                    [(self._of(name, service, counts, paid), state) for name, state in self._states.items()],
+                    away,
                 )
-                if away is not None:
-                    # The same unreachable store: another request would only cost another timeout.
-                    if drain.has_work(state):
-                        await drain.delay(away)
-                    continue
-                try:
-                    await drain.run(state)
-                except (VectorStoreError, EmbeddingError) as failure:
-                    await drain.delay(failure)
-                    # A store that answered for this collection may well serve the next one.
-                    if isinstance(failure, VectorStoreUnavailable) and not drain.reached_store:
-                        away = failure
-                finally:
-                    paid.close()
-        return away
+            finally:
+                paid.close()
+
+    def _of(
+        self, name: str, service: EmbeddingService, counts: VectorCounts, paid: PaidVectors
+    ) -> CollectionDrain:
+        table, vector = self._collections[name]
+        return CollectionDrain(
+            self._held,
+            self._map,
+            table,
+            vector,
+            self._context,
+            counts,
+            paid,
+            entries=name,
+            vectors=self._vectors,
+            service=service,
+            alias=self._alias,
+            fence=self._fence,
+            turns=self._turns,
+            out_of_time=self._out_of_time,
+            beat=self._beat,
+        )
 
     async def _left(self) -> Sequence[Left]:
         async with self._held.transaction() as target:
             return await read_left(target, list(self._collections))
+
+
+async def _drain_all(
+    drains: Sequence[tuple[CollectionDrain, State]], away: VectorStoreUnavailable | None
+) -> VectorStoreUnavailable | None:
+    """Drain what does not wait for its retry; delay what fails; return why the whole store is away."""
+    due = [(drain, state) for drain, state in drains if not state["waits"]]
+    working = max(1, sum(drain.has_work(state) for drain, state in due))
+    opening = asyncio.Lock()
+
+    async def opened(drain: CollectionDrain, state: State) -> bool:
+        nonlocal away
+        async with opening:
+            if away is not None:
+                # The same unreachable store: another request would only cost another timeout.
+                if drain.has_work(state):
+                    await drain.delay(away)
+                return False
+            try:
+                return await drain.open(state)
+            except VectorStoreUnavailable as failure:
+                away = failure
+                raise
+
+    async def drained(drain: CollectionDrain, state: State) -> None:
+        try:
+            if await opened(drain, state):
+                await drain.write(share=working)
+        except (VectorStoreError, EmbeddingError) as failure:
+            await drain.delay(failure)
+
+    await all_of(*(drained(drain, state) for drain, state in due))
+    return away
 
 
 def _delays(left: Sequence[Left]) -> Iterable[str]:

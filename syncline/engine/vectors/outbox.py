@@ -167,17 +167,21 @@ class Outbox:
         *,
         collection: str,
         fence: Fence,
+        turns: asyncio.Lock,
         embedding: str,
         retry: RetryRules,
         rows: int,
     ) -> None:
-        """Read at most `rows` entries at once, fewer if texts are large. `collection`: as entries name it."""
+        """Read at most `rows` entries at once, fewer if texts are large.
+
+        `collection`: as entries name it. `turns`: of all who use the connection.
+        """
         self.collection = collection
         self._held, self._target = held, held.connection
         self._fence, self._embedding, self._retry = fence, embedding, retry
         self._rows = self._limit = rows
         self._last = 0
-        self._turns = asyncio.Lock()
+        self._turns = turns
         self._required_at = -_FRESH
         target = f"{ours(table)} t" if table.listed else ours(table)
         with_source, points = live(schema_map, table), PointNames(table)

@@ -80,8 +80,9 @@ class VectorPipe:
         require: Callable[[], Awaitable[None]],
         out_of_time: Callable[[], bool],
         came_back: Callable[[int], None],
+        share: int = 1,
     ) -> None:
-        """Store the callbacks.
+        """Store the callbacks. `share`: pipes that share what is held in memory, and `paid`.
 
         `read` returns the next entries, none at the end. `write` returns whether the store took a vector.
         `require` raises CycleFenced; it and `out_of_time` are asked before each request.
@@ -92,15 +93,19 @@ class VectorPipe:
         self._requests = TextRequests(
             service, pace, allowed=self._allowed, deliver=self._delivered, refuse=self._refused
         )
-        self._room = max(1, _VECTOR_BYTES // (4 * service.dimensions))
+        self._room = max(1, _VECTOR_BYTES // (4 * service.dimensions * share))
+        self._most_text_bytes = _TEXT_BYTES // share
         self._most_written = max(1, min(_WRITE_ROWS, self._room // 4))
         self._bytes_inside = 0
+        self._shared = share > 1
         self._to_ask: deque[AskedText] = deque()
+        self._elsewhere: list[AskedText] = []
+        """Texts that another collection's request has."""
         self._asked: dict[bytes, AskedText] = {}
         """Texts to ask, or that are being asked: an equal one joins them."""
         self._arrived = Arrived()
-        self._inside: set[UUID] = set()
-        """Points in the pipe: a newer entry of one waits, since two writes could overtake each other."""
+        self._inside: dict[UUID, int] = {}
+        """Points in the pipe, and their bytes: a newer entry waits, since two writes could overtake each other."""
         self._in_flight: dict[asyncio.Task[None], int] = {}
         self._at_end = self._ended = self._writing = False
         self._took = self._in_vain = self._sent_any = self._began = False
@@ -128,7 +133,7 @@ class VectorPipe:
                 if (
                     len(self._to_ask) >= _AHEAD * self._pace.lanes * self._pace.rows
                     or len(self._arrived) >= 2 * _WRITE_ROWS
-                    or self._bytes_inside >= _TEXT_BYTES
+                    or self._bytes_inside >= self._most_text_bytes
                 ):
                     await self._change()
                     continue
@@ -145,26 +150,28 @@ class VectorPipe:
 
     def _take(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            self._inside.add(entry["point_id"])
-            self._bytes_inside += _size(entry)
+            text, text_hash = entry["text"], entry["text_hash"]
+            size = self._inside[entry["point_id"]] = len(text or "") + len(entry["payload"] or "")
+            self._bytes_inside += size
             if not entry["present"]:
                 self._arrived.gone.append(entry)
             elif entry["unchanged"]:
                 self._arrived.relabelled.append(entry)
-            elif (vector := self._paid.get(entry["text_hash"])) is not None:
+            elif (vector := self._paid.get(text_hash)) is not None:
                 self._arrived.changed.append(entry)
                 self._arrived.vectors.append(vector)
-            else:
-                asked = self._asked.get(entry["text_hash"])
-                if asked is None:
-                    asked = self._asked[entry["text_hash"]] = AskedText(entry["text"], entry["text_hash"])
-                    self._to_ask.append(asked)
+            elif (asked := self._asked.get(text_hash)) is not None:
                 asked.entries.append(entry)
+            else:
+                asked = self._asked[text_hash] = AskedText(text, text_hash, [entry])
+                self._to_ask.append(asked)
         self._changed.set()
 
     async def _sender(self) -> None:
         try:
-            while not self._stopped and (self._to_ask or self._in_flight or not self._at_end):
+            while not self._stopped and (
+                self._to_ask or self._elsewhere or self._in_flight or not self._at_end
+            ):
                 self._raise_fault()
                 if self._in_vain and self._sent_any and not self._took:
                     # The store is not known to take anything: whoever asks for more pays for nothing.
@@ -199,14 +206,35 @@ class VectorPipe:
             return None
         if self._in_flight and not self._at_end and len(self._to_ask) < rows:
             return None  # more is being read
-        texts = [self._to_ask.popleft()]
-        size = len(texts[0].text)
+        texts: list[AskedText] = []
+        size = 0
         while self._to_ask and len(texts) < rows:
             size += len(self._to_ask[0].text)
-            if size > self._pace.most_bytes:
+            if texts and size > self._pace.most_bytes:
                 break
-            texts.append(self._to_ask.popleft())
-        return texts
+            asked = self._to_ask.popleft()
+            if self._shared and self._is_elsewhere(asked):
+                size -= len(asked.text)
+            else:
+                texts.append(asked)
+        return texts or None
+
+    def _is_elsewhere(self, asked: AskedText) -> bool:
+        """Return whether another collection has asked for a text or is asking; else claim it."""
+        if (vector := self._paid.get(asked.text_hash)) is not None:
+            self._arrive(asked, vector)
+            self._changed.set()
+        elif not self._paid.claim(asked.text_hash):
+            self._elsewhere.append(asked)
+            self._paid.wait(self._look_again)
+        else:
+            return False
+        return True
+
+    def _look_again(self) -> None:
+        self._to_ask.extendleft(reversed(self._elsewhere))
+        self._elsewhere.clear()
+        self._changed.set()
 
     async def _send(self, texts: Sequence[AskedText], *, full: bool) -> None:
         try:
@@ -215,6 +243,9 @@ class VectorPipe:
             pass
         except EmbeddingError as failure:
             self._failure = self._failure or failure
+        finally:
+            if self._shared:
+                self._paid.release(asked.text_hash for asked in texts)
 
     async def _allowed(self) -> None:
         if self._stopped:
@@ -234,13 +265,17 @@ class VectorPipe:
         if self._fault is not None:
             raise self._fault
 
-    def _delivered(self, asked: AskedText, vector: Vector) -> None:
+    def _delivered(self, texts: Sequence[AskedText], vectors: Sequence[Vector]) -> None:
+        for asked, vector in zip(texts, vectors, strict=True):
+            self._paid.add(asked.text_hash, vector)
+            self._arrive(asked, vector)
+        self._came_back(len(texts))
+        self._changed.set()
+
+    def _arrive(self, asked: AskedText, vector: Vector) -> None:
         self._asked.pop(asked.text_hash, None)
-        self._paid.add(asked.text_hash, vector)
         self._arrived.changed += asked.entries
         self._arrived.vectors += [vector] * len(asked.entries)
-        self._came_back(1)
-        self._changed.set()
 
     def _refused(self, asked: AskedText, error: EmbeddingError) -> None:
         self._asked.pop(asked.text_hash, None)
@@ -265,14 +300,9 @@ class VectorPipe:
             finally:
                 self._writing = False
                 for entry in batch.entries():
-                    self._inside.discard(entry["point_id"])
-                    self._bytes_inside -= _size(entry)
+                    self._bytes_inside -= self._inside.pop(entry["point_id"], 0)
                 self._changed.set()
 
     async def _change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
-
-
-def _size(entry: Entry) -> int:
-    return len(entry["text"] or "") + len(entry["payload"] or "")

@@ -1,0 +1,43 @@
+"""Bodies of requests that write points: the JSON that the client would send, in fewer bytes."""
+
+import json
+from uuid import UUID
+
+import numpy as np
+from qdrant_client import models
+
+from syncline.stores.point_bodies import PointBodies
+from syncline.stores.vectors import PointPayload
+
+PAYLOADS = (
+    {"sync_hash": "a" * 32, "visibility": None, "tags": ["ü", '"', "\u2028"]},
+    {"big": 10**30, "huge": float("inf"), "nested": {"none": None, "half": 0.5}},
+    {},
+)
+
+
+async def test_a_body_says_what_the_client_would() -> None:
+    points = [PointPayload(UUID(int=number), payload) for number, payload in enumerate(PAYLOADS)]
+    matrix = np.array([[0.1, -3e-7, 1e30], [1 / 3, 0, -0.0], [2, 16777216, 1e-45]], dtype=np.float32)
+    bodies = await PointBodies.of(points, matrix)
+    for part in ([0, 1, 2], [2], [0, 2]):
+        batch = models.Batch(
+            ids=[str(points[item].id) for item in part],
+            vectors=matrix[part].tolist(),
+            payloads=[dict(points[item].payload) for item in part],
+        )
+        by_client = json.loads(models.PointsBatch(batch=batch).model_dump_json(exclude_none=True))
+        ours = json.loads(bodies.body(part))
+        # The same float32 in fewer digits.
+        sent = np.array(ours["batch"].pop("vectors"), dtype=np.float32)
+        assert (sent == np.array(by_client["batch"].pop("vectors"), dtype=np.float32)).all()
+        assert ours == by_client
+        assert len(bodies.body(part)) <= sum(bodies.sizes[item] for item in part) + 50
+    assert len(bodies.body([0, 1, 2])) > sum(bodies.sizes) - 24
+
+
+async def test_a_vector_takes_no_more_than_its_digits_as_float32() -> None:
+    matrix = np.random.default_rng(1).standard_normal((3, 384)).astype(np.float32)
+    matrix /= np.linalg.norm(matrix, axis=1)[:, None]
+    bodies = await PointBodies.of([PointPayload(UUID(int=number), {}) for number in range(3)], matrix)
+    assert max(bodies.sizes) < 13 * 384

@@ -27,7 +27,7 @@ from syncline.temporal.runs import quoted
 from syncline.temporal.schedules.list import due_schedules
 from syncline.temporal.stalled_runs import BlockedGraph, blocked_graphs, stalled_runs
 from syncline.temporal.stalls import StallKind
-from syncline.temporal.task_queues import live, pollers
+from syncline.temporal.task_queues import Poller, live, pollers
 
 __all__ = ["diagnose"]
 
@@ -128,10 +128,7 @@ async def _search_attributes(client: Client) -> Sequence[Check]:
 async def _task_queue(client: Client, *, task_queue: str) -> Sequence[Check]:
     with temporal_errors_mapped(client):
         found = await pollers(client, task_queue)
-    told = ", ".join(
-        f"{poller.identity} ({f'{poller.version}, ' if poller.version else ''}seen {poller.seen_at:%H:%M:%S}Z)"
-        for poller in found
-    )
+    told = ", ".join(map(_poller, found))
     if not live(found):
         none = NoWorker(task_queue, client.namespace)
         lately = f"; gone are {told}" if found else ""
@@ -154,6 +151,11 @@ async def _task_queue(client: Client, *, task_queue: str) -> Sequence[Check]:
         Check(name="task queue", found=f"{task_queue} is polled by {told}"),
         *await _beside(client, task_queue),
     ]
+
+
+def _poller(found: Poller) -> str:
+    version = f"{found.version}, " if found.version else ""
+    return f"{found.identity} ({version}seen {found.seen_at:%H:%M:%S}Z)"
 
 
 async def _beside(client: Client, task_queue: str) -> Sequence[Check]:

@@ -128,7 +128,7 @@ async def test_every_graph_is_listed_with_what_it_is_doing_trouble_first(
     assert by_slug[stopped.slug]["schedule"]["paused_with_graph"] is False
     assert by_slug[asleep.slug]["schedule"]["paused_with_graph"] is True
     assert by_slug[busy.slug]["running"] is not None
-    assert by_slug[well.slug]["last_run"]["started_by"] == "schedule"
+    assert by_slug[well.slug]["last_run"]["started_by"] == "change"  # triggered, at no regular time
     assert by_slug[well.slug]["schedule"]["next_at"] is not None
     assert (by_slug[by_hand.slug]["last_run"]["started_by"], by_slug[by_hand.slug]["schedule"]) == (
         "hand",
@@ -235,7 +235,8 @@ async def test_without_a_worker_a_graph_is_shown_by_what_temporal_keeps(
     done, failed = [
         await syncline.answer("status GRAPH", slug, *at_once) for slug in (graph.slug, broken.slug)
     ]
-    assert (done["answered"], done["standing"]) == (False, "ok")
+    assert done["answered"] is False
+    assert done["standing"] in ("unknown", "no worker")  # never ok: nobody has looked
     assert "no worker answered" in done["problem"]
     assert done["state"]["last_result"]["tables"][0]["rows"] == 3
     assert done["state"]["carried"]["totals"]["runs"] == 1
@@ -321,7 +322,7 @@ async def test_runs_are_listed_by_what_started_them_and_how_they_ended(
     assert [(entry["run"]["started_by"], entry["run"]["status"], entry["cycle"]) for entry in answer] == [
         ("hand", "failed", "failed"),
         ("hand", "completed", "already_running"),
-        ("schedule", "completed", "drained"),
+        ("change", "completed", "drained"),
     ]
     assert "column gone" in answer[0]["error"]
     assert len(await syncline.answer("runs", graph.slug, "--limit", "1")) == 1

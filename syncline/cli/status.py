@@ -65,7 +65,7 @@ HEALTH_STYLES: Final = {
 @errors_printed
 def status(
     graph: OptionalGraphArgument = None,
-    timeout: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds to wait for a worker.")] = 3.0,
+    timeout: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds to wait for a worker.")] = 5.0,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show it anew every two seconds, until Ctrl-C.")
     ] = False,

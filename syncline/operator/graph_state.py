@@ -10,6 +10,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from pydantic import Field
+
 from syncline import errors
 from syncline.errors import EmbeddingBudgetSpent, EmbeddingDiffers, SynclineError
 from syncline.messages.base import GraphStatus, Message
@@ -199,7 +201,9 @@ class GraphNumbersRequest(Message):
 
     graph: str | None = None
     after: str | None = None
-    limit: int = 500
+    limit: int = 250
+    seconds: float = Field(default=3.0, gt=0, le=20)
+    """In which all stores have to answer: what does not is told as such."""
 
 
 class GraphNumbersPage(Message):

@@ -389,7 +389,7 @@ class OverviewReader:
     """Reads overviews again and again. A worker is asked when runs have ended, and every ten seconds."""
 
     def __init__(
-        self, client: Client, *, task_queue: str | None, seconds: float = 3.0, archived: bool = False
+        self, client: Client, *, task_queue: str | None, seconds: float = 5.0, archived: bool = False
     ) -> None:
         self._client, self._task_queue, self._seconds = client, task_queue, seconds
         self._archived = archived

@@ -164,7 +164,7 @@ async def test_parked_rows_an_archived_and_a_paused_graph_say_so(lab: SyncLab, s
 async def test_a_graph_whose_store_is_away_is_unknown(
     lab: SyncLab, syncline: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("syncline.operator.graph_numbers._SECONDS", 0.5)
+    monkeypatch.setattr("syncline.temporal.graph_numbers._SHARE", 0.1)
     graph = await lab.add_graph("default", prepare=True)
     await insert_nodes(lab, graph, 1)
     await lab.run(graph)

@@ -310,7 +310,7 @@ def _of_graph(graph: GraphOverview, holder: BlockedGraph | None) -> Check:
 
 def _held(graph: BlockedGraph) -> str:
     since = "" if graph.since is None else f" since {graph.since:%Y-%m-%d %H:%M:%S} UTC"
-    runs = f", {graph.runs:,} runs in a row" if graph.runs else ""
+    runs = f", {counted(graph.runs, 'run')} in a row" if graph.runs else ""
     found = f"it is blocked{since}{runs}: its lock is taken, no run of it is open, and nothing is synced"
     holder = graph.holder
     if holder is None:

@@ -230,7 +230,10 @@ def _state_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
         yield "error", state.error
     if report.run is not None and report.run.open and state.progress is not None:
         done = sum(table.captured for table in state.progress.tables)
-        yield "progress", f"{state.progress.phase}: {done:,} rows read, {state.progress.vectors:,} vectors"
+        yield (
+            "progress",
+            f"{state.progress.phase}: {counted(done, 'row')} read, {counted(state.progress.vectors, 'vector')}",
+        )
     result = state.last_result
     if result is not None:
         yield (

@@ -230,10 +230,8 @@ def _state_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
         yield "error", state.error
     if report.run is not None and report.run.open and state.progress is not None:
         done = sum(table.captured for table in state.progress.tables)
-        yield (
-            "progress",
-            f"{state.progress.phase}: {counted(done, 'row')} read, {counted(state.progress.vectors, 'vector')}",
-        )
+        so_far = f"{counted(done, 'row')} read, {counted(state.progress.vectors, 'vector')}"
+        yield "progress", f"{state.progress.phase}: {so_far}"
     result = state.last_result
     if result is not None:
         yield (

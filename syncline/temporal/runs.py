@@ -57,6 +57,7 @@ __all__ = [
     "RunEntry",
     "RunStatus",
     "StartedBy",
+    "is_open",
     "list_runs",
     "outcome_of",
     "progress_of",
@@ -179,6 +180,18 @@ async def run_of(client: Client, workflow_id: str, run_id: str) -> ListedRun:
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
     with temporal_errors_mapped(client):
         return await _run(await handle.describe())
+
+
+async def is_open(client: Client, workflow_id: str) -> bool:
+    """Return whether the newest run with this workflow id is open, or raise TemporalUnavailable."""
+    handle = client.get_workflow_handle(workflow_id)
+    with temporal_errors_mapped(client):
+        try:
+            return (await handle.describe()).close_time is None
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return False
+            raise
 
 
 def quoted(value: str) -> str:

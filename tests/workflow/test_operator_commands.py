@@ -137,9 +137,9 @@ async def test_every_graph_is_listed_with_what_it_is_doing_trouble_first(
 
     listed = await syncline("status")
     [line] = [line for line in listed.out.splitlines() if line.startswith(f"{stopped.slug} ")]
-    assert line.endswith("paused by an operator: looking at it")
+    assert f"paused by an operator: looking at it: `syncline schedule resume {stopped.slug}`" in line
     [line] = [line for line in listed.out.splitlines() if line.startswith(f"{asleep.slug} ")]
-    assert line.endswith("paused with the graph")
+    assert f"paused with the graph: `syncline graph resume {asleep.slug}`" in line
     release.set()
 
     answer = await syncline.answer("status GRAPH", fallen.slug)
@@ -403,7 +403,7 @@ async def test_sync_refuses_what_contradicts_itself_and_what_no_graph_is(
     for wrong in (("--batch-rows", "0"), ("--time-budget", "0")):
         assert (await syncline("sync", "g", *wrong)).status == 2
     unknown = await syncline("sync", "moon")
-    assert unknown.status == 1
+    assert unknown.status == 2
     assert "error: No graph has the slug or id 'moon'" in unknown.err
 
 

@@ -140,8 +140,8 @@ async def _sync(
 async def _require_graph(client: "Client", slug: str, task_queue: str) -> None:
     """Raise ConfigurationError if no graph has this slug: its run would stay in the list for days.
 
-    A graph with a Schedule or an open run by hand is known. Of another one a worker is asked; without a worker
-    its run waits.
+    A graph with a Schedule or an open run by hand is known. Of another one a worker is asked; without a
+    worker its run waits.
     """
     from syncline.temporal.graph_numbers import ask_numbers
     from syncline.temporal.runs import is_open

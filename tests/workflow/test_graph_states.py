@@ -205,6 +205,7 @@ async def paid(lab: SyncLab, embedding: EmbeddingServer, tmp_path: Path) -> Asyn
         yield SyncLab(client=lab.client, services=services, make_worker=fast_worker, unique=lab.unique)
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("answer", "state", "level", "command"),
     [
@@ -232,6 +233,7 @@ async def test_vectors_that_wait_are_never_ok(
     assert found["findings"][0]["next"].startswith(command)
 
 
+@pytest.mark.long("test_vectors_that_wait_are_never_ok")
 async def test_refused_texts_and_a_spent_budget_are_seen(
     paid: SyncLab, temporal_only: Callable[[SyncLab], CommandLine], embedding: EmbeddingServer
 ) -> None:

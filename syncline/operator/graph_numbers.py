@@ -138,10 +138,10 @@ async def _of_store(
         async with slots, store.driver() as connection:
             return await _of_graph(connection, graph, services.target_schema(graph, shadow=shadow).schema)
 
-    async def told(graph: Graph) -> GraphNumbers:
+    async def bounded(graph: Graph) -> GraphNumbers:
         return await within.ask(lambda: one(graph), lambda problem: _unknown(graph, problem))
 
-    found = await asyncio.gather(*map(told, graphs))
+    found = await asyncio.gather(*map(bounded, graphs))
     return {numbers.graph: numbers for numbers in found}
 
 

@@ -20,7 +20,8 @@ from syncline.control.services import Services
 from syncline.messages.base import GraphStatus
 from syncline.operator.graph_state import GraphHealth
 from syncline.settings import Settings
-from syncline.temporal.overview import GraphOverview, OverviewReader
+from syncline.temporal.overview import GraphOverview
+from syncline.temporal.overview_reader import OverviewReader
 from syncline.temporal.runs import runs_of
 from syncline.temporal.schedules.graph import ensure_schedule
 from syncline.temporal.schedules.trigger import trigger_run

@@ -145,7 +145,7 @@ async def test_every_graph_is_listed_with_what_it_is_doing_trouble_first(
     answer = await syncline.answer("status GRAPH", fallen.slug)
     assert (answer["standing"], answer["answered"], answer["problem"]) == ("fallback", True, None)
     assert answer["state"]["provider"]["fallback"]["reason"] == "not_installed"
-    assert answer["run"]["started_by"] == "schedule"
+    assert answer["run"]["started_by"] == "change"
     shown_in_full = (await syncline("status", fallen.slug)).out
     for words in (
         "the built-in engine, in fallback since 2",

@@ -123,6 +123,7 @@ async def test_every_graph_is_listed_with_what_it_is_doing_trouble_first(
         "failed",
         2,
     )
+    assert "nodes: column gone" in by_slug[broken.slug]["findings"][0]["reason"]
     assert by_slug[fallen.slug]["last_run"]["provider"] == names.FALLBACK_PROVIDER
     assert by_slug[stopped.slug]["schedule"]["note"] == "looking at it"
     assert by_slug[stopped.slug]["schedule"]["paused_with_graph"] is False

@@ -35,6 +35,7 @@ _SECONDS: Final = 5.0
 _RUNS_NAMED: Final = 5
 _SCHEDULES_NAMED: Final = 10
 _GRAPHS_NAMED: Final = 20
+_GRAPHS_SECONDS: Final = 5.0
 _TEMPORAL_FIX: Final = (
     "Start Temporal (`syncline dev` brings one), or correct TEMPORAL_ADDRESS, _NAMESPACE, _API_KEY, _TLS_* "
     "or _PROFILE."
@@ -80,11 +81,19 @@ async def diagnose(seconds: float) -> Diagnosis:
         "runs": (partial(_runs, task_queue=task_queue), _TEMPORAL_FIX),
         "reconciler": (partial(_reconciler, task_queue=task_queue), _TEMPORAL_FIX),
         "schedules": (partial(_schedules, task_queue=task_queue), _TEMPORAL_FIX),
-        "graphs": (partial(_graphs, task_queue=task_queue, seconds=seconds), _TEMPORAL_FIX),
+        "graphs": (
+            partial(_graphs, task_queue=task_queue, seconds=min(seconds, _GRAPHS_SECONDS)),
+            _TEMPORAL_FIX,
+        ),
     }
     asked = [
-        # Longer than a worker's answer: what it says of graphs is asked within.
-        bounded(name, seconds + 5 if name == "graphs" else _SECONDS, partial(look, client), fix=fix)
+        # A worker that does not answer is waited for a little longer than it has.
+        bounded(
+            name,
+            _GRAPHS_SECONDS + 2 * _SECONDS if name == "graphs" else _SECONDS,
+            partial(look, client),
+            fix=fix,
+        )
         for name, (look, fix) in looks.items()
     ]
     worker = partial(_worker, client, task_queue, seconds)
@@ -277,8 +286,11 @@ async def _graphs(client: Client, *, task_queue: str, seconds: float) -> Sequenc
     holders = {graph.graph: graph for graph in blocked}
     # Of another task queue's graphs this control plane has no record.
     mine = [graph for graph in found if graph.numbers is not None or graph.graph in holders]
+    if not mine and found:
+        unread = "no worker has said what waits; see the check of worker"
+        return [Check(name="graphs", status=CheckStatus.SKIP, found=unread)]
     if not mine:
-        return [Check(name="graphs", found="none has a record that a worker could read")]
+        return [Check(name="graphs", found="there is none")]
     unwell = [graph for graph in mine if graph.level is not Level.GREEN or graph.graph in holders]
     if not unwell:
         return [Check(name="graphs", found=f"{counted(len(mine), 'graph')}, each well, paused or archived")]

@@ -286,3 +286,6 @@ async def test_without_a_worker_a_graph_is_not_ok(
     [found] = [entry for entry in answer if entry["graph"] == graph.slug]
     assert found["standing"] in ("no worker", "unknown")
     assert found["findings"][0]["next"] == "syncline doctor"
+    doctor: Any = await syncline.answer("doctor", "--timeout", "1", status=1)
+    checks = {check["name"]: check["status"] for check in doctor["checks"]}
+    assert checks["graphs"] == "skip"

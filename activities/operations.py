@@ -517,7 +517,12 @@ class FleetActivities:
         with errors_translated(activity=names.DESCRIBE_GRAPHS_ACTIVITY):
             records = await services.graphs.records()
             return await read_numbers(
-                services, records, graph=request.graph, after=request.after, limit=request.limit
+                services,
+                records,
+                graph=request.graph,
+                after=request.after,
+                limit=request.limit,
+                seconds=request.seconds,
             )
 
     def _services(self) -> Services:

@@ -27,7 +27,7 @@ from syncline.temporal.runs import quoted
 from syncline.temporal.schedules.list import due_schedules
 from syncline.temporal.stalled_runs import BlockedGraph, blocked_graphs, stalled_runs
 from syncline.temporal.stalls import StallKind
-from syncline.temporal.task_queues import live, pollers
+from syncline.temporal.task_queues import Poller, live, pollers
 
 __all__ = ["diagnose"]
 
@@ -35,6 +35,7 @@ _SECONDS: Final = 5.0
 _RUNS_NAMED: Final = 5
 _SCHEDULES_NAMED: Final = 10
 _GRAPHS_NAMED: Final = 20
+_GRAPHS_SECONDS: Final = 5.0
 _TEMPORAL_FIX: Final = (
     "Start Temporal (`syncline dev` brings one), or correct TEMPORAL_ADDRESS, _NAMESPACE, _API_KEY, _TLS_* "
     "or _PROFILE."
@@ -80,11 +81,19 @@ async def diagnose(seconds: float) -> Diagnosis:
         "runs": (partial(_runs, task_queue=task_queue), _TEMPORAL_FIX),
         "reconciler": (partial(_reconciler, task_queue=task_queue), _TEMPORAL_FIX),
         "schedules": (partial(_schedules, task_queue=task_queue), _TEMPORAL_FIX),
-        "graphs": (partial(_graphs, task_queue=task_queue, seconds=seconds), _TEMPORAL_FIX),
+        "graphs": (
+            partial(_graphs, task_queue=task_queue, seconds=min(seconds, _GRAPHS_SECONDS)),
+            _TEMPORAL_FIX,
+        ),
     }
     asked = [
-        # Longer than a worker's answer: what it says of graphs is asked within.
-        bounded(name, seconds + 5 if name == "graphs" else _SECONDS, partial(look, client), fix=fix)
+        # A worker that does not answer is waited for a little longer than it has.
+        bounded(
+            name,
+            _GRAPHS_SECONDS + 2 * _SECONDS if name == "graphs" else _SECONDS,
+            partial(look, client),
+            fix=fix,
+        )
         for name, (look, fix) in looks.items()
     ]
     worker = partial(_worker, client, task_queue, seconds)
@@ -128,10 +137,7 @@ async def _search_attributes(client: Client) -> Sequence[Check]:
 async def _task_queue(client: Client, *, task_queue: str) -> Sequence[Check]:
     with temporal_errors_mapped(client):
         found = await pollers(client, task_queue)
-    told = ", ".join(
-        f"{poller.identity} ({f'{poller.version}, ' if poller.version else ''}seen {poller.seen_at:%H:%M:%S}Z)"
-        for poller in found
-    )
+    told = ", ".join(map(_poller, found))
     if not live(found):
         none = NoWorker(task_queue, client.namespace)
         lately = f"; gone are {told}" if found else ""
@@ -154,6 +160,11 @@ async def _task_queue(client: Client, *, task_queue: str) -> Sequence[Check]:
         Check(name="task queue", found=f"{task_queue} is polled by {told}"),
         *await _beside(client, task_queue),
     ]
+
+
+def _poller(found: Poller) -> str:
+    version = f"{found.version}, " if found.version else ""
+    return f"{found.identity} ({version}seen {found.seen_at:%H:%M:%S}Z)"
 
 
 async def _beside(client: Client, task_queue: str) -> Sequence[Check]:
@@ -275,8 +286,11 @@ async def _graphs(client: Client, *, task_queue: str, seconds: float) -> Sequenc
     holders = {graph.graph: graph for graph in blocked}
     # Of another task queue's graphs this control plane has no record.
     mine = [graph for graph in found if graph.numbers is not None or graph.graph in holders]
+    if not mine and found:
+        unread = "no worker has said what waits; see the check of worker"
+        return [Check(name="graphs", status=CheckStatus.SKIP, found=unread)]
     if not mine:
-        return [Check(name="graphs", found="none has a record that a worker could read")]
+        return [Check(name="graphs", found="there is none")]
     unwell = [graph for graph in mine if graph.level is not Level.GREEN or graph.graph in holders]
     if not unwell:
         return [Check(name="graphs", found=f"{counted(len(mine), 'graph')}, each well, paused or archived")]
@@ -308,7 +322,7 @@ def _of_graph(graph: GraphOverview, holder: BlockedGraph | None) -> Check:
 
 def _held(graph: BlockedGraph) -> str:
     since = "" if graph.since is None else f" since {graph.since:%Y-%m-%d %H:%M:%S} UTC"
-    runs = f", {graph.runs:,} runs in a row" if graph.runs else ""
+    runs = f", {counted(graph.runs, 'run')} in a row" if graph.runs else ""
     found = f"it is blocked{since}{runs}: its lock is taken, no run of it is open, and nothing is synced"
     holder = graph.holder
     if holder is None:

@@ -18,6 +18,7 @@ from syncline.cli.output import one_line
 from syncline.cli.run_output import format_waiting
 from syncline.errors import NoWorker, QuestionUnanswered
 from syncline.messages.sync import CycleProgress, RunPhase, SyncState, TableProgress
+from syncline.quoting import counted
 from syncline.temporal.client import temporal_errors_mapped
 from syncline.temporal.runs import outcome_of, progress_of, run_of, state_of
 from syncline.temporal.stalls import Pending, pending_of
@@ -212,7 +213,7 @@ def _phase(state: SyncState) -> str:
     progress: CycleProgress | None = state.progress
     if state.phase is not RunPhase.SYNCING or progress is None:
         return state.phase.value
-    vectors = f", {progress.vectors:,} vectors" if progress.vectors else ""
+    vectors = f", {counted(progress.vectors, 'vector')}" if progress.vectors else ""
     return f"{state.phase.value}: {progress.phase}{vectors}"
 
 

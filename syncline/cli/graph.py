@@ -8,6 +8,7 @@ import typer
 
 from syncline.cli.adopt import adopt
 from syncline.cli.drop_collections import drop_collections
+from syncline.cli.graph_record import print_graph, read_json, vector_rules
 from syncline.cli.operators import (
     SECONDS,
     STATUS,
@@ -91,7 +92,7 @@ def set_graph(
     schedule = schedule_options(
         every_seconds=every_seconds, cron=cron, notify=notify, adaptive=adaptive, cadence=cadence
     )
-    vectors = _vector_rules(tokens_per_day, collections)
+    vectors = vector_rules(tokens_per_day, collections)
     given = (name, composition, schedule or None, vectors or None, max_lag, embedding, drop_shadow or None)
     if all(option is None for option in given):
         raise ConfigurationError(
@@ -135,25 +136,6 @@ def read_composition(typed: str) -> object:
     return read_json("--composition", typed)
 
 
-def read_json(option: str, typed: str) -> object:
-    """Return what the JSON of an option says, or raise ConfigurationError."""
-    try:
-        said: object = json.loads(typed)
-    except ValueError as error:
-        raise ConfigurationError(f"{option} is not JSON: {error}") from None
-    return said
-
-
-def _vector_rules(tokens_per_day: int | None, collections: str | None) -> dict[str, object]:
-    """Return the rules of vectors that are given, or raise ConfigurationError; 0 tokens: no limit."""
-    rules: dict[str, object] = {}
-    if tokens_per_day is not None:
-        rules["tokens_per_day"] = tokens_per_day or None
-    if collections is not None:
-        rules["collections"] = read_json("--collections", collections)
-    return rules
-
-
 def schedule_options(
     *,
     every_seconds: int | None,
@@ -179,29 +161,6 @@ def schedule_options(
     }  # fmt: skip
     given: dict[str, object] = {name: option for name, option in options.items() if option is not None}
     return {"cron": None, **given} if every_seconds is not None else given
-
-
-def print_graph(graph: "Graph", *, as_json: bool) -> None:
-    """Print a graph's record, one field a line or as JSON."""
-    if as_json:
-        typer.echo(graph.model_dump_json(indent=2))
-        return
-    for field, value in graph.model_dump(mode="json").items():
-        if field == "vectors":
-            shown = _vectors_in_words(graph)
-        else:
-            shown = json.dumps(value) if isinstance(value, dict | bool) else value
-        typer.echo(f"{field:<14} {'-' if shown is None else shown}")
-
-
-def _vectors_in_words(graph: "Graph") -> str | None:
-    """Return the rules of vectors that are set, in words; None if none is."""
-    rules, told = graph.vectors, []
-    if rules.tokens_per_day is not None:
-        told.append(f"at most {rules.tokens_per_day:,} tokens a day (UTC)")
-    kept = {name: getattr(rules.collections, name) for name in rules.collections.given}
-    told += [f"{name} {str(value).lower()}" for name, value in kept.items()]
-    return ", ".join(told) or None
 
 
 def warn_of_times(graph: "Graph") -> None:
@@ -342,7 +301,7 @@ def add(
         ),
         "composition": read_composition(composition),
         "is_default": default,
-        "vectors": _vector_rules(tokens_per_day, collections),
+        "vectors": vector_rules(tokens_per_day, collections),
         "max_lag_seconds": max_lag,
     }
     request = AddGraphInput(draft=draft_graph(fields), schedule=schedule, who=os_user(), why=reason)

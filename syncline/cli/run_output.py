@@ -7,6 +7,7 @@ import typer
 
 from syncline.cli.operators import format_time
 from syncline.cli.output import one_line, print_columns
+from syncline.quoting import counted
 from syncline.run_text import caveats, describe_holder, describe_writer, provider_origin, runs_in_a_row
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def print_result(result: "SyncResult") -> None:
 
 def format_embedding(used: "EmbeddingUsed") -> str:
     """Return what a cycle used of the embedding service, and what is used of the day and its budgets."""
-    told = f"embedding: {used.tokens:,} tokens in {used.requests:,} requests"
+    told = f"embedding: {counted(used.tokens, 'token')} in {counted(used.requests, 'request')}"
     if used.estimated:
         told += f" ({used.estimated:,} of them estimated)"
     if used.today is not None:

@@ -19,16 +19,16 @@ from syncline.cli.operators import (
 from syncline.cli.output import FittedTable, errors_printed, one_line, print_table
 from syncline.cli.run_output import format_waiting, print_result, provider_lines
 from syncline.errors import ConfigurationError
-from syncline.operator.graph_state import Finding, GraphHealth, Level, level_of
 from syncline.quoting import counted, shown
 from syncline.run_text import format_lag, format_seconds
 
 if TYPE_CHECKING:
+    from syncline.operator.graph_state import Finding
     from syncline.temporal.overview import GraphOverview, GraphReport, GraphSchedule
     from syncline.temporal.runs import ListedRun, RunEntry
     from syncline.temporal.stalls import PendingRetry
 
-__all__ = ["HEALTH_STYLES", "format_finding", "runs", "status", "status_table"]
+__all__ = ["format_finding", "runs", "status", "status_table"]
 
 _LONG: Final = 10.0
 _WATCHED_EVERY: Final = 2.0
@@ -48,24 +48,23 @@ _HEADER: Final = (
 _SPARE: Final = ("took", "by", "rows", "failures", "provider", "next run", "last run")
 """What a narrow terminal leaves out first. The graph, its state and the reason always stay."""
 
-_RED, _YELLOW = "bold red", "yellow"
-_OF_LEVEL: Final = {Level.RED: _RED, Level.YELLOW: _YELLOW, Level.GREEN: "green"}
+_RED: Final = "bold red"
+_OF_LEVEL: Final = {"red": _RED, "yellow": "yellow", "green": "green"}
+_QUIET: Final = {"paused": "cyan", "archived": "dim", "ok": "", "never ran": ""}
 
-HEALTH_STYLES: Final = {
-    **{state.value: _OF_LEVEL[level_of(state)] for state in GraphHealth},
-    GraphHealth.PAUSED.value: "cyan",
-    GraphHealth.ARCHIVED.value: "dim",
-    GraphHealth.OK.value: "",
-    GraphHealth.NEVER.value: "",
-    "timed_out": _RED,
-    "terminated": "red",
-}
+
+def _styles() -> dict[str, str]:
+    """Return how states of graphs and runs look, by their level."""
+    from syncline.operator.graph_state import GraphHealth, level_of
+
+    of_graphs = {state.value: _OF_LEVEL[level_of(state)] for state in GraphHealth}
+    return {**of_graphs, **_QUIET, "timed_out": _RED, "terminated": "red"}
 
 
 @errors_printed
 def status(
     graph: OptionalGraphArgument = None,
-    timeout: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds to wait for a worker.")] = 3.0,
+    timeout: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds to wait for a worker.")] = 5.0,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show it anew every two seconds, until Ctrl-C.")
     ] = False,
@@ -91,12 +90,12 @@ def status(
     if as_json:
         print_json_list(found)
         return
-    print_table(_HEADER, map(_line, found), styles=HEALTH_STYLES, spare=_SPARE)
+    print_table(_HEADER, map(_line, found), styles=_styles(), spare=_SPARE)
 
 
 def status_table(graphs: "Sequence[GraphOverview]") -> FittedTable:
     """Return what `syncline status` shows on a terminal."""
-    return FittedTable(_HEADER, map(_line, graphs), styles=HEALTH_STYLES, spare=_SPARE)
+    return FittedTable(_HEADER, map(_line, graphs), styles=_styles(), spare=_SPARE)
 
 
 def _status_of(graph: str, timeout: float, *, as_json: bool) -> None:
@@ -129,7 +128,7 @@ async def _watch(seconds: float, *, archived: bool) -> None:
     from rich.live import Live
 
     from syncline.cli.target import connect_temporal, find_task_queue
-    from syncline.temporal.overview import OverviewReader
+    from syncline.temporal.overview_reader import OverviewReader
 
     client = await connect_temporal(prepare=False)
     reader = OverviewReader(client, task_queue=find_task_queue(), seconds=seconds, archived=archived)
@@ -177,7 +176,7 @@ def _why(graph: "GraphOverview") -> str:
     """Return every finding with its next command, the worst first, and what is worth a word besides."""
     parts = [format_finding(finding) for finding in graph.findings]
     schedule = graph.schedule
-    if schedule is None and graph.standing is not GraphHealth.ARCHIVED:
+    if schedule is None and graph.standing != "archived":
         parts.append("it has no Schedule")
     elif schedule is not None and schedule.due is not None and not schedule.paused:
         due = f"{schedule.due.problem} {schedule.due.fix}"
@@ -230,7 +229,8 @@ def _state_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
         yield "error", state.error
     if report.run is not None and report.run.open and state.progress is not None:
         done = sum(table.captured for table in state.progress.tables)
-        yield "progress", f"{state.progress.phase}: {done:,} rows read, {state.progress.vectors:,} vectors"
+        so_far = f"{counted(done, 'row')} read, {counted(state.progress.vectors, 'vector')}"
+        yield "progress", f"{state.progress.phase}: {so_far}"
     result = state.last_result
     if result is not None:
         yield (
@@ -321,7 +321,7 @@ def runs(
         print_json_list(found)
     elif found:
         header = ("started", "by", "run", "cycle", "provider", "rows", "failures", "took", "id", "error")
-        print_table(header, map(_runs_line, found), styles=HEALTH_STYLES, spare=_SPARE_OF_RUNS)
+        print_table(header, map(_runs_line, found), styles=_styles(), spare=_SPARE_OF_RUNS)
     if not found:
         kind = "run that did not succeed" if failed else "run"
         exit_nothing_matched(f"Temporal keeps no {kind} of graph {shown(slug)}.")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from syncline import names
 from syncline.cli.operators import GraphArgument, JsonOption, os_user, run, slug_of
 from syncline.cli.output import (
     EXIT_ALREADY_RUNNING,
@@ -139,12 +140,14 @@ async def _sync(
 async def _require_graph(client: "Client", slug: str, task_queue: str) -> None:
     """Raise ConfigurationError if no graph has this slug: its run would stay in the list for days.
 
-    A graph with a Schedule is known. Of another one a worker is asked; without a worker its run waits.
+    A graph with a Schedule or an open run by hand is known. Of another one a worker is asked; without a
+    worker its run waits.
     """
     from syncline.temporal.graph_numbers import ask_numbers
+    from syncline.temporal.runs import is_open
     from syncline.temporal.schedules.list import find_schedule
 
-    if await find_schedule(client, slug) is not None:
+    if await is_open(client, names.sync_workflow_id(slug)) or await find_schedule(client, slug) is not None:
         return
     answered = await ask_numbers(client, task_queue, seconds=_ASKED_SECONDS, graph=slug)
     if answered.unknown and answered.problem is not None:
@@ -181,7 +184,6 @@ async def _start(client: "Client", given: "SyncGraphInput", task_queue: str) -> 
     from temporalio.common import SearchAttributePair, TypedSearchAttributes
     from temporalio.exceptions import WorkflowAlreadyStartedError
 
-    from syncline import names
     from syncline.cli.answers import SyncedRun
     from syncline.messages.sync import LONGEST_RUN
     from syncline.temporal.client import GRAPH, temporal_errors_mapped

@@ -17,6 +17,8 @@ __all__ = ["FittedTable", "one_line", "print_columns", "print_table"]
 
 _LAST_COLUMN: Final = 20
 """Characters of a broken column that can still be read."""
+_READS_WELL: Final = 40
+"""Characters of it for which columns that can be spared leave."""
 
 
 def one_line(text: str) -> str:
@@ -64,16 +66,14 @@ class FittedTable:
 
     def _places_at(self, width: int) -> Sequence[int] | None:
         shown, spare = list(range(len(self.header))), list(self.spare)
-        while self._least_width(shown) > width:
-            if not spare:
-                return None
+        while spare and self._least_width(shown, _READS_WELL) > width:
             shown.remove(self.header.index(spare.pop(0)))
-        return shown
+        return None if self._least_width(shown, _LAST_COLUMN) > width else shown
 
-    def _least_width(self, places: Sequence[int]) -> int:
-        """Return the width below which columns would be cut off: only the last one can be broken."""
+    def _least_width(self, places: Sequence[int], last: int) -> int:
+        """Return the width below which columns would be cut off; the last one can be broken to `last`."""
         widths = [max([len(self.header[place]), *(len(row[place]) for row in self.rows)]) for place in places]
-        return sum(widths[:-1]) + 2 * len(widths[:-1]) + min(widths[-1], _LAST_COLUMN)
+        return sum(widths[:-1]) + 2 * len(widths[:-1]) + min(widths[-1], last)
 
     def _table(self, places: Sequence[int]) -> "RenderableType":
         from rich.table import Table

@@ -16,6 +16,7 @@ from syncline.devstack.declaration import GraphDeclaration, StackDeclaration
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.errors import DevStackError, GraphNotFound
 from syncline.messages.base import GraphStatus
+from syncline.quoting import counted
 from syncline.rights.databases import Places, Roles, grants, places_of
 from syncline.rights.needed import Place
 from syncline.samples import load_sample, open_sample
@@ -64,7 +65,7 @@ async def load_samples(
             if sample is not None:
                 target = services.write_schema(graph)
                 changed = await load_sample(target.store, target.schema, open_sample(sample))
-                say(f"Graph {graph.slug}: sample {sample}, {sum(changed.values()):,} rows written.")
+                say(f"Graph {graph.slug}: sample {sample}, {counted(sum(changed.values()), 'row')} written.")
 
 
 async def _ensure_graph(

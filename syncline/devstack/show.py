@@ -14,7 +14,8 @@ from temporalio.client import Client
 from syncline.errors import TemporalUnavailable
 from syncline.messages.sync import CycleStatus
 from syncline.quoting import counted
-from syncline.temporal.overview import GraphOverview, OverviewReader
+from syncline.temporal.overview import GraphOverview
+from syncline.temporal.overview_reader import OverviewReader
 from syncline.temporal.runs import ListedRun, Outcome, outcome_of
 
 __all__ = ["StatusShow", "StatusTable"]

@@ -25,8 +25,6 @@ __all__ = ["read_numbers"]
 
 _sql = statements_of("syncline.operator")
 
-_SECONDS: Final = 5.0
-"""Longest time that all graphs of one store are asked."""
 _AT_ONCE: Final = 2
 """Connections to one store: the pool is that of the cycles."""
 _LONG: Final = 5.0
@@ -46,20 +44,41 @@ class Asked(Protocol):
         """Return the graph's schema, as Services do."""
 
 
+class _Within:
+    """The time in which all stores have to answer, from now on."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._until = seconds, asyncio.get_running_loop().time() + seconds
+
+    async def ask(self, ask: Callable[[], Awaitable[AnswerT]], instead: Callable[[str], AnswerT]) -> AnswerT:
+        """Return the answer, or what takes its place when the store fails or does not answer in time."""
+        try:
+            async with asyncio.timeout_at(self._until):
+                return await ask()
+        except TimeoutError:
+            return instead(f"its store did not answer within {self._seconds:g} s")
+        except SynclineError as error:
+            return instead(str(error))
+        except asyncpg.PostgresError as error:
+            return instead(f"its store refused the question (SQLSTATE {error.sqlstate})")
+
+
 async def read_numbers(
     services: Asked,
     records: GraphRecords,
     *,
     graph: str | None = None,
     after: str | None = None,
-    limit: int = 500,
+    limit: int = 250,
+    seconds: float = 3.0,
 ) -> GraphNumbersPage:
     """Return the numbers of a page of graphs, or of the named one; raise GraphNotFound for an unknown one.
 
-    A graph whose stores do not answer has a `problem`; archived graphs have only their status.
+    A graph whose stores do not answer within `seconds` has a `problem`; archived ones have only their status.
     """
+    within = _Within(seconds)
     if graph is not None and (slug := names.shadowed_slug(graph)) is not None:
-        return await _of_shadow(services, records, slug)
+        return await _of_shadow(services, records, slug, within)
     known = {**{one.slug: one for one in records.valid}, **dict.fromkeys(records.invalid)}
     slugs = sorted(slug for slug in known if after is None or slug > after)
     if graph is not None:
@@ -68,7 +87,7 @@ async def read_numbers(
         slugs = [graph]
     page = slugs[: checked_limit(limit)]
     asked = [one for slug in page if (one := known[slug]) is not None]
-    found = await _numbers(services, [one for one in asked if one.status is not GraphStatus.ARCHIVED])
+    found = await _numbers(services, [one for one in asked if one.status is not GraphStatus.ARCHIVED], within)
     for one in asked:
         found.setdefault(one.slug, GraphNumbers(graph=one.slug, status=one.status))
     for slug in page:
@@ -79,17 +98,17 @@ async def read_numbers(
     )
 
 
-async def _of_shadow(services: Asked, records: GraphRecords, slug: str) -> GraphNumbersPage:
+async def _of_shadow(services: Asked, records: GraphRecords, slug: str, within: _Within) -> GraphNumbersPage:
     """Return the numbers of a graph's shadow: of its own state tables, and the write-db that both read."""
     graph = next((one for one in records.valid if one.slug == slug), None)
     if graph is None:
         raise GraphNotFound(slug)
-    found = await _numbers(services, [graph], shadow=True)
+    found = await _numbers(services, [graph], within, shadow=True)
     return GraphNumbersPage(graphs=(found[slug].model_copy(update={"graph": names.shadow_slug(slug)}),))
 
 
 async def _numbers(
-    services: Asked, graphs: Sequence[Graph], *, shadow: bool = False
+    services: Asked, graphs: Sequence[Graph], within: _Within, *, shadow: bool = False
 ) -> dict[str, GraphNumbers]:
     targets: dict[PostgresStore, list[Graph]] = {}
     sources: dict[PostgresStore, list[Graph]] = {}
@@ -97,8 +116,10 @@ async def _numbers(
         targets.setdefault(services.target_schema(graph).store, []).append(graph)
         sources.setdefault(services.write_schema(graph).store, []).append(graph)
     told, held = await asyncio.gather(
-        asyncio.gather(*(_of_store(services, store, here, shadow=shadow) for store, here in targets.items())),
-        asyncio.gather(*(_held_back(store, here) for store, here in sources.items())),
+        asyncio.gather(
+            *(_of_store(services, store, here, within, shadow=shadow) for store, here in targets.items())
+        ),
+        asyncio.gather(*(_held_back(store, here, within) for store, here in sources.items())),
     )
     found = {slug: numbers for here in told for slug, numbers in here.items()}
     for here in held:
@@ -109,7 +130,7 @@ async def _numbers(
 
 
 async def _of_store(
-    services: Asked, store: PostgresStore, graphs: Sequence[Graph], *, shadow: bool
+    services: Asked, store: PostgresStore, graphs: Sequence[Graph], within: _Within, *, shadow: bool
 ) -> dict[str, GraphNumbers]:
     slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -117,31 +138,15 @@ async def _of_store(
         async with slots, store.driver() as connection:
             return await _of_graph(connection, graph, services.target_schema(graph, shadow=shadow).schema)
 
-    async def told(graph: Graph) -> GraphNumbers:
-        return await _or_problem(lambda: one(graph), lambda problem: _unknown(graph, problem), until=until)
+    async def bounded(graph: Graph) -> GraphNumbers:
+        return await within.ask(lambda: one(graph), lambda problem: _unknown(graph, problem))
 
-    until = asyncio.get_running_loop().time() + _SECONDS
-    found = await asyncio.gather(*map(told, graphs))
+    found = await asyncio.gather(*map(bounded, graphs))
     return {numbers.graph: numbers for numbers in found}
 
 
 def _unknown(graph: Graph, problem: str) -> GraphNumbers:
     return GraphNumbers(graph=graph.slug, status=graph.status, problem=problem)
-
-
-async def _or_problem(
-    ask: Callable[[], Awaitable[AnswerT]], instead: Callable[[str], AnswerT], *, until: float
-) -> AnswerT:
-    """Return the answer, or what takes its place when the store fails or does not answer in time."""
-    try:
-        async with asyncio.timeout_at(until):
-            return await ask()
-    except TimeoutError:
-        return instead(f"its store did not answer within {_SECONDS:g} s")
-    except SynclineError as error:
-        return instead(str(error))
-    except asyncpg.PostgresError as error:
-        return instead(f"its store refused the question (SQLSTATE {error.sqlstate})")
 
 
 async def _of_graph(connection: asyncpg.Connection, graph: Graph, schema: str) -> GraphNumbers:
@@ -177,14 +182,13 @@ _HeldBack = Mapping[str, tuple[str | None, str | None]]
 """Slug -> (the transaction that committed rows wait for, why that could not be asked)."""
 
 
-async def _held_back(store: PostgresStore, graphs: Sequence[Graph]) -> _HeldBack:
+async def _held_back(store: PostgresStore, graphs: Sequence[Graph], within: _Within) -> _HeldBack:
     """Return which graphs have committed rows behind an open transaction of their write-db."""
-    until = asyncio.get_running_loop().time() + _SECONDS
 
     def unknown(problem: str) -> _HeldBack:
         return {graph.slug: (None, problem) for graph in graphs}
 
-    return await _or_problem(lambda: _behind_writers(store, graphs), unknown, until=until)
+    return await within.ask(lambda: _behind_writers(store, graphs), unknown)
 
 
 async def _behind_writers(store: PostgresStore, graphs: Sequence[Graph]) -> _HeldBack:

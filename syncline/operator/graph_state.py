@@ -10,6 +10,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from pydantic import Field
+
 from syncline import errors
 from syncline.errors import EmbeddingBudgetSpent, EmbeddingDiffers, SynclineError
 from syncline.messages.base import GraphStatus, Message
@@ -62,8 +64,6 @@ class GraphHealth(StrEnum):
     """Its last run synced nothing, because no worker has the provider."""
     REFUSED = "refused"
     """Rows that the graph-db refused, or texts or points that a service refused, are not applied."""
-    UNKNOWN = "unknown"
-    """Its state could not be asked: no worker answered, or its graph-db did not."""
     WAITING = "waiting"
     """A run is open, and the vector store or embedding service answers neither its requests nor probes."""
     FALLBACK = "fallback"
@@ -80,6 +80,8 @@ class GraphHealth(StrEnum):
     """Rows or references wait for a parent that has not arrived."""
     BEHIND = "behind"
     """Its last cycle ended before it had read everything; the next run continues."""
+    UNKNOWN = "unknown"
+    """Its state could not be asked: no worker answered, or its graph-db did not."""
     PAUSED = "paused"
     """Its Schedule is paused, whatever else was found: that is in the reason."""
     ARCHIVED = "archived"
@@ -92,7 +94,7 @@ class GraphHealth(StrEnum):
 
 
 _WORST: Final = tuple(GraphHealth)
-_FIRST_YELLOW: Final = _WORST.index(GraphHealth.UNKNOWN)
+_FIRST_YELLOW: Final = _WORST.index(GraphHealth.WAITING)
 _FIRST_GREEN: Final = _WORST.index(GraphHealth.PAUSED)
 _PUT_AWAY: Final = (GraphHealth.PAUSED, GraphHealth.ARCHIVED)
 
@@ -126,7 +128,7 @@ ALERTS: Final[Mapping[GraphHealth, tuple[str, ...]]] = {
 
 SAVED_VIEWS: Final[Mapping[GraphHealth, str]] = {
     GraphHealth.STUCK: "TemporalReportedProblems IS NOT NULL",
-    GraphHealth.FAILED: 'ExecutionStatus="Failed"',
+    GraphHealth.FAILED: 'ExecutionStatus IN ("Failed","TimedOut","Terminated")',
     GraphHealth.BLOCKED: 'SynclineStatus="blocked"',
     GraphHealth.HELD: 'SynclineStatus="held"',
     GraphHealth.REFUSED: "SynclineFailures>0",
@@ -199,7 +201,9 @@ class GraphNumbersRequest(Message):
 
     graph: str | None = None
     after: str | None = None
-    limit: int = 500
+    limit: int = 250
+    seconds: float = Field(default=3.0, gt=0, le=20)
+    """In which all stores have to answer: what does not is told as such."""
 
 
 class GraphNumbersPage(Message):

@@ -10,6 +10,7 @@ from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.state import Ledger, read_ledger
 from syncline.maps.key_types import KeyType, Kind, key_place
 from syncline.provider import GraphSchema
+from syncline.quoting import counted
 from syncline.sql import quoted, statements_of
 
 __all__ = ["Progress", "lags", "progress_of", "undone"]
@@ -77,7 +78,7 @@ def undone(side: Progress) -> Iterator[str]:
     if side.ledger.requeued or side.ledger.released:
         yield "has rows to retry"
     if side.points:
-        yield f"has {side.points:,} points to write to the vector store"
+        yield f"has {counted(side.points, 'point')} to write to the vector store"
 
 
 def lags(shadow: Progress, live: Progress) -> Iterator[str]:
@@ -91,7 +92,7 @@ def lags(shadow: Progress, live: Progress) -> Iterator[str]:
     if shadow.ledger.comparisons:
         yield f"it has yet to compare the keys of {', '.join(sorted(shadow.ledger.comparisons))}"
     if shadow.points:
-        yield f"it has {shadow.points:,} points to write to the vector store"
+        yield f"it has {counted(shadow.points, 'point')} to write to the vector store"
     if shadow.dead > live.dead:
         yield f"{shadow.dead:,} rows were rejected in it, {live.dead:,} in the live graph"
 

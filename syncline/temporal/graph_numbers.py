@@ -13,7 +13,9 @@ from syncline.temporal.run import execute_and_wait
 
 __all__ = ["AnsweredNumbers", "ask_numbers"]
 
-_MOST_PAGES: Final = 40
+_MOST_PAGES: Final = 80
+_SHARE: Final = 0.6
+_LONGEST: Final = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,8 @@ async def ask_numbers(
 ) -> AnsweredNumbers:
     """Return the numbers of all graphs of this control plane, or of one. Raises nothing but cancellation."""
     found: dict[str, GraphNumbers] = {}
-    request = GraphNumbersRequest(graph=graph)
+    # Of these seconds the stores have the larger part, so that one that hangs does not cost the whole answer.
+    request = GraphNumbersRequest(graph=graph, seconds=min(_SHARE * seconds, _LONGEST))
     try:
         for _ in range(_MOST_PAGES):
             page = await execute_and_wait(

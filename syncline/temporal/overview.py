@@ -7,29 +7,20 @@ say is asked of a worker meanwhile.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
-from datetime import datetime
 from typing import Final
 
 from temporalio.client import Client
 
 from syncline import names
-from syncline.control.schedule_spec import DueKind, DueProblem
 from syncline.errors import QuestionUnanswered, RunNotFound
 from syncline.messages.base import Message
 from syncline.messages.provider_state import ProviderState
 from syncline.messages.sync import SyncState, Waiting
-from syncline.operator.graph_state import (
-    Finding,
-    GraphHealth,
-    GraphNumbers,
-    Level,
-    judge,
-    numbers_findings,
-)
-from syncline.quoting import counted
+from syncline.operator.graph_state import Finding, GraphHealth, GraphNumbers, Level, judge
 from syncline.temporal.client import temporal_errors_mapped
+from syncline.temporal.findings import GraphSchedule, all_findings, run_findings
 from syncline.temporal.graph_numbers import AnsweredNumbers, ask_numbers
 from syncline.temporal.runs import (
     ListedRun,
@@ -42,7 +33,6 @@ from syncline.temporal.runs import (
     runs_of,
     state_of,
 )
-from syncline.temporal.schedules.graph import PAUSED_WITH_GRAPH
 from syncline.temporal.schedules.list import ListedSchedule, find_schedule, list_schedules
 from syncline.temporal.stalled_runs import stalls_as_listed
 from syncline.temporal.stalls import Pending, PendingRetry, Stall, StallKind, pending_of
@@ -52,10 +42,8 @@ __all__ = [
     "GraphOverview",
     "GraphReport",
     "GraphSchedule",
-    "OverviewReader",
     "overview",
     "report_of",
-    "run_findings",
 ]
 
 _LEAST_RUNS: Final = 1000
@@ -64,31 +52,6 @@ _LONG_SECONDS: Final = 10.0
 _ASKED_OF_LONG: Final = 20
 _AT_ONCE: Final = 8
 _LONGEST_REASON: Final = 300
-
-
-class GraphSchedule(Message):
-    """The Schedule of a graph."""
-
-    spec: str
-    paused: bool
-    paused_with_graph: bool = False
-    """Paused because the graph is paused, not by an operator."""
-    note: str | None = None
-    next_at: datetime | None = None
-    due: DueProblem | None = None
-    """Problem with its times; null if there is none, or if it is paused."""
-
-    @classmethod
-    def of(cls, listed: ListedSchedule) -> "GraphSchedule":
-        """Return the fields of a listed Schedule that concern the graph."""
-        return cls(
-            spec=listed.spec,
-            paused=listed.paused,
-            paused_with_graph=listed.paused and listed.note == PAUSED_WITH_GRAPH,
-            note=listed.note,
-            next_at=listed.next_at,
-            due=listed.due,
-        )
 
 
 class GraphOverview(Message):
@@ -166,7 +129,7 @@ async def overview(
         of_runs = run_findings(
             slug, last, running, stands.trying, schedule, stall, stands.waiting, why=why.get(slug)
         )
-        findings = _all_findings(of_runs, slug, numbers, running=running is not None)
+        findings = all_findings(of_runs, slug, numbers, running=running is not None)
         standing, level, ordered = judge(findings, running=running is not None, ran=last is not None)
         gone = schedule is None and running is None and _is_gone(last, told, numbers, task_queue)
         if not archived and (standing is GraphHealth.ARCHIVED or gone):
@@ -238,101 +201,6 @@ async def _why_failed(client: Client, closed: Mapping[str, ListedRun]) -> Mappin
     return {slug: reason for (slug, _), reason in zip(newest, told, strict=True) if reason}
 
 
-def _number_findings(slug: str, numbers: AnsweredNumbers | None, *, running: bool) -> Iterator[Finding]:
-    """Yield what the state tables say of a graph; that they were not asked, if a worker should have."""
-    if numbers is None:
-        return
-    told = numbers.graphs.get(slug)
-    if told is None and numbers.no_worker:
-        yield Finding.of(GraphHealth.NO_WORKER, numbers.problem or "no worker polls", "syncline doctor")
-    elif told is None:
-        why = numbers.problem or "this control plane has no record of it"
-        yield Finding.of(GraphHealth.UNKNOWN, f"its state was not asked: {why}", "syncline doctor")
-    else:
-        yield from numbers_findings(told)
-        if told.behind_since is not None and not running:
-            since = f"{told.behind_since:%Y-%m-%d %H:%M:%S}Z"
-            reason = f"its last cycle left rows for the next one; not complete since {since}"
-            yield Finding.of(GraphHealth.BEHIND, reason, f"syncline sync {slug}")
-
-
-_TOLD_BY_NUMBERS: Final = (GraphHealth.VECTORS_DELAYED, GraphHealth.REFUSED)
-
-
-def _all_findings(
-    of_runs: Iterable[Finding], slug: str, numbers: AnsweredNumbers | None, *, running: bool
-) -> Sequence[Finding]:
-    """Return the findings of runs and numbers. Numbers are newer, and know why: runs do not repeat them."""
-    told = None if numbers is None else numbers.graphs.get(slug)
-    known = told is not None and told.kept and told.problem is None
-    mine = [finding for finding in of_runs if not (known and finding.state in _TOLD_BY_NUMBERS)]
-    return [*mine, *_number_findings(slug, numbers, running=running)]
-
-
-def run_findings(
-    slug: str,
-    last: ListedRun | None,
-    running: ListedRun | None,
-    trying: PendingRetry | None,
-    schedule: GraphSchedule | None,
-    stall: Stall | None = None,
-    waiting: Waiting | None = None,
-    *,
-    why: str | None = None,
-) -> Iterator[Finding]:
-    """Yield what the runs and the Schedule of a graph say that somebody has to know.
-
-    `why` is what its last run failed at.
-    """
-    status = f"syncline status {slug}"
-    if stall is not None and stall.kind is StallKind.TASK_FAILS:
-        yield Finding.of(GraphHealth.STUCK, f"{stall.problem} {stall.fix}", status)
-    if stall is not None and stall.kind is StallKind.NO_WORKER:
-        yield Finding.of(GraphHealth.NO_WORKER, f"{stall.problem} {stall.fix}", "syncline doctor")
-    if schedule is not None and schedule.paused:
-        by = (
-            "paused with the graph"
-            if schedule.paused_with_graph
-            else f"paused by an operator: {schedule.note or 'no reason given'}"
-        )
-        command = (
-            f"syncline graph resume {slug}"
-            if schedule.paused_with_graph
-            else f"syncline schedule resume {slug}"
-        )
-        yield Finding.of(GraphHealth.PAUSED, by, command)
-    if trying is not None:
-        reason = f"attempt {trying.attempt} of {trying.activity}; the last failed: {trying.problem}"
-        yield Finding.of(GraphHealth.RETRYING, reason, status)
-    yield from _last_run_findings(last, status, why)
-    due = None if schedule is None or running is not None else schedule.due
-    if due is not None and due.kind is DueKind.NEVER:
-        yield Finding.of(GraphHealth.NEVER_DUE, f"{due.problem} {due.fix}", f"syncline graph show {slug}")
-    if waiting is not None:
-        since = f"{waiting.since:%Y-%m-%d %H:%M:%S}Z"
-        reason = f"{waiting.on} has answered neither a request nor a probe since {since}"
-        yield Finding.of(GraphHealth.WAITING, reason, "syncline doctor")
-
-
-def _last_run_findings(last: ListedRun | None, status: str, why: str | None) -> Iterator[Finding]:
-    if last is None:
-        return
-    if last.status.trouble:
-        yield Finding.of(GraphHealth.FAILED, f"its last run {last.status}{f': {why}' if why else ''}", status)
-    if last.blocked:
-        yield Finding.of(GraphHealth.BLOCKED, "its lock is taken and no run has it", status)
-    if last.held:
-        reason = f"no worker has provider {last.provider or 'of its composition'}, so nothing is synced"
-        yield Finding.of(GraphHealth.HELD, reason, "syncline providers")
-    if last.fallback:
-        reason = "no worker has its provider: the built-in engine syncs it"
-        yield Finding.of(GraphHealth.FALLBACK, reason, "syncline providers")
-    if last.vectors_delayed:
-        yield Finding.of(GraphHealth.VECTORS_DELAYED, "its last run left vectors", status)
-    if last.failures and not last.status.trouble:
-        yield Finding.of(GraphHealth.REFUSED, f"its last run had {counted(last.failures, 'failure')}", status)
-
-
 async def _read(client: Client, query: str, seen: _Seen, *, limit: int) -> None:
     """Read newest runs until every missing graph has been seen."""
     unknown = not seen.missing  # without Schedules no graph is missing: read up to the limit
@@ -379,45 +247,6 @@ async def _ask_long_runs(
 
 def _without_worker(stall: Stall | None) -> bool:
     return stall is not None and stall.kind is StallKind.NO_WORKER
-
-
-_NUMBERS_FOR: Final = 10.0
-"""Seconds for which the answer of a worker is shown while no run ends."""
-
-
-class OverviewReader:
-    """Reads overviews again and again. A worker is asked when runs have ended, and every ten seconds."""
-
-    def __init__(
-        self, client: Client, *, task_queue: str | None, seconds: float = 3.0, archived: bool = False
-    ) -> None:
-        self._client, self._task_queue, self._seconds = client, task_queue, seconds
-        self._archived = archived
-        self._numbers: AnsweredNumbers | None = None
-        self._asking: asyncio.Task[AnsweredNumbers] | None = None
-        self._asked_at = float("-inf")
-        self._ended: dict[str, str] = {}
-
-    async def read(self) -> Sequence[GraphOverview]:
-        """Return the overview of now, with a worker's last answer; only the first one is waited for."""
-        if self._task_queue is not None:
-            await self._ask(self._task_queue)
-        found = await overview(
-            self._client, task_queue=self._task_queue, numbers=self._numbers, archived=self._archived
-        )
-        ended = {one.graph: one.last_run.run_id for one in found if one.last_run is not None}
-        if ended != self._ended:
-            # What has ended may have changed the numbers: the next look asks for them.
-            self._ended, self._asked_at = ended, float("-inf")
-        return found
-
-    async def _ask(self, task_queue: str) -> None:
-        now = asyncio.get_running_loop().time()
-        if self._asking is None and now - self._asked_at >= _NUMBERS_FOR:
-            self._asked_at = now
-            self._asking = asyncio.create_task(ask_numbers(self._client, task_queue, seconds=self._seconds))
-        if self._asking is not None and (self._numbers is None or self._asking.done()):
-            self._numbers, self._asking = await self._asking, None
 
 
 _LOOKED_AT: Final = 20
@@ -495,7 +324,7 @@ async def report_of(
     of_runs = run_findings(
         slug, ended, running, pending.trying, schedule, pending.stall, pending.waiting, why=why.get(slug)
     )
-    findings = _all_findings(of_runs, slug, numbers, running=running is not None)
+    findings = all_findings(of_runs, slug, numbers, running=running is not None)
     standing, level, ordered = judge(findings, running=running is not None, ran=ended is not None)
     return GraphReport(
         graph=slug,

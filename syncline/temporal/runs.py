@@ -1,8 +1,8 @@
 """Runs of a graph: listed from visibility, with outcomes from results, and state from queries."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
@@ -42,14 +42,12 @@ from syncline.temporal.client import (
     PROVIDER_VERSION,
     REPORTED_PROBLEMS,
     ROWS,
-    SCHEDULED_BY,
-    SCHEDULED_FOR,
     STATUS,
     temporal_errors_mapped,
 )
 from syncline.temporal.handed_on import failed_result, handed_on
-from syncline.temporal.priorities import is_on_time
 from syncline.temporal.stalls import Stall, pending_of, progress_in
+from syncline.temporal.started_by import StartedBy, started_by
 
 __all__ = [
     "ListedRun",
@@ -57,6 +55,7 @@ __all__ = [
     "RunEntry",
     "RunStatus",
     "StartedBy",
+    "is_open",
     "list_runs",
     "outcome_of",
     "progress_of",
@@ -68,26 +67,7 @@ __all__ = [
     "state_of",
 ]
 
-_LATE: Final = timedelta(hours=1)
-"""A scheduled run that starts this far from its nominal time comes from a backfill."""
 _OPEN: Final = 100
-
-
-class StartedBy(StrEnum):
-    """What started a run."""
-
-    SCHEDULE = "schedule"
-    """The clock: a regular time of the graph's Schedule."""
-    CHANGE = "change"
-    """The graph's Schedule at another time: triggered by the notification of a change, by a retry that was
-    due, by a change of its record, or by `syncline schedule trigger`."""
-    BACKFILL = "backfill"
-    """The Schedule, more than an hour from the run's nominal time."""
-    CRON = "cron"
-    """A workflow started with a cron expression (or with a delay, which looks the same)."""
-    HAND = "hand"
-    SHADOW = "shadow"
-    """The graph's run, which starts the run of its shadow."""
 
 
 class RunStatus(StrEnum):
@@ -181,6 +161,18 @@ async def run_of(client: Client, workflow_id: str, run_id: str) -> ListedRun:
         return await _run(await handle.describe())
 
 
+async def is_open(client: Client, workflow_id: str) -> bool:
+    """Return whether the newest run with this workflow id is open, or raise TemporalUnavailable."""
+    handle = client.get_workflow_handle(workflow_id)
+    with temporal_errors_mapped(client):
+        try:
+            return (await handle.describe()).close_time is None
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return False
+            raise
+
+
 def quoted(value: str) -> str:
     """Return a value quoted for a visibility query."""
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -199,7 +191,7 @@ async def _run(execution: WorkflowExecution) -> ListedRun:
         workflow_id=execution.id,
         run_id=execution.run_id,
         graph=attributes.get(GRAPH),
-        started_by=_started_by(execution, began, await _times(execution)),
+        started_by=await started_by(execution, began),
         status=RunStatus.RUNNING if execution.status is None else RunStatus[execution.status.name],
         started_at=began,
         ended_at=ended,
@@ -215,32 +207,6 @@ async def _run(execution: WorkflowExecution) -> ListedRun:
         task_queue=execution.task_queue,
         reported_problems=tuple(attributes.get(REPORTED_PROBLEMS) or ()),
     )
-
-
-async def _times(execution: WorkflowExecution) -> Sequence[tuple[int, int]]:
-    """Return the regular times of the Schedule that started the run; nothing if they are not known."""
-    if execution.typed_search_attributes.get(SCHEDULED_BY) is None:
-        return ()
-    try:
-        times: list[tuple[int, int]] = await execution.memo_value(
-            names.MEMO_TIMES, [], type_hint=list[tuple[int, int]]
-        )
-    except (ValueError, RuntimeError):  # encrypted, and this process has no codec
-        return ()
-    return times
-
-
-def _started_by(execution: WorkflowExecution, began: datetime, times: Sequence[tuple[int, int]]) -> StartedBy:
-    attributes = execution.typed_search_attributes
-    if execution.parent_id is not None and names.shadowed_slug(attributes.get(GRAPH) or "") is not None:
-        return StartedBy.SHADOW
-    if attributes.get(SCHEDULED_BY) is not None:
-        nominal = attributes.get(SCHEDULED_FOR)
-        # Whole seconds: a run that was triggered in a regular second is taken for that of the clock.
-        if nominal is not None and abs(began - nominal) > _LATE:
-            return StartedBy.BACKFILL
-        return StartedBy.SCHEDULE if nominal is None or is_on_time(nominal, times) else StartedBy.CHANGE
-    return StartedBy.CRON if began > execution.start_time else StartedBy.HAND
 
 
 _ASKED: Final = 100

@@ -1,10 +1,13 @@
-"""Tables of commands on a terminal: what does not fit is wrapped by the terminal, never cut off."""
+"""Tables of commands on a terminal: as wide as it is, with no cell cut off."""
 
+import io
 import re
 
 import pytest
+from rich.console import Console, Group
+from rich.text import Text
 
-from syncline.cli.output import print_table
+from syncline.cli.output import FittedTable, print_table
 
 HEADER = ("graph", "state", "last run", "took", "by", "provider", "rows", "failures", "next run", "why")
 LINE = (
@@ -51,3 +54,30 @@ def test_a_long_last_column_is_broken_where_the_others_fit(
     said = plain(capsys)
     assert all(len(line) <= 60 for line in said.splitlines())
     assert len(said.splitlines()) > 2
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120, 200])
+def test_the_live_board_keeps_graph_state_and_reason(columns: int) -> None:
+    table = FittedTable(HEADER, [LINE], spare=("took", "by", "rows", "failures", "provider", "next run"))
+    written = io.StringIO()
+    Console(file=written, width=columns, force_terminal=True, color_system=None).print(
+        Group(Text(), table, Text("below"))
+    )
+    lines = written.getvalue().splitlines()
+    assert all(len(line) <= columns for line in lines)
+    said = "".join(written.getvalue().split())
+    for cell in ("world-fallback", "vectors delayed", LINE[-1]):
+        assert "".join(cell.split()) in said
+    shown = table.shown_at(columns)
+    assert shown is not None
+    assert (shown == HEADER) == (columns == 200)
+
+
+def test_a_table_that_cannot_fit_is_listed_field_by_field() -> None:
+    table = FittedTable(HEADER, [LINE, LINE])
+    assert table.shown_at(80) is None
+    written = io.StringIO()
+    Console(file=written, width=80, force_terminal=False).print(table)
+    lines = written.getvalue().splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert sum(line.split() == ["state", "vectors", "delayed"] for line in lines) == 2

@@ -163,7 +163,7 @@ async def test_doctor_finds_all_well_and_says_what_it_looked_at(lab: SyncLab, sy
         "qdrant", "embedding", "embedding: graphs",
     }  # fmt: skip
     assert "PostgreSQL 1" in checks["write-db"]["found"]
-    assert "1 graphs are up to date" in checks["graph migrations"]["found"]
+    assert "1 graph up to date" in checks["graph migrations"]["found"]
     assert (printed.status, printed.err) == (0, "")
     assert "Qdrant Edge" in printed.out
 
@@ -215,7 +215,7 @@ async def test_doctor_names_what_is_behind_and_who_holds_capture_back(
     }  # fmt: skip
     assert checks["control plane: migrations"]["found"] == "it has control_0000"
     for side in ("write", "graph", "engine"):
-        assert checks[f"{side} migrations"]["found"] == f"1 of 2 graphs are behind: {late.slug}"
+        assert checks[f"{side} migrations"]["found"] == f"1 of 2 graphs behind: {late.slug}"
         assert "syncline migrate" in checks[f"{side} migrations"]["fix"]
     assert ready.slug not in str(diagnosis)
     assert checks["workers"]["status"] == "warn"

@@ -26,7 +26,7 @@ from syncline.temporal.schedules.list import due_schedules, list_schedules
 from syncline.temporal.schedules.reconcile import reconcile, reconcile_now
 from syncline.testing.lab import SyncLab, eventually
 from tests.kit.command_line import CommandLine
-from workflows.operations import OPERATIONS, DescribeFleet, DescribeHealth
+from workflows.operations import OPERATIONS, DescribeFleet, DescribeGraphs, DescribeHealth
 from workflows.reconcile import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
 
@@ -102,7 +102,7 @@ def test_a_record_that_never_comes_is_read_and_renamed() -> None:
 
 
 def test_workflows_are_all_that_workers_serve() -> None:
-    served = (SyncGraph, ReconcileSchedules, DescribeFleet, DescribeHealth, *OPERATIONS)
+    served = (SyncGraph, ReconcileSchedules, DescribeFleet, DescribeHealth, DescribeGraphs, *OPERATIONS)
     assert {workflow.__temporal_workflow_definition.name for workflow in served} == names.WORKFLOWS
 
 
@@ -174,9 +174,11 @@ async def test_a_schedule_that_never_comes_again_is_told(
     result = await reconciled(idle_lab)
     assert (result.unchanged, list(result.never_due_graphs)) == (1, [graph.slug])
     [row] = [row for row in await schedules.answer("status") if row["graph"] == graph.slug]
-    assert (row["standing"], row["schedule"]["due"]["kind"]) == ("never due", "never")
+    # Nor does a worker run: both are told.
+    assert [finding["state"] for finding in row["findings"]] == ["no worker", "never due"]
+    assert row["schedule"]["due"]["kind"] == "never"
     report = await schedules.answer("status GRAPH", graph.slug)
-    assert report["standing"] == "never due"
+    assert [finding["state"] for finding in report["findings"]] == ["no worker", "never due"]
     assert f"syncline graph set {graph.slug}" in report["schedule"]["due"]["fix"]
     said = await schedules("status", graph.slug)
     assert report["schedule"]["due"]["problem"] in said.out
@@ -246,5 +248,5 @@ async def test_a_schedule_that_is_next_due_after_years_is_told(
 
     await change(idle_lab, graph.slug, seldom)
     report = await schedules.answer("status GRAPH", graph.slug)
-    assert (report["standing"], report["schedule"]["due"]["kind"]) == ("never ran", "rare")
+    assert (report["standing"], report["schedule"]["due"]["kind"]) == ("no worker", "rare")
     assert (await reconciled(idle_lab)).never_due == 0

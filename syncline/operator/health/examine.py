@@ -31,6 +31,7 @@ from syncline.operator.health.maps import check_maps
 from syncline.operator.health.postgres import check_postgres, tls_checks
 from syncline.operator.health.rights import check_policies, check_positions, check_rights, needed_rights
 from syncline.operator.health.tenancy import check_capture, check_locks, check_role, check_schemas
+from syncline.quoting import counted
 from syncline.settings import FIRST_EMBEDDING, SECOND_EMBEDDING
 
 __all__ = ["check_listener", "examine"]
@@ -393,13 +394,13 @@ async def _revisions(services: Services, graphs: Sequence[Graph], side: Side) ->
         behind += [slugs[schema] for schema in late]
     name = f"{side.name} migrations"
     if not behind:
-        return [Check(name=name, found=f"{len(graphs):,} graphs are up to date")]
+        return [Check(name=name, found=f"{counted(len(graphs), 'graph')} up to date")]
     named = listed(sorted(behind), most=_MOST_NAMED)
     return [
         Check(
             name=name,
             status=CheckStatus.FAIL,
-            found=f"{len(behind):,} of {len(graphs):,} graphs are behind: {named}",
+            found=f"{len(behind):,} of {counted(len(graphs), 'graph')} behind: {named}",
             fix=_MIGRATE,
         )
     ]

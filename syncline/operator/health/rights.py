@@ -13,6 +13,7 @@ from syncline.control.services import Role
 from syncline.engine.schema_problems import Footing
 from syncline.engine.table_map import SchemaMap
 from syncline.operator.health.check import Check, CheckStatus
+from syncline.quoting import counted
 from syncline.rights.databases import read_place
 from syncline.rights.missing import missing_rights
 from syncline.rights.needed import (
@@ -142,7 +143,7 @@ async def check_positions(name: str, store: PostgresStore, schemas: Sequence[str
         return [Check(name=name, found="a restore to an earlier point in time would be detected")]
     footings = [Footing(role=row.role, there=row.there) for row in lacking[:_TABLES_NAMED]]
     problems = [footing.problem(row.schema) or "" for footing, row in zip(footings, lacking, strict=False)]
-    found = f"{_UNNOTICED}: {len(lacking):,} of {len(rows):,} graphs leave no token"
+    found = f"{_UNNOTICED}: no token is left for {len(lacking):,} of {counted(len(rows), 'graph')}"
     return [Check(name=name, status=CheckStatus.WARN, found=found, fix=" ".join(problems))]
 
 

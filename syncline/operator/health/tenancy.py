@@ -7,6 +7,7 @@ import asyncpg
 
 from syncline.engine.lock import HolderName
 from syncline.operator.health.check import Check, CheckStatus, listed
+from syncline.quoting import counted
 from syncline.sql import statements_of
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.tenants import reading
@@ -108,7 +109,7 @@ async def check_locks(
     if found:
         return found
     whom = f": {listed(held)}" if held else ""
-    return [Check(name=name, found=f"workers hold {len(rows):,} of {len(schemas):,} graphs{whom}")]
+    return [Check(name=name, found=f"workers hold {len(rows):,} of {counted(len(schemas), 'graph')}{whom}")]
 
 
 def _by_run(graph: str, claim: HolderName) -> str:

@@ -1,7 +1,7 @@
 """Batches: one transaction each; applying, committing with the cursor, and retrying with fewer rows."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import asyncpg
@@ -20,7 +20,7 @@ from syncline.engine.limits import is_limit, with_setting
 from syncline.engine.merge import Applied, apply_staged, remove_gone, shared_stages
 from syncline.engine.render.statements import Cursor, SchemaStatements, TableStatements
 from syncline.engine.results import Progress
-from syncline.engine.schema_transaction import HeldSchema
+from syncline.engine.schema_transaction import FRESH_PLANS, HeldSchema
 from syncline.engine.state import Fence, RunProgress
 from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
@@ -131,6 +131,11 @@ class Batches:
             return True
         size.blame_the_row()
         return False
+
+    def _staging(self, table: TableStatements) -> AbstractAsyncContextManager[Batch]:
+        """Return a batch with an empty stage for the table's rows."""
+        # A constraint that is checked only at the commit cannot name the row.
+        return self._batch(table.create_stage, FRESH_PLANS, "SET CONSTRAINTS ALL IMMEDIATE")
 
     @asynccontextmanager
     async def _batch(self, *first: str) -> AsyncIterator[Batch]:

@@ -140,7 +140,7 @@ class BatchDrain(Batches):
                         rows = ahead or self._read(source, table, cursor, horizon, limit)
                         readings.push_async_callback(rows.close)
                         ahead = None
-                        async with self._batch(table.create_stage) as batch:
+                        async with self._staging(table) as batch:
                             staged = await rows.copy_into(self._target, table.stage_name, table.stage_columns)
                             await readings.aclose()
                             # A short batch reached the horizon; after a full one there may be more rows.
@@ -274,7 +274,7 @@ class BatchDrain(Batches):
         size = BatchSize(self._context.budget.batch_rows)
         while not self._out_of_time():
             try:
-                async with self._batch(table.create_stage) as batch:
+                async with self._staging(table) as batch:
                     status = await self._target.execute(table.waiting.stage_released, size.rows)
                     staged = int(status.rpartition(" ")[2])
                     if not staged:
@@ -299,7 +299,7 @@ class BatchDrain(Batches):
             try:
                 async with (
                     self._context.write.store.driver() as source,
-                    self._batch(table.create_stage) as batch,
+                    self._staging(table) as batch,
                 ):
                     asked = await self._target.fetch(sql("requeue_read"), name, size.rows)
                     if not asked:

@@ -19,7 +19,7 @@ from syncline.engine.listing import (
 )
 from syncline.engine.render.parking import Release
 from syncline.engine.render.statements import SchemaStatements, TableStatements
-from syncline.engine.schema_transaction import FRESH_PLANS, looking_up
+from syncline.engine.schema_transaction import looking_up
 from syncline.engine.template import sql
 from syncline.errors import StoreError
 from syncline.messages.sync import TableProgress
@@ -31,11 +31,9 @@ _ANALYZE_FROM = 2_000
 """Fewer staged rows use the planner's defaults; for more, a wrong join costs more than ANALYZE."""
 
 
-# A constraint that is checked only at the commit cannot name the row.
-_FEW_ROWS = f"{FRESH_PLANS}; SET CONSTRAINTS ALL IMMEDIATE"
 # With the default work_mem, joins and sorts of this size use temporary files. Of statistics only the row
 # count matters, and a small sample gives that.
-_MANY_ROWS = f"{_FEW_ROWS}; SET LOCAL work_mem = '64MB'; SET LOCAL default_statistics_target = 10"
+_MANY_ROWS = "SET LOCAL work_mem = '64MB'; SET LOCAL default_statistics_target = 10"
 
 _UNCLEAR = 2 * FEW
 """Removals rejected with errors that are not about values before the table is blamed, if none succeeds."""
@@ -66,10 +64,12 @@ async def apply_staged(
 ) -> Applied:
     """Apply the staged rows, and the removals in `sync_gone`, inside the caller's transaction.
 
+    Plans of other batches are forgotten, and constraints immediate, since it began.
     The bookkeeping tables are checked once, so that a graph without parked rows pays for one probe only.
     """
     few = staged < _ANALYZE_FROM
-    await target.execute(_FEW_ROWS if few else _MANY_ROWS)
+    if not few:
+        await target.execute(_MANY_ROWS)
     for statement in table.waiting.resolve:
         await target.execute(statement)
     merging, listing = table.merging, table.listing

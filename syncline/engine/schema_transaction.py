@@ -127,7 +127,8 @@ FRESH_PLANS = "DISCARD PLANS; SET LOCAL plan_cache_mode = auto"
 """For a transaction that writes many rows: earlier plans are forgotten, and from here on they are kept.
 
 A plan for a batch of five is a disaster for one of 50,000. But Postgres checks foreign keys by a query for
-each row: to plan that each time, as sessions do (`plan_cache_mode`), costs more than to run it."""
+each row, and runs an SQL function that cannot be inlined by one for each call: to plan those each time, as
+sessions do (`plan_cache_mode`), costs more than to run them."""
 PLAN_EACH = "SET LOCAL plan_cache_mode = force_custom_plan"
 """Undoes half of `FRESH_PLANS` where a table may grow by much between two statements of a transaction."""
 

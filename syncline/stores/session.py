@@ -36,7 +36,8 @@ _SETTINGS: Final = {
     # Rows hidden by a policy must raise an error, not look absent.
     "row_security": "off",
     "standard_conforming_strings": "on",
-    # The same statement meets an empty table once and a million entries later.
+    # The same statement meets an empty table once and a million entries later. Foreign keys are checked, and
+    # SQL functions run, by statements too: a transaction that writes many rows keeps its own plans.
     "plan_cache_mode": "force_custom_plan",
     # A value must have one text form in every session: verification relies on it.
     "TimeZone": "UTC",

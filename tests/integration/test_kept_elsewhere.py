@@ -12,7 +12,7 @@ import pytest_asyncio
 from syncline.capture.install.install import adopt
 from syncline.control.graphs import Graph
 from syncline.control.services import Services
-from syncline.engine import SyncEngine
+from syncline.engine import SchemaMap, SyncEngine
 from syncline.maps.document import read_map
 from syncline.maps.one_tenant import of_tenant
 from syncline.messages.base import GraphRef
@@ -114,6 +114,16 @@ async def graphs(new_database: Callable[..., str], tmp_path: Path) -> AsyncItera
         yield Graphs(stores)
 
 
+async def one_graph_alone(graphs: Graphs) -> None:
+    """Make keys unique in the tables, as they are without tenants."""
+    await write(
+        graphs.stores,
+        "ALTER TABLE author DROP CONSTRAINT author_pkey, ADD PRIMARY KEY (nr);"
+        "ALTER TABLE quote DROP CONSTRAINT quote_pkey, ADD PRIMARY KEY (id);"
+        "ALTER TABLE author ALTER tenant DROP NOT NULL; ALTER TABLE quote ALTER tenant DROP NOT NULL",
+    )
+
+
 async def test_stubs_and_marks_of_a_tenant_are_its_own(graphs: Graphs) -> None:
     await adopt(graphs.stores.write, "kg", TENANTS)
 
@@ -165,12 +175,7 @@ async def test_stubs_and_marks_of_a_tenant_are_its_own(graphs: Graphs) -> None:
 
 
 async def test_a_shadow_has_stubs_of_its_own_and_marks_are_no_difference(graphs: Graphs) -> None:
-    await write(
-        graphs.stores,
-        "ALTER TABLE author DROP CONSTRAINT author_pkey, ADD PRIMARY KEY (nr);"
-        "ALTER TABLE quote DROP CONSTRAINT quote_pkey, ADD PRIMARY KEY (id);"
-        "ALTER TABLE author ALTER tenant DROP NOT NULL; ALTER TABLE quote ALTER tenant DROP NOT NULL",
-    )
+    await one_graph_alone(graphs)
     await adopt(graphs.stores.write, "kg", PLAIN)
 
     async def synced(*names: str) -> None:
@@ -215,3 +220,82 @@ async def test_a_shadow_has_stubs_of_its_own_and_marks_are_no_difference(graphs:
     )
     await synced("one", "two")
     assert await differing() == []
+
+
+async def test_columns_come_and_go_under_stubs_and_marks(graphs: Graphs) -> None:
+    await one_graph_alone(graphs)
+    await adopt(graphs.stores.write, "kg", PLAIN)
+    context = graphs.context("one")
+
+    async def synced(by: SchemaMap, *, failing: tuple[str, ...] = ()) -> list[str]:
+        for _ in range(2):
+            result = await SyncEngine(by).run_cycle(context)
+        errors = {table.table: table.error for table in result.tables if table.error}
+        assert tuple(errors) == failing, errors
+        if not errors:
+            assert (result.status.value, result.parked, result.dead_letters) == ("drained", 0, 0)
+            found = await verify(
+                by, write=context.write, target=context.target, vectors=context.vectors,
+                embedding=context.embedding.name,
+            )  # fmt: skip
+            assert [str(each) for each in found.relations if each.damaged or each.problem] == []
+        return list(errors.values())
+
+    def changed(*pairs: tuple[str, str]) -> SchemaMap:
+        text = TABLES
+        for old, new in pairs:
+            assert old in text
+            text = text.replace(old, new)
+        return read_map(f"version: 1\nname: kept\ntables:\n{text}", source="kept.yaml")
+
+    await write(
+        graphs.stores,
+        f"INSERT INTO quote VALUES ('', 'q', 'w', 'u', 'h', 1), ('', 'r', 'w', 'u', 'i', 2), ('', 'x', 'w', 'u', 'i', 1);"
+        f"INSERT INTO author VALUES ('', 1, 'One'); INSERT INTO source VALUES ('', '{A}', 'U', 'h'), ('', '{B}', 'left', 'b')",
+    )
+    await synced(PLAIN)
+    await write(graphs.stores, f"DELETE FROM source WHERE id = '{B}'; DELETE FROM quote WHERE id = 'x'")
+    await synced(PLAIN)
+    kept = await graphs.target("one", KEPT)
+    assert len(kept) == 4
+    # A column is added: it is filled in the background, and rows without a source row stay as they are.
+    await write(graphs.stores, "ALTER TABLE source ADD COLUMN lang text NOT NULL DEFAULT 'en'")
+    await graphs.target("one", "ALTER TABLE sources ADD COLUMN lang text")
+    with_lang = changed(("content_hash: text}", "content_hash: text, lang: text}"))
+    await synced(with_lang)
+    assert await graphs.target("one", "SELECT uri, lang FROM sources ORDER BY 1") == [
+        ("U", "en"), ("gone", None), ("u", None)
+    ]  # fmt: skip
+    assert await graphs.target("one", KEPT) == kept
+    # What a stub is made of is renamed at the source: that table fails, and says so, until the map follows.
+    await write(graphs.stores, "ALTER TABLE quote RENAME COLUMN uri TO link")
+    [said] = await synced(PLAIN, failing=("quotes",))
+    assert "kg.quote.uri was renamed to link" in said
+    link = (("source_only: [uri]", "source_only: [link]"), ("s.uri", "s.link"))
+    followed = changed(*link)
+    await write(graphs.stores, "INSERT INTO quote VALUES ('', 's', 'w', 'u9', 'k', 3)")
+    await synced(followed)
+    assert ("s", "w", "?", "u9", 1) in await graphs.found("one")
+    # What a mark sets is dropped from the target.
+    await graphs.target("one", "ALTER TABLE quotes DROP COLUMN words")
+    [said] = await synced(followed, failing=("quotes",))
+    assert "words" in said
+    await graphs.target("one", "ALTER TABLE quotes ADD COLUMN words text")
+    await write(graphs.stores, "UPDATE quote SET words = words || '!'; DELETE FROM quote WHERE id = 's'")
+    await synced(followed)
+    assert await graphs.target("one", "SELECT key, words FROM quotes ORDER BY 1") == [
+        ("q", "w!"), ("r", "w!"), ("s", "gone"), ("x", None)
+    ]  # fmt: skip
+    # The value by which stubs are found gets another name in the target.
+    await graphs.target("one", "ALTER TABLE sources RENAME COLUMN content_hash TO hash")
+    by_hash = changed(
+        *link, ("content_hash: text}", "hash: {type: text, source: content_hash}}"), ("by: content_hash", "by: hash"),
+        ("t.content_hash", "t.hash"),
+    )  # fmt: skip
+    await synced(by_hash)
+    await write(
+        graphs.stores,
+        f"INSERT INTO source VALUES ('', '{C}', 'V', 'i'); INSERT INTO author VALUES ('', 2, 'Two')",
+    )
+    await synced(by_hash)
+    assert ("r", "w!", "Two", "V", 1) in await graphs.found("one")

@@ -297,17 +297,21 @@ async def test_a_collection_whose_texts_are_slow_delays_no_other(
     served: TestGraph, embedding: EmbeddingServer, qdrant: QdrantServer
 ) -> None:
     service = OpenAIEmbedding(embedding.url, "uneven", DIMENSIONS, batch=1)
+    service.pace.lanes = 2  # as it learns by itself
     served.embedding = service
-    await write_facts(served, 12)
+    await write_facts(served, 3)
     await write_nodes(served, 3)
-    slow = 0.1
+
+    def others_are_there() -> bool:
+        return len(qdrant.collections.get("kg_nodes", {})) == 3
+
     embedding.before = lambda texts: (
-        replace(embedding.answer_for(texts), silence_seconds=slow) if texts[0].startswith("fact") else None
+        replace(embedding.answer_for(texts), when=others_are_there) if texts[0].startswith("fact") else None
     )
     assert (await vectors(at_once(served))).pending == 0
     written = [request.path.split("/")[2] for request in qdrant.requests if is_upsert(request)]
-    last = max(place for place, collection in enumerate(written) if collection.endswith("nodes"))
-    assert sum(collection.endswith("facts") for collection in written[last:]) > 3
+    assert written == sorted(written, reverse=True)
+    assert set(written) == {"kg_nodes", "kg_facts"}
     assert await differences(served) == []
     await service.close()
 

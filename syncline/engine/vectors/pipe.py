@@ -105,7 +105,7 @@ class VectorPipe:
         """Texts to ask, or that are being asked: an equal one joins them."""
         self._arrived = Arrived()
         self._inside: dict[UUID, int] = {}
-        """Points in the pipe, and their bytes: a newer entry waits, since two writes could overtake each other."""
+        """Points in the pipe, and their bytes. A newer entry waits: two writes could overtake each other."""
         self._in_flight: dict[asyncio.Task[None], int] = {}
         self._at_end = self._ended = self._writing = False
         self._took = self._in_vain = self._sent_any = self._began = False

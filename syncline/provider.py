@@ -189,6 +189,8 @@ class SyncContext:
     target: GraphSchema
     """The graph's schema in the graph-db."""
     vectors: GraphVectors
+    """The graph's collections, of the first generation: of a graph whose model has changed, the engine finds
+    the present one in `target` (`syncline.engine.vectors.generations`)."""
     embedding: EmbeddingService
     budget: CycleBudget
     options: BaseModel

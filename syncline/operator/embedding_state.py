@@ -11,9 +11,10 @@ from syncline.control.graphs import Graph
 from syncline.control.offered import OfferedEmbedding
 from syncline.control.services import Services
 from syncline.engine.table_map import SchemaMap, VectorProjection
-from syncline.engine.vectors.generations import Generations, read_generations
+from syncline.engine.vectors.generations import Generations
 from syncline.messages.embedding import EmbeddingStatus, GenerationState, LiveAlias
 from syncline.operator.schema import reading, sql
+from syncline.operator.second_model import generations_of
 from syncline.provider import GraphSchema, GraphVectors
 
 __all__ = ["GraphEmbeddings", "describe_embedding", "read_embeddings"]
@@ -100,14 +101,12 @@ class GraphEmbeddings:
 async def read_embeddings(services: Services, graph: Graph, schema_map: SchemaMap) -> GraphEmbeddings:
     """Read them; raise StoreError or VectorStoreError if one of the three does not answer."""
     target = services.target_schema(graph)
-    async with reading(target) as connection:
-        generations = await read_generations(connection)
     return GraphEmbeddings(
         services=services,
         graph=graph,
         projections=[table.vector for table in schema_map if table.vector is not None],
         target=target,
-        generations=generations,
+        generations=await generations_of(target),
         records=await services.embedding_records.of_graph(graph.id),
         store_aliases=await services.vector_store(graph.qdrant_store).aliases(),
     )

@@ -5,11 +5,13 @@ Each verb is stopped after each of its steps, a cycle runs, and the verb is run 
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from syncline.control.embedding_record import EmbeddingRecords
 from syncline.control.graphs import GraphChanges, GraphRepository
+from syncline.control.vector_rules import VectorRules
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.errors import EmbeddingChangeRefused
 from syncline.messages.base import GraphStatus
@@ -18,6 +20,8 @@ from syncline.operator import embedding_change
 from syncline.operator.embedding_change import drop, refuse_while_changing, rollback, start, switch
 from syncline.operator.embedding_plan import plan_embedding
 from syncline.operator.embedding_state import describe_embedding, read_embeddings
+from syncline.operator.health.check import CheckStatus
+from syncline.operator.health.embeddings import check_second_embedding
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from tests.kit.cases import further
 from tests.kit.two_models import ACTOR, TwoModels, two_models
@@ -120,6 +124,52 @@ async def test_readers_see_one_model_at_a_time_and_each_text_is_paid_once_per_mo
         "embedding-rollback",
         "embedding-drop",
     }
+
+
+async def test_plan_tells_what_texts_have_cost_and_the_limit_that_takes_longest(
+    new_database: Callable[..., str], tmp_path: Path
+) -> None:
+    limits = {
+        "second_embedding_tokens_per_minute": 5,
+        "second_embedding_requests_per_minute": 60,
+        "second_embedding_tokens_per_day": 20,
+    }
+    texts = [f"node {number}" for number in range(1, 6)]
+    async with two_models(new_database(), new_database(), tmp_path, texts, settings=limits) as models:
+        services, graph = models.services, models.graph
+        async with services.usage.cycle(
+            graph, slug="kg", run_id="r", service=services.embedding, batch=8
+        ) as (embedding, _):
+            await embedding.embed(texts)
+        plan = await plan_embedding(services, graph, KNOWLEDGE_GRAPH)
+        assert (plan.tokens, plan.tokens_from) == (10, "ledger")
+        assert (plan.seconds, plan.limited_by) == (120, "SYNCLINE_SECOND_EMBEDDING_TOKENS_PER_MINUTE")
+        tight = GraphChanges(vectors=VectorRules(tokens_per_day=4))
+        graph = await services.graphs.update(graph.id, tight)
+        plan = await plan_embedding(services, graph, KNOWLEDGE_GRAPH)
+        assert plan.seconds == 2 * 86_400
+        assert plan.limited_by == "syncline graph set kg --tokens-per-day"
+
+
+async def test_doctor_and_the_plan_name_the_workers_and_settings_of_the_second_service(
+    models: TwoModels,
+) -> None:
+    [check] = await check_second_embedding(models.services)
+    assert (check.status, check.found) == (CheckStatus.OK, "openai-new-8, 8 dimensions")
+    worker = {
+        "id": uuid4(),
+        "identity": "syncline@old",
+        "task_queue": "q",
+        "syncline_version": "0.1.0",
+        "python_version": "3.11",
+        "problems": [],
+        "unusable": [],
+        "embeddings": ["openai-old-8"],
+    }
+    await models.services.workers.upsert(worker)
+    plan = await plan_embedding(models.services, models.graph, KNOWLEDGE_GRAPH)
+    assert plan.second is not None
+    assert (plan.main.lacking, plan.second.lacking) == ((), ("syncline@old",))
 
 
 async def test_change_that_is_given_up_leaves_what_was_there_and_another_can_follow(

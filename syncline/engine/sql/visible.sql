@@ -36,8 +36,8 @@ ON CONFLICT DO NOTHING
 -- positions and intervals are kept: an older token is answered by what waits now.
 WITH hidden AS (
     SELECT coalesce(greatest(
-        (SELECT (image ->> 'sync_xid')::bigint AS xid FROM sync_parked_row ORDER BY xid DESC LIMIT 1),
-        (SELECT version FROM sync_dead_letter ORDER BY version DESC LIMIT 1)
+        (SELECT max((image ->> 'sync_xid')::bigint) FROM sync_parked_row),
+        (SELECT max(version) FROM sync_dead_letter)
     ), -1) AS up_to
 ), moved AS (
     UPDATE sync_state s

@@ -1,9 +1,13 @@
 """The activity that waits for what a transaction wrote; many run at once, on one listening connection."""
 
+import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from temporalio import activity
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.errors import errors_translated
 from activities.heartbeat import Heartbeater
@@ -37,10 +41,38 @@ class VisibilityActivities:
         with errors_translated(activity=names.WAIT_VISIBLE_ACTIVITY, graph=request.graph):
             async with Heartbeater[Visibility](beat_seconds=_BEAT):
                 graph = await services.graphs.get(request.graph)
-                watched = _WatchedGraph(services, graph)
-                return await self._waits.wait(
-                    watched, request.token, vectors=request.vectors, seconds=request.seconds
+                waiting = self._waits.wait(
+                    _WatchedGraph(services, graph),
+                    request.token,
+                    vectors=request.vectors,
+                    seconds=_left(request.seconds),
                 )
+                return await _unless_worker_stops(waiting)
+
+
+def _left(seconds: float) -> float:
+    """Return what is left of the wait: another worker may have waited before."""
+    info = activity.info()
+    if info.attempt == 1:
+        return seconds
+    return max(0.0, seconds - (datetime.now(UTC) - info.scheduled_time).total_seconds())
+
+
+async def _unless_worker_stops(waiting: Coroutine[object, object, Visibility]) -> Visibility:
+    """Return what is waited for; raise as soon as the worker stops, so that another one continues."""
+    wait = asyncio.create_task(waiting)
+    stop = asyncio.create_task(activity.wait_for_worker_shutdown())
+    try:
+        await asyncio.wait((wait, stop), return_when=asyncio.FIRST_COMPLETED)
+        if not wait.done():
+            raise ApplicationError(
+                "the worker stops", type="WorkerStops", category=ApplicationErrorCategory.BENIGN
+            )
+        return wait.result()
+    finally:
+        wait.cancel()
+        stop.cancel()
+        await asyncio.gather(wait, stop, return_exceptions=True)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from syncline.engine.table_map import SchemaMap
 from syncline.engine.template import sql
 from syncline.engine.vectors.drain import Drained, drain_outbox
 from syncline.engine.vectors.outbox import due_sql
-from syncline.engine.visible import Look, advance, look, notify, request
+from syncline.engine.visible import Look, advance, answer, look, notify, request
 from syncline.errors import RowsFiltered, SchemaMoved, StatementOutdated, StoreError
 from syncline.maps.one_tenant import of_tenant, tenant_of
 from syncline.messages.sync import CycleStatus, SyncResult, TableProgress
@@ -476,6 +476,8 @@ class _Cycle:
                 await advance(
                     target, source=self._visible.source, below=self._visible.below, wanted=ledger.wanted
                 )
+            elif ledger.waited_for:
+                await answer(target, wanted=ledger.wanted)
         self.progress.run = announced
 
     async def _drain_outbox(self, generation: int | None) -> Drained:

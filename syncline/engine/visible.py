@@ -28,7 +28,7 @@ from syncline.provider import GraphSchema
 from syncline.sql import string_literal
 from syncline.stores.tenants import reading
 
-__all__ = ["Look", "Visible", "advance", "look", "notify", "request"]
+__all__ = ["Look", "Visible", "advance", "answer", "look", "notify", "request"]
 
 _MOST: Final = 1_000
 """Rows of one table that are requested by key: more wait for the horizon."""
@@ -130,6 +130,11 @@ async def request(target: asyncpg.Connection, keys: Sequence[tuple[str, tuple[st
         [row_uuid(key) for _, key in keys],
         [json.dumps(presented(key)) for _, key in keys],
     )
+
+
+async def answer(target: asyncpg.Connection, *, wanted: int) -> None:
+    """Record that a cycle has looked for those who wait, and found no more."""
+    await target.execute(sql("visible_unchanged"), wanted)
 
 
 async def notify(target: asyncpg.Connection) -> None:

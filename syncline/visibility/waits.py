@@ -246,12 +246,12 @@ class Waits:
                 [wait.parsed.xid for wait in waiting],
                 [wait.parsed.source for wait in waiting],
             )
-        clean = {row["place"] - 1 for row in places}
-        for place in clean:
-            if not waiting[place].vectors:
-                _end(waiting[place], _visible(graph))
+        concerned = [(waiting[row["place"] - 1], row["visible"]) for row in places]
+        for wait, visible in concerned:
+            if visible and not wait.vectors:
+                _end(wait, _visible(graph))
         # Those that were asked for the longest ago come first.
-        left = sorted((wait for wait in waiting if not wait.ended.done()), key=lambda wait: wait.asked)
+        left = sorted((wait for wait, _ in concerned if not wait.ended.done()), key=lambda wait: wait.asked)
         for wait in left[:_SINGLY]:
             wait.asked = time.monotonic()
             try:

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
+from syncline.engine import visible as engine_visible
 from syncline.messages.sync import CycleStatus
 from syncline.provider import RetryRules
 from syncline.testing.graphs import TestGraph, on_target, read, write
@@ -111,6 +112,23 @@ async def test_transaction_that_wrote_nothing_here_is_visible_once_somebody_wait
     await run_cycle(graph.context())
     assert (await said(graph, token)).visible
     assert await read(graph, "SELECT 1 FROM sync_run OFFSET 2") == []
+
+
+async def test_wait_that_cannot_be_answered_leaves_idle_cycles_idle(
+    graph: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await written(graph, (NODE, "n", "one"))
+    await run_cycle(graph.context())
+    monkeypatch.setattr(engine_visible, "_MOST", 0)
+    async with connected(graph) as other, other.transaction():
+        await other.execute(NODE, "m", "open")
+        token = await written(graph, (NODE, "k", "ahead"))
+        await wanted(graph)
+        await run_cycle(graph.context())
+        assert not (await said(graph, token)).visible
+        runs = await read(graph, "SELECT 1 FROM sync_run")
+        await run_cycle(graph.context())
+        assert await read(graph, "SELECT 1 FROM sync_run") == runs
 
 
 async def test_parked_row_is_named_until_its_parent_arrives(graph: TestGraph) -> None:

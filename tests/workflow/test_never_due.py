@@ -29,6 +29,7 @@ from tests.kit.command_line import CommandLine
 from workflows.operations import OPERATIONS, DescribeFleet, DescribeGraphs, DescribeHealth
 from workflows.reconcile import ReconcileSchedules
 from workflows.sync_graph import SyncGraph
+from workflows.visibility import WaitVisible
 
 NEVER = "0 0 30 2 *"
 PAST = timedelta(seconds=-1)
@@ -102,7 +103,15 @@ def test_a_record_that_never_comes_is_read_and_renamed() -> None:
 
 
 def test_workflows_are_all_that_workers_serve() -> None:
-    served = (SyncGraph, ReconcileSchedules, DescribeFleet, DescribeHealth, DescribeGraphs, *OPERATIONS)
+    served = (
+        SyncGraph,
+        ReconcileSchedules,
+        DescribeFleet,
+        DescribeHealth,
+        DescribeGraphs,
+        WaitVisible,
+        *OPERATIONS,
+    )
     assert {workflow.__temporal_workflow_definition.name for workflow in served} == names.WORKFLOWS
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import asyncpg
 import pytest
@@ -14,7 +14,7 @@ from syncline.control.graphs import Graph, GraphChanges
 from syncline.messages.base import GraphStatus
 from syncline.messages.visibility import Visibility, VisibilityState, WaitVisibleInput
 from syncline.temporal.schedules.graph import ensure_schedule
-from syncline.testing.lab import SyncLab
+from syncline.testing.lab import SyncLab, eventually
 from tests.kit.command_line import CommandLine
 
 SELDOM = {"every_seconds": 2_592_000, "notify": False}
@@ -121,6 +121,33 @@ async def test_wait_for_a_foreign_token_is_refused(lab: SyncLab) -> None:
         assert isinstance(failed.value.cause, ActivityError)
         assert isinstance(failed.value.cause.cause, ApplicationError)
         assert failed.value.cause.cause.type == "TokenRefused"
+
+
+async def test_wait_goes_on_with_another_worker(idle_lab: SyncLab) -> None:
+    lab = idle_lab
+
+    async def begun() -> bool:
+        async with connected(lab.services.settings.graph_dsn.get_secret_value(), graph) as connection:
+            listening = (
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE application_name LIKE '%waits' AND datname = current_database()"
+            )
+            return bool(await connection.fetchval(listening))
+
+    async with AsyncExitStack() as held:
+        async with lab.worker():
+            graph = await asleep(lab)
+            slow = await held.enter_async_context(writer(lab, graph))
+            transaction = slow.transaction()
+            await transaction.start()
+            await slow.execute(NODE, "s")
+            token = str(await slow.fetchval("SELECT syncline.token()"))
+            wait = asyncio.create_task(waited(lab, graph, token, seconds=60))
+            await eventually(begun)
+        assert not wait.done()
+        await transaction.commit()
+        async with lab.worker():
+            assert (await wait).visible
 
 
 async def test_command_waits_by_temporal_alone(

@@ -36,8 +36,8 @@ ON CONFLICT DO NOTHING
 -- positions and intervals are kept: an older token is answered by what waits now.
 WITH hidden AS (
     SELECT coalesce(greatest(
-        (SELECT (image ->> 'sync_xid')::bigint AS xid FROM sync_parked_row ORDER BY xid DESC LIMIT 1),
-        (SELECT version FROM sync_dead_letter ORDER BY version DESC LIMIT 1)
+        (SELECT max((image ->> 'sync_xid')::bigint) FROM sync_parked_row),
+        (SELECT max(version) FROM sync_dead_letter)
     ), -1) AS up_to
 ), moved AS (
     UPDATE sync_state s
@@ -66,6 +66,10 @@ WITH hidden AS (
     WHERE below < (SELECT below FROM sync_visible ORDER BY below DESC OFFSET 100 LIMIT 1)
 )
 SELECT pg_notify(@{channel}, current_schema()::text)
+
+-- name: visible_unchanged
+-- This cycle has looked and found no more: those who still wait ask again, and until then idle cycles are idle.
+UPDATE sync_state SET visible = visible || jsonb_build_object('wanted', $1::bigint)
 
 -- name: visible_forget
 -- Of another past nothing is known.

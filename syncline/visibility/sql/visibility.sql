@@ -1,11 +1,12 @@
 -- What those who wait ask of a graph-db and, when their time is over, of a write-db.
 
 -- name: clean
--- The places of the transactions $1 of servers $2 that are visible: all at once, however many wait.
-SELECT w.place
+-- Of the transactions $1 of servers $2, the places of those that are visible, or about which there is more to say than
+-- that they are not yet: all at once, however many wait.
+SELECT w.place, s.visible_clean @@> w.xid AND s.visible -> 'sources' ? w.source AS visible
 FROM unnest($1::bigint[], $2::text[]) WITH ORDINALITY AS w (xid, source, place)
 CROSS JOIN @{schema}.sync_state s
-WHERE s.visible_clean @@> w.xid AND (s.visible -> 'sources') ? w.source
+WHERE w.xid < (s.visible ->> 'below')::bigint OR NOT s.visible -> 'sources' ? w.source
 
 -- name: said
 SELECT visible, vectors, state, reason FROM syncline.visible($1, $2)

@@ -18,6 +18,7 @@ from syncline.cli.tables import FittedTable
 from syncline.control.graphs import Graph, GraphChanges
 from syncline.control.services import Services
 from syncline.messages.base import GraphStatus
+from syncline.operator.graph_numbers import read_numbers
 from syncline.operator.graph_state import GraphHealth
 from syncline.settings import Settings
 from syncline.temporal.overview import GraphOverview
@@ -110,13 +111,19 @@ async def test_a_graph_with_all_of_its_rows_refused_is_never_ok(lab: SyncLab, sy
     doctor: Any = await syncline.answer("doctor", status=1)
     [check] = [check for check in doctor["checks"] if check["name"] == f"graph {graph.slug}"]
     assert (check["status"], "300 rows refused" in check["found"]) == ("fail", True)
-    board = await OverviewReader(lab.client, task_queue=lab.task_queue).read()
-    assert [one.standing for one in board if one.graph == graph.slug] == [GraphHealth.REFUSED]
+    board = OverviewReader(lab.client, task_queue=lab.task_queue)
+
+    async def shown_as(state: GraphHealth) -> bool:
+        return state in [one.standing for one in await board.read() if one.graph == graph.slug]
+
+    assert await shown_as(GraphHealth.REFUSED)
     async with connected(lab, graph, "graph") as target:
         await target.execute("ALTER TABLE nodes DROP CONSTRAINT none_at_all")
         await target.execute("UPDATE sync_dead_letter SET next_retry_at = now()")
     await lab.run(graph)
     assert (await told(syncline, graph))["standing"] == "ok"
+    # The board asks again because a run has ended.
+    await eventually(lambda: shown_as(GraphHealth.OK))
 
 
 async def test_rows_behind_an_open_transaction_are_held_back(
@@ -176,6 +183,36 @@ async def test_a_graph_whose_store_is_away_is_unknown(
         found = await told(syncline, graph)
     assert (found["standing"], found["level"]) == ("unknown", "yellow")
     assert (await told(syncline, graph))["standing"] == "ok"
+
+
+@pytest.mark.long("test_a_graph_with_all_of_its_rows_refused_is_never_ok")
+async def test_an_unfinished_cycle_an_invalid_record_and_a_shadow(
+    lab: SyncLab, syncline: CommandLine
+) -> None:
+    graph = await lab.add_graph("default", prepare=True)
+    await insert_nodes(lab, graph, 50)
+    await lab.run(graph, batch_rows=1, time_budget_seconds=0.001)
+    found = await told(syncline, graph)
+    assert (found["standing"], found["level"]) == ("behind", "yellow")
+    await lab.run(graph)
+    assert (await told(syncline, graph))["standing"] == "ok"
+    # Of a shadow its own state tables are read; this graph has none.
+    shadow = names.shadow_slug(graph.slug)
+    page = await read_numbers(lab.services, await lab.services.graphs.records(), graph=shadow)
+    assert [(one.graph, one.kept, one.problem) for one in page.graphs] == [(shadow, False, None)]
+    async with lab.services.control.driver() as connection:
+        await connection.execute(
+            """UPDATE syncline.graphs SET schedule = '{"often": 1}' WHERE slug = $1""", graph.slug
+        )
+    try:
+        found = await told(syncline, graph)
+    finally:
+        async with lab.services.control.driver() as connection:
+            await connection.execute(
+                """UPDATE syncline.graphs SET schedule = '{}' WHERE slug = $1""", graph.slug
+            )
+    assert (found["standing"], found["level"]) == ("invalid record", "red")
+    assert "often" in found["findings"][0]["reason"]
 
 
 @pytest.fixture

@@ -37,6 +37,12 @@ async def test_cron_and_an_interval_contradict_each_other(lab: SyncLab, syncline
     assert record["schedule"]["cron"] == "0 * * * *"
 
 
+async def test_watching_shows_all_graphs_alone(idle_lab: SyncLab, syncline: CommandLine) -> None:
+    for wrong in (("world",), ("--json",)):
+        refused = await syncline("status", "--watch", *wrong)
+        assert (refused.status, "--watch" in refused.err) == (2, True)
+
+
 async def test_an_unknown_graph_leaves_no_ghost(lab: SyncLab, syncline: CommandLine) -> None:
     moon = lab.unique("moon")
     for command in (

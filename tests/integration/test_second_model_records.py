@@ -70,7 +70,7 @@ class Site:
         first, *further = services.embeddings
         async with (
             booked(service=first) as (embedding, _),
-            booked(service=further[0] if further else first, second=True) as (second, _),
+            booked(service=further[0] if further else first) as (second, _),
         ):
             context = SyncContext(
                 graph=graph.ref,

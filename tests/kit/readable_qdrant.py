@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,16 @@ def large_vector(model: str, text: str, dimensions: int) -> Vector:
     return vector / np.linalg.norm(vector)
 
 
+_CUT = Answer(400, cut=True)
+
+
+def _whole(request: Request) -> Any:
+    """Return the body of a request; None if its client was killed while it sent it."""
+    if len(request.body) < int(request.headers.get("content-length", 0)):
+        return None
+    return json.loads(request.body)
+
+
 class LargeModel(FaultyServer):
     """An embedding service of one model, that counts what it embedded."""
 
@@ -34,7 +45,9 @@ class LargeModel(FaultyServer):
     def _answer(self, request: Request) -> Answer:
         if request.method != "POST":
             return Answer()
-        texts = json.loads(request.body)["input"]
+        if (asked := _whole(request)) is None:
+            return _CUT
+        texts = asked["input"]
         self.embedded.update(texts)
         data = [
             {
@@ -66,7 +79,9 @@ class ReadableQdrant(QdrantServer):
             return None
         if name not in self.collections:
             return qdrant_error(404, f"Not found: Collection `{name}` doesn't exist!")
-        body, kept = json.loads(request.body), self.kept.setdefault(name, {})
+        if (body := _whole(request)) is None:
+            return _CUT
+        kept = self.kept.setdefault(name, {})
         result: object = {"operation_id": 1, "status": "completed"}
         if request.method == "PUT":
             batch = body["batch"]

@@ -160,7 +160,8 @@ async def scene(
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("texts", [20_000])
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("texts", [5_000])
 async def test_readers_see_one_model_at_a_time_while_the_worker_is_killed(
     scene: Scene,
     servers: tuple[ReadableQdrant, LargeModel, LargeModel],

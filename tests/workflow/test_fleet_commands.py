@@ -97,8 +97,16 @@ async def test_a_worker_tells_of_itself_once_its_table_is_there_and_forgets_the_
 ) -> None:
     async with services.control.driver() as connection:
         await connection.execute("ALTER TABLE syncline.workers RENAME TO hidden")
+    said = ""
+
+    async def warned() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return "worker registration failed" in said
+
     async with register_worker(services, identity="late@host:1", every_seconds=0.05):
-        await asyncio.sleep(0.3)
+        await eventually(warned)
+        await asyncio.sleep(0.2)
         async with services.control.driver() as connection:
             await connection.execute("ALTER TABLE syncline.hidden RENAME TO workers")
             await connection.execute(
@@ -114,7 +122,8 @@ async def test_a_worker_tells_of_itself_once_its_table_is_there_and_forgets_the_
             return [row["identity"] for row in found] == ["late@host:1"]
 
         await eventually(forgotten)
-    warnings = [line for line in capsys.readouterr().out.splitlines() if "[warning" in line]
+    said += capsys.readouterr().out
+    warnings = [line for line in said.splitlines() if "[warning" in line]
     assert len([line for line in warnings if "worker registration failed" in line]) == 1
 
 

@@ -77,7 +77,7 @@ async def test_an_idle_cycle_with_nothing_old_asks_no_more_than_before(graph: Te
         async with store.driver() as connection:
             connection.add_query_logger(lambda record: asked.append(record.query))
     await run_cycle(graph.context())
-    assert len(asked) == 9, asked
+    assert len(asked) == 7, asked
     assert not any("DELETE" in query and "tombstone" in query for query in asked if query.startswith("WITH"))
 
 

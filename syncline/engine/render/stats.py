@@ -32,7 +32,8 @@ def touched(
     """
     as_ = _noted_as(schema_map)
     selects = [
-        f"SELECT '{literal(label)}', c.{quoted(column)}{as_} FROM {item} WHERE c.{quoted(column)} IS NOT NULL"
+        f"SELECT '{literal(label)}', c.{quoted(column)}{as_} FROM {item}"
+        f" WHERE c.{quoted(column)} IS NOT NULL{_concerned(schema_map, label)}"
         for item, columns in rows
         for label, column in _counters(schema_map, counted)
         if column in columns
@@ -53,7 +54,8 @@ def merged(
     counters = list(_counters(schema_map, counted))
     plain = [pair for pair in counters if _counts_rows(schema_map, pair[0])]
     selects = [
-        f"SELECT '{literal(label)}', c.{quoted(column)}{as_} FROM {item} WHERE c.{quoted(column)} IS NOT NULL"
+        f"SELECT '{literal(label)}', c.{quoted(column)}{as_} FROM {item}"
+        f" WHERE c.{quoted(column)} IS NOT NULL{_concerned(schema_map, label)}"
         for item, noted in (
             ("inserted c", counters if inserts else []),
             *((item, [pair for pair in counters if pair not in plain]) for item in ("updated c", before)),
@@ -151,6 +153,12 @@ def _counts_rows(schema_map: SchemaMap, label: str) -> bool:
         for stat in (table.stats.columns if table.stats else ())
         if _label(table, stat) == label
     )
+
+
+def _concerned(schema_map: SchemaMap, label: str) -> str:
+    """Return the further condition that rows under a label are noted: for stubs, that there is one."""
+    parents = [table.name for table in schema_map if _stubs(table.name) == label]
+    return sql("any_kept", table=literal(parents[0])).rstrip() if parents else ""
 
 
 def _stubs(parent: str) -> str:

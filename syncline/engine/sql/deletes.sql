@@ -28,12 +28,14 @@ LIMIT 1
 SELECT sync_xid, seq FROM @{stage} ORDER BY sync_xid DESC, seq DESC LIMIT 1
 
 -- name: deletes_gone
--- Of all tables at once: several may have one source. A key that was deleted twice is one row.
+-- Of all tables at once: several may have one source. A key that was deleted twice is one row. They are the first ones
+-- there: looking for each before it is entered would cost more than to sort them.
 INSERT INTO pg_temp.sync_gone (table_name, row_id, key)
-SELECT m.name, syncline.row_uuid(d.key), d.key
+SELECT DISTINCT ON (m.name, r.id) m.name, r.id, d.key
 FROM @{stage} d JOIN (VALUES @{tables}) AS m (name, source) ON m.source = d.source_table
+CROSS JOIN LATERAL (SELECT syncline.row_uuid(d.key) AS id) AS r
 WHERE NOT d.alive
-ON CONFLICT DO NOTHING
+ORDER BY m.name, r.id
 
 -- name: gone_children
 -- A row that cannot exist without a removed row is removed with it.

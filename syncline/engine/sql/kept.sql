@@ -3,6 +3,10 @@
 -- name: is_kept
 EXISTS (SELECT FROM @{list} WHERE sync_kept.table_name = '@{table}' AND sync_kept.target_key = @{target_key})
 
+-- name: any_kept
+-- Once for the statement, by the index.
+ AND (SELECT true FROM sync_kept k WHERE k.table_name = '@{table}' ORDER BY k.table_name, k.row_id LIMIT 1)
+
 -- name: with_source
 (SELECT t.* FROM @{target} t WHERE NOT @{is_kept})
 

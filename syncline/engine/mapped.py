@@ -83,6 +83,10 @@ class MapState:
         reread = [name for name, change in changed.items() if change.reread]
         if reread:
             await target.execute(sql("mapped_unpark"), reread)
+        for change in changes:
+            # While the list still tells the keys of the rows that a row's key names.
+            if change.standing:
+                await list_standing(target, self.statements.schema_map, self.earlier, change.table)
         unlisted = [change.table for change in changes if change.unlisted]
         for name in unlisted:
             if statement := keys_from_list(self.statements.schema_map, name):
@@ -90,8 +94,6 @@ class MapState:
         if unlisted:
             await target.execute("DELETE FROM sync_row WHERE table_name = ANY ($1::text[])", unlisted)
         for change in changes:
-            if change.standing:
-                await list_standing(target, self.statements.schema_map, self.earlier, change.table)
             if change.relisted is not None:
                 await target.execute(sql("mapped_relist"), change.table, change.relisted)
         await self._record_kept(target, changes)

@@ -135,7 +135,8 @@ async def apply_staged(
         effects.append(TableProgress(table=child, links=await target.fetchval(statement)))
     more = bool(removed)
     if waiting.awaited:
-        references = bool(state["references"] or (in_parts and waiting.park_beside))
+        # What referred to a row that was removed under its old id waits for it, since this very transaction.
+        references = bool(state["references"] or removed or (in_parts and waiting.park_beside))
         async with looking_up(target, few=few and (state["rows"] or references)):
             if state["rows"]:
                 for statement in waiting.release_rows.few if few else waiting.release_rows.many:

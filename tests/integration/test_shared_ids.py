@@ -12,11 +12,12 @@ from syncline.maps.document import read_map
 from syncline.messages.sync import CycleStatus
 from syncline.migrations import migrate_bookkeeping
 from syncline.operator.parked import Obstacle
-from syncline.testing.graphs import TestGraph, read, write
+from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.verify import verify
 from tests.integration.test_shapes import made
 from tests.kit.bare_graph import bare_graph, made_by
 
+URL = "6ba7b811-9dad-11d1-80b4-00c04fd430c8"
 SOURCES = """
 CREATE TABLE w_runs (name text PRIMARY KEY, title text, gone bool NOT NULL DEFAULT false);
 CREATE TABLE w_steps (id text PRIMARY KEY, run text, after text, runs text[]);
@@ -203,4 +204,72 @@ async def test_a_stub_is_made_for_the_key_that_is_named(empty: TestGraph, by: st
     await site.cycle()
     result = await site.cycle()
     assert [row["id"] for row in await site.rows("SELECT id FROM kg.runs")] == ["a" if not by else "stub:a"]
+    await site.equal()
+
+
+@pytest.mark.long(after=1)
+@pytest.mark.parametrize(
+    ("rule", "made_id"),
+    [
+        (f"rule: uuid5, namespace: {URL}", f"syncline.uuid5('{URL}'::uuid, 'a')"),
+        ("rule: expression, type: uuid, expression: md5($1)::uuid", "md5('a')::uuid"),
+    ],
+    ids=["uuid5", "expression"],
+)
+async def test_a_reference_names_no_row_of_readers(empty: TestGraph, rule: str, made_id: str) -> None:
+    site = await made(
+        empty,
+        f"""
+  runs: {{source: run, id: {{{rule}, beside: true}}, columns: [title]}}
+  steps:
+    source: step
+    references: {{run: runs, next: {{parent: runs, required: false}}}}
+    links: {{step_runs: {{source: runs, owner: step, member: run, parent: runs}}}}
+""",
+        source="CREATE TABLE run (id text PRIMARY KEY, title text); CREATE TABLE step (id text PRIMARY KEY, run text, next text, runs text[])",
+        target="CREATE TABLE runs (id uuid PRIMARY KEY, title text);"
+        "CREATE TABLE steps (id uuid PRIMARY KEY, key text, run uuid REFERENCES runs, next uuid REFERENCES runs, sync_version bigint, sync_run bigint);"
+        "CREATE TABLE step_runs (step uuid REFERENCES steps, run uuid REFERENCES runs, PRIMARY KEY (step, run))",
+    )
+    await on_target(empty, f"INSERT INTO kg.runs SELECT {made_id}, 'of readers'")
+    await write(
+        empty,
+        "INSERT INTO run VALUES ('b', 'B'); INSERT INTO step VALUES ('x', 'a', NULL, '{a}'), ('y', 'b', 'a', '{a,b}')",
+    )
+    assert (await site.cycle()).parked == 3
+    assert await site.rows("SELECT title FROM kg.step_runs l JOIN kg.runs r ON r.id = l.run") == [
+        {"title": "B"}
+    ]
+    await site.equal()
+    await write(empty, "INSERT INTO run VALUES ('a', 'A')")
+    assert (await site.cycle()).parked == 0
+    assert await site.rows("SELECT title FROM kg.steps s JOIN kg.runs r ON r.id = s.run ORDER BY 1") == [
+        {"title": "A"}, {"title": "B"}
+    ]  # fmt: skip
+    await site.equal()
+
+
+@pytest.mark.long("test_a_reference_names_a_key_not_the_row_that_stands_under_its_id")
+async def test_keys_of_several_columns_that_share_an_id_are_told_apart(empty: TestGraph) -> None:
+    site = await made(
+        empty,
+        """
+  runs: {source: run, key: [a, b], id: {rule: expression, type: text, expression: "$1 || '/' || $2"}}
+  steps: {source: step, references: {run: {parent: runs, columns: [a, b], target: run_id}}}
+""",
+        source="CREATE TABLE run (a text, b text, PRIMARY KEY (a, b)); CREATE TABLE step (id text PRIMARY KEY, a text, b text)",
+        target="CREATE TABLE runs (id text PRIMARY KEY, a text, b text, sync_version bigint, sync_run bigint);"
+        "CREATE TABLE steps (id uuid PRIMARY KEY, key text, run_id text REFERENCES runs, sync_version bigint, sync_run bigint)",
+    )
+    await write(
+        empty,
+        "INSERT INTO run VALUES ('x', 'y/z'); INSERT INTO step VALUES ('1', 'x', 'y/z'), ('2', 'x/y', 'z')",
+    )
+    assert (await site.cycle()).parked == 1
+    await site.equal()
+    await write(empty, "INSERT INTO run VALUES ('x/y', 'z')")
+    await site.cycle()
+    await write(empty, "DELETE FROM run WHERE a = 'x'")
+    assert (await site.cycle()).parked == 1
+    assert await site.rows("SELECT key FROM kg.steps") == [{"key": "2"}]
     await site.equal()

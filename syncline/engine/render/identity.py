@@ -201,17 +201,19 @@ class Identity:
         return f"{row}.{self.column} = {target_id or self.derived(parts)}{self._with_key(row, parts)}"
 
     def _with_key(self, row: str, parts: Sequence[str]) -> str:
-        """Return the further condition that a row is not that of another key with the same id."""
-        if not self.shared or self.table.looked_up:
+        """Return the further condition that a row is not another key's with the same id, nor readers'."""
+        if not self.may_be_anothers:
             return ""
         own = zip(self.parts(row), parts, strict=True)
         return "".join(f' AND {part} COLLATE "C" = {wanted}' for part, wanted in own)
 
     def id_of(self, named: str, *, safely: bool = False) -> str:
-        """Return the target id of the row with a key of one part; NULL if another key's row stands there."""
+        """Return the target id of the row with a key of one part; NULL if another's stands there."""
         made = self.derived([named], safely=safely)
-        if not self.shared or self.table.looked_up:
+        if not self.may_be_anothers:
             return made
+        if self.table.listed:
+            return self.listed_id(key_hash(named))
         return sql("unshared", id=made, holder=self.holder("made.id"), row_id=key_hash(named)).strip()
 
     def child_of_gone(self, child: TableMap, reference: Reference, row: str) -> str:
@@ -340,6 +342,15 @@ class Identity:
     def shared(self) -> bool:
         """Whether the rule may make one id of two keys: the row that stands under it is the first one's."""
         return self.table.identified and self.table.id_rule is IdRule.EXPRESSION
+
+    @property
+    def may_be_anothers(self) -> bool:
+        """Whether what stands under the id that is made of a key may be no row of that key.
+
+        It may be readers' own, where rows are listed. Of rule `hash` the id itself says which key it is.
+        """
+        made = self.only_here and not self.table.looked_up
+        return made and (self.shared or self.table.listed)
 
     def holder(self, target_id: str) -> str:
         """Return the query for the row id, `row_id`, of the row that stands under a target id."""

@@ -142,7 +142,7 @@ class Waiting:
         if reference.parent != self._table.name:
             return ""
         own_id, named_id = self._own.staged, f"s.{reference_id(reference.column)}"
-        if self._own.shared:
+        if self._own.may_be_anothers:
             own_id, named_id = "sync_row_id", self._waits_for(reference)["waits_for"]
         return sql("beside", stage=self._stage, own_id=own_id, named_id=named_id)
 

@@ -73,6 +73,9 @@ bench: setup wordnet ## measure the engine against bare COPY + merge; results go
 bench-freshness: setup ## measure commit to visible, and what notification costs writers (8 minutes)
 	@$(BIN)/python -m benchmarks.freshness
 
+bench-waits: setup ## measure how soon a wait for a write returns, alone and with a thousand (3 minutes)
+	@$(BIN)/python -m benchmarks.waits
+
 bench-fleet: setup ## run fleets of 500 and of 2,000 graphs (an hour); results go to docs/performance.md
 	@$(BIN)/python -m benchmarks.fleet
 
@@ -102,4 +105,4 @@ constraints: ## pin the newest dependencies again (needs uv)
 clean: ## remove what the targets made, the development stack's state included
 	@rm -rf $(VENV) .syncline .wordnet .postgres .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
-.PHONY: help setup run test test-long test-walks test-ui test-field test-versions screenshots prove check bench bench-freshness bench-fleet docs wordnet format constraints clean
+.PHONY: help setup run test test-long test-walks test-ui test-field test-versions screenshots prove check bench bench-freshness bench-waits bench-fleet docs wordnet format constraints clean

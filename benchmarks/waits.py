@@ -1,4 +1,4 @@
-"""How soon a wait returns after what it waits for is visible: `python -m benchmarks.waits`.
+"""How soon a wait returns after what it waits for is visible: `make bench-waits`.
 
 A Temporal dev server with a database file, PostgreSQL and one worker process, as `syncline dev` has them. First one
 wait after the other, then many at once for writes behind an open transaction.

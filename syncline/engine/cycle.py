@@ -18,6 +18,7 @@ from syncline.engine.capture import Pending
 from syncline.engine.drain import BatchDrain
 from syncline.engine.fill import FillDrain
 from syncline.engine.lock import Holder, end_dead_holder, find_holder, holder_name_sql, refuse_own_run
+from syncline.engine.position import Position
 from syncline.engine.pruning import Pruning
 from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.results import Progress, add_up
@@ -310,6 +311,7 @@ class _Cycle:
         self._unfinished: set[str] = set()
         self._recounted = False
         self._visible: Look | None = None
+        self._position: Position | None = None
         self.filling = False
         """Whether rows are left that are read again in the background, or points of a second generation."""
         self.embedding: str | None = None
@@ -434,6 +436,8 @@ class _Cycle:
             replace(ledger, requeued=True, comparisons=frozenset()),
             replace(pending, tables=frozenset(), deletes=False),
         )
+        # They may be newer than the token that the cursors belong to: leave one that is newer than they are.
+        self._position = await self._source_check.leave_newer_token(ledger)
         return None if drain.failed or drain.unfinished else seen
 
     async def _fill(self, fence: Fence, ledger: Ledger, drained: BatchDrain) -> bool:
@@ -472,6 +476,8 @@ class _Cycle:
             if self._recounted and self._source_check.map_state is not None:
                 await self._source_check.map_state.complete(target, self._source_check.fit.failed)
             await fence.finish(target, announced, drained=not self._failed and not self._unfinished)
+            if self._position is not None:
+                await target.execute(sql("visible_position"), str(self._position))
             if self._visible is not None:
                 await advance(
                     target, source=self._visible.source, below=self._visible.below, wanted=ledger.wanted

@@ -417,6 +417,14 @@ class SourceCheck:
                 raise
             return None
 
+    async def leave_newer_token(self, ledger: Ledger) -> Position | None:
+        """Commit another token in the write-db, later than what was read beyond the horizon."""
+        if not self._may_write():
+            return None
+        write = self._context.write
+        async with write.store.driver() as source:
+            return await write_position(source, write.schema, ledger.reader, anew=False)
+
     @property
     def knows_the_past(self) -> bool:
         """Whether a write-db that is put back to an earlier time is noticed."""

@@ -98,6 +98,10 @@ async def test_row_that_a_later_open_horizon_hides_is_not_said_to_be_visible(gra
         assert (await said(graph, token)).visible
         assert (await concepts(graph))["n"] == "newer"
         assert not (await said(graph, newer)).visible
+        # What was read beyond the horizon belongs to the past that the newest token names.
+        [stored] = await read(graph, "SELECT position FROM sync_state")
+        [left] = await other.fetch("SELECT number, tokens[1]::text AS token FROM sync_position")
+        assert stored["position"].split("/")[1:] == [str(left["number"]), left["token"]]
     await run_cycle(graph.context())
     assert (await said(graph, newer)).visible
 

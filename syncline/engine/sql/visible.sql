@@ -71,6 +71,9 @@ SELECT pg_notify(@{channel}, current_schema()::text)
 -- This cycle has looked and found no more: those who still wait ask again, and until then idle cycles are idle.
 UPDATE sync_state SET visible = visible || jsonb_build_object('wanted', $1::bigint)
 
+-- name: visible_position
+UPDATE sync_state SET position = $1
+
 -- name: visible_forget
 -- Of another past nothing is known.
 WITH marks AS (DELETE FROM sync_visible)

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 from collections import Counter
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ __all__ = ["LargeModel", "ReadableQdrant", "large_vector"]
 Vector = npt.NDArray[np.float32]
 
 
+@lru_cache(maxsize=20_000)
 def large_vector(model: str, text: str, dimensions: int) -> Vector:
     """Return the vector that a model gives a text: of length one, since a server makes it so."""
     seed = int.from_bytes(hashlib.sha256(f"{model}\0{text}".encode()).digest()[:8])

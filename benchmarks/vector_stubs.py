@@ -61,6 +61,9 @@ class Stubs:
             self._counts["points"] += body.count(b'"sync_hash"')
         elif method == "GET":
             result = self._described()
+        elif rest[1] == "scroll":
+            point = {"id": "00000000-0000-0000-0000-000000000001", "payload": {}}
+            result = {"points": [point] if self._counts["points"] else [], "next_page_offset": None}
         elif rest[1] == "count":
             result = {"count": self._counts["points"]}
         return 200, json.dumps({"result": result, "status": "ok", "time": 0.001}).encode(), ""

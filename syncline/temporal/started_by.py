@@ -42,7 +42,11 @@ async def _times(execution: WorkflowExecution) -> Sequence[tuple[int, int]]:
         times: list[tuple[int, int]] = await execution.memo_value(
             names.MEMO_TIMES, [], type_hint=list[tuple[int, int]]
         )
-    except (ValueError, RuntimeError):  # encrypted, and this process has no codec
+    except (
+        KeyError,
+        ValueError,
+        RuntimeError,
+    ):  # encrypted, and this process has no codec (the SDK: KeyError)
         return ()
     return times
 

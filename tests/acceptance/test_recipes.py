@@ -231,6 +231,10 @@ def troubled(crowd: "RunningStack", wait_until: Callable[..., None]) -> "Running
         ("One graph", "sync-graph/world-2", "crowd|fallback|reconcile|at-work"),
         ("Graphs in fallback", "sync-graph/world-fallback-2", "sync-graph/world-2|crowd|reconcile"),
         ("Graphs that are held", "sync-graph/waiting-2", "world|crowd|reconcile|at-work"),
+        ("Graphs that are blocked", None, "."),
+        ("Runs that left vectors", None, "."),
+        ("Runs that left rows for the next one", None, "reconcile|at-work"),
+        ("Runs whose workflow task fails", None, "."),
         ("One version of a provider", None, "."),
         (
             "Runs that did not succeed",
@@ -250,7 +254,11 @@ def troubled(crowd: "RunningStack", wait_until: Callable[..., None]) -> "Running
         ("Reconciliations", "syncline/reconcile-schedules-2", "world|crowd|at-work"),
         ("Reconciliations that did not succeed", None, "."),
         ("What operators asked for", "verify-world", "sync-graph|crowd|reconcile|at-work"),
-        ("Questions of `syncline providers` and `doctor`", "who-has-what", "world|crowd|reconcile|at-work"),
+        (
+            "Questions of `syncline providers`, `doctor` and `status`",
+            "who-has-what",
+            "world|crowd|reconcile|at-work",
+        ),
     ],
 )
 def test_a_view_shows_what_it_says(

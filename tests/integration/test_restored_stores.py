@@ -288,7 +288,7 @@ async def test_a_graph_db_put_back_to_before_deleted_keys_were_cleared_away(
     await target.close()
 
 
-@pytest.mark.long("test_token_of_before_a_restore_is_not_believed")
+@pytest.mark.long("integration/test_visible.py::test_token_of_before_a_restore_is_not_believed")
 async def test_token_of_a_lost_write_is_refused_and_one_of_before_a_restart_is_not(site: Site) -> None:
     graph = site.graph
 

@@ -42,11 +42,8 @@ async def _times(execution: WorkflowExecution) -> Sequence[tuple[int, int]]:
         times: list[tuple[int, int]] = await execution.memo_value(
             names.MEMO_TIMES, [], type_hint=list[tuple[int, int]]
         )
-    except (
-        KeyError,
-        ValueError,
-        RuntimeError,
-    ):  # encrypted, and this process has no codec (the SDK: KeyError)
+    except (KeyError, ValueError, RuntimeError):
+        # Encrypted, and this process has no codec: the SDK then raises KeyError.
         return ()
     return times
 

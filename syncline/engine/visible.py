@@ -28,7 +28,7 @@ from syncline.provider import GraphSchema
 from syncline.sql import string_literal
 from syncline.stores.tenants import reading
 
-__all__ = ["Look", "Visible", "advance", "answer", "look", "notify", "request"]
+__all__ = ["Look", "Visible", "advance", "answer", "look", "note_ahead", "notify", "request"]
 
 _MOST: Final = 1_000
 """Rows of one table that are requested by key: more wait for the horizon."""
@@ -130,6 +130,14 @@ async def request(target: asyncpg.Connection, keys: Sequence[tuple[str, tuple[st
         [row_uuid(key) for _, key in keys],
         [json.dumps(presented(key)) for _, key in keys],
     )
+
+
+async def note_ahead(source: asyncpg.Connection, target: asyncpg.Connection) -> None:
+    """Record up to where a read by key may have gone, in the transaction that applies it.
+
+    Until everything below that is visible, a position says nothing of when a row's point was queued.
+    """
+    await target.execute(sql("visible_ahead"), await source.fetchval(sql("visible_reached")))
 
 
 async def answer(target: asyncpg.Connection, *, wanted: int) -> None:

@@ -181,6 +181,33 @@ async def test_vectors_are_said_to_be_written_separately(graph: TestGraph) -> No
     assert "delayed" in str(found.reason)
 
 
+@pytest.mark.parametrize("asked", ["waited for", "requested by key"])
+async def test_vectors_of_row_that_was_read_beyond_an_open_transaction_are_not_said_to_be_written(
+    graph: TestGraph, asked: str
+) -> None:
+    await written(graph, (NODE, "k", "one"))
+    await run_cycle(graph.context())
+    await graph.vectors.close()
+    context = replace(graph.context(), retry=RetryRules(vector_seconds=0))
+    async with connected(graph) as other, other.transaction():
+        await other.execute(NODE, "m", "open")
+        token = await written(graph, (NODE, "k", "two"))
+        if asked == "waited for":
+            await wanted(graph)
+        else:
+            await on_target(
+                graph,
+                "INSERT INTO sync_requeue (table_name, row_id, key, reason)"
+                " SELECT 'nodes', syncline.row_uuid(ARRAY[key]), ARRAY[key], 'verify' FROM nodes",
+            )
+        await run_cycle(context)
+        assert (await concepts(graph))["k"] == "two"
+    for _ in range(2):
+        await run_cycle(context)
+        found = await said(graph, token)
+        assert (found.visible, found.vectors) == (True, False)
+
+
 @pytest.mark.parametrize("token", ["", "x", "1.2.3", "1.2.3.4.5", "1.2.3.-4", "' OR 1"])
 async def test_what_is_no_token_is_refused(graph: TestGraph, token: str) -> None:
     connection = await graph.connect_target()

@@ -473,8 +473,9 @@ class _Cycle:
                 await self._source_check.map_state.complete(target, self._source_check.fit.failed)
             await fence.finish(target, announced, drained=not self._failed and not self._unfinished)
             if self._visible is not None:
+                seen = self._visible
                 await advance(
-                    target, source=self._visible.source, below=self._visible.below, wanted=ledger.wanted
+                    target, source=seen.source, below=seen.below, wanted=ledger.wanted, beyond=seen.newer
                 )
             elif ledger.waited_for:
                 await answer(target, wanted=ledger.wanted)

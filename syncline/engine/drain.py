@@ -22,7 +22,6 @@ from syncline.engine.render.statements import DELETES, Cursor, TableStatements
 from syncline.engine.schema_transaction import BY_INDEX, FRESH_PLANS
 from syncline.engine.state import Ledger
 from syncline.engine.template import sql
-from syncline.engine.visible import note_ahead
 from syncline.errors import StoreError, StoreRejected
 from syncline.messages.sync import TableProgress
 from syncline.stores.tenants import reading
@@ -43,15 +42,11 @@ class BatchDrain(Batches):
     Tables that have failed before are skipped.
     """
 
-    _positions = False
-    """Whether the bookkeeping tables know how far the write-db is visible: those of before do not."""
-
     async def run(self, ledger: Ledger, pending: Pending, recounts: Sequence[str] = ()) -> None:
         """Drain the tombstones, then every table parents first, then released and requested rows.
 
         At last make the counts of the tables in `recounts` again.
         """
-        self._positions = ledger.visible is not None
         if ledger.requeued:
             async with self._transaction(BY_INDEX) as target:
                 await target.execute(sql("requeue_due"))
@@ -312,8 +307,6 @@ class BatchDrain(Batches):
                     ids = [row["row_id"] for row in asked]
                     keys = [reading_of(row["key"], row["row_id"]) for row in asked]
                     staged = await self._copy_by_key(source, table, keys)
-                    if self._positions:
-                        await note_ahead(source, self._target)
                     # Keys that are not valid text were never applied: no stage accepts such a row.
                     texts = {row_id: key for row_id, key in zip(ids, keys, strict=True) if is_text(key)}
                     gone = [json.dumps(key) for key in texts.values()]

@@ -28,7 +28,7 @@ from syncline.provider import GraphSchema
 from syncline.sql import string_literal
 from syncline.stores.tenants import reading
 
-__all__ = ["Look", "Visible", "advance", "answer", "look", "note_ahead", "notify", "request"]
+__all__ = ["Look", "Visible", "advance", "answer", "look", "notify", "request"]
 
 _MOST: Final = 1_000
 """Rows of one table that are requested by key: more wait for the horizon."""
@@ -132,14 +132,6 @@ async def request(target: asyncpg.Connection, keys: Sequence[tuple[str, tuple[st
     )
 
 
-async def note_ahead(source: asyncpg.Connection, target: asyncpg.Connection) -> None:
-    """Record up to where a read by key may have gone, in the transaction that applies it.
-
-    Until everything below that is visible, a position says nothing of when a row's point was queued.
-    """
-    await target.execute(sql("visible_ahead"), await source.fetchval(sql("visible_reached")))
-
-
 async def answer(target: asyncpg.Connection, *, wanted: int) -> None:
     """Record that a cycle has looked for those who wait, and found no more."""
     await target.execute(sql("visible_unchanged"), wanted)
@@ -150,8 +142,15 @@ async def notify(target: asyncpg.Connection) -> None:
     await target.execute("SELECT pg_notify($1, current_schema()::text)", names.VISIBLE_CHANNEL)
 
 
-async def advance(target: asyncpg.Connection, *, source: str, below: int, wanted: int) -> None:
-    """Record that everything below a transaction is applied, parked or rejected; tell those who listen."""
+async def advance(target: asyncpg.Connection, *, source: str, below: int, wanted: int, beyond: bool) -> None:
+    """Record that everything below a transaction is applied, parked or rejected; tell those who listen.
+
+    `beyond`: rows of later ones may be applied too, so that it does not tell their points from others.
+    """
     await target.execute(
-        sql("visible_advance", channel=string_literal(names.VISIBLE_CHANNEL)), source, below, wanted
+        sql("visible_advance", channel=string_literal(names.VISIBLE_CHANNEL)),
+        source,
+        below,
+        wanted,
+        not beyond,
     )

@@ -33,8 +33,8 @@ ON CONFLICT DO NOTHING
 -- name: visible_advance
 -- Below $2 everything of server $1 was applied, parked or rejected. What is parked or rejected now can stand for an
 -- earlier version of its row: transactions up to its own are not known to be clean by this look. Only the last
--- positions and intervals are kept: an older token is answered by what waits now. A position that rows were read
--- beyond is none for vectors: what was queued for transactions after it may have come before.
+-- positions and intervals are kept: an older token is answered by what waits now. $4: whether no row was read beyond
+-- $2; else what was queued for transactions after it may have come before, and it is no position to tell that by.
 WITH hidden AS (
     SELECT coalesce(greatest(
         (SELECT max((image ->> 'sync_xid')::bigint) FROM sync_parked_row),
@@ -42,7 +42,7 @@ WITH hidden AS (
     ), -1) AS up_to
 ), moved AS (
     UPDATE sync_state s
-    SET visible = s.visible || jsonb_build_object(
+    SET visible = jsonb_build_object(
             'below', greatest((s.visible ->> 'below')::bigint, $2::bigint), 'wanted', $3::bigint, 'at', clock_timestamp(),
             'sources', CASE WHEN coalesce(s.visible -> 'sources', '[]') ? $1::text THEN s.visible -> 'sources'
                             ELSE coalesce(s.visible -> 'sources', '[]') || to_jsonb($1::text) END
@@ -60,22 +60,13 @@ WITH hidden AS (
     FROM hidden h
 ), marked AS (
     INSERT INTO sync_visible (below, seq)
-    SELECT $2::bigint, coalesce(pg_sequence_last_value('sync_outbox_seq_seq'::regclass), 0)
-    FROM sync_state WHERE $2::bigint >= coalesce((visible ->> 'ahead')::bigint, 0)
+    SELECT $2::bigint, coalesce(pg_sequence_last_value('sync_outbox_seq_seq'::regclass), 0) WHERE $4
     ON CONFLICT (below) DO NOTHING
 ), old AS (
     DELETE FROM sync_visible
     WHERE below < (SELECT below FROM sync_visible ORDER BY below DESC OFFSET 100 LIMIT 1)
 )
 SELECT pg_notify(@{channel}, current_schema()::text)
-
--- name: visible_reached
-SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint
-
--- name: visible_ahead
--- Rows were read by key, so that transactions below $1 may have been applied, beyond whatever is open.
-UPDATE sync_state
-SET visible = visible || jsonb_build_object('ahead', greatest((visible ->> 'ahead')::bigint, $1::bigint))
 
 -- name: visible_unchanged
 -- This cycle has looked and found no more: those who still wait ask again, and until then idle cycles are idle.
@@ -84,4 +75,4 @@ UPDATE sync_state SET visible = visible || jsonb_build_object('wanted', $1::bigi
 -- name: visible_forget
 -- Of another past nothing is known.
 WITH marks AS (DELETE FROM sync_visible)
-UPDATE sync_state SET visible = visible - 'below' - 'sources' - 'ahead', visible_clean = '{}'
+UPDATE sync_state SET visible = visible - 'below' - 'sources', visible_clean = '{}'

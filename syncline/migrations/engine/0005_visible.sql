@@ -1,9 +1,8 @@
 -- What is visible here of the write-db's transactions, for those who wait for theirs (`syncline.token()`).
 
--- `visible`: {"below", "sources", "wanted", "at", "ahead"}: the transaction below which everything was applied, parked or
+-- `visible`: {"below", "sources", "wanted", "at"}: the transaction below which everything was applied, parked or
 -- rejected; the running servers of the write-db that this was read from, as
--- "system identifier.database.start"; the value of sync_wanted that this answers; when it was found; and below
--- which transaction rows were read by key, beyond open ones.
+-- "system identifier.database.start"; the value of sync_wanted that this answers; and when it was found.
 -- `visible_clean`: those transactions of which nothing was parked or rejected, nor can have been overwritten by what was.
 ALTER TABLE sync_state
     ADD COLUMN visible jsonb NOT NULL DEFAULT '{}',

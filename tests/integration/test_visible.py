@@ -88,6 +88,7 @@ async def test_row_that_a_later_open_horizon_hides_is_not_said_to_be_visible(gra
     token = await written(graph, (NODE, "n", "mine"))
     async with connected(graph) as other, other.transaction():
         await other.execute(NODE, "m", "open")
+        first = await other.fetchval("SELECT syncline.token()")
         # It takes the place of the row that the token is about, and is itself behind the open transaction.
         newer = await written(graph, (NODE, "n", "newer"))
         await written(graph, ("DELETE FROM write_nodes WHERE id = $1", "none"))
@@ -98,6 +99,8 @@ async def test_row_that_a_later_open_horizon_hides_is_not_said_to_be_visible(gra
         assert (await said(graph, token)).visible
         assert (await concepts(graph))["n"] == "newer"
         assert not (await said(graph, newer)).visible
+        # The very first that is not.
+        assert (await said(graph, first)).state == "pending"
     await run_cycle(graph.context())
     assert (await said(graph, newer)).visible
 

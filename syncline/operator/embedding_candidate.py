@@ -80,9 +80,9 @@ async def refuse_beside_earlier(found: GraphEmbeddings, action: str) -> None:
     raise EmbeddingChangeRefused(
         found.graph.slug,
         action,
-        f"workers run that have registered no embedding, as those of earlier releases, which know one "
+        "workers run that have registered no embedding, as those of earlier releases, which know one "
         f"generation of collections only: {named}",
-        fix="Restart them with this release and a usable embedding, or wait two minutes after they have ended.",
+        fix="Restart them with this release and a usable embedding; one that has ended counts for two minutes.",
     )
 
 

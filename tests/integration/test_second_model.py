@@ -16,7 +16,7 @@ from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.vectors import drain as drain_module
 from syncline.engine.vectors.generations import Generations
 from syncline.engine.vectors.outbox import Entry, Outbox
-from syncline.errors import CycleFenced, EmbeddingDiffers
+from syncline.errors import CycleFenced, EmbeddingDiffers, VectorStoreUnavailable
 from syncline.messages.sync import CycleStatus, SecondVectors, SyncResult
 from syncline.migrations import migrate_bookkeeping
 from syncline.operator.explain import explain
@@ -575,6 +575,25 @@ async def test_a_superseded_cycle_writes_nothing_of_the_second_generation(
         await embedded.cycle()
     main, second = await embedded.both()
     assert (len(main), second) == (5, {})
+
+
+async def test_a_store_that_is_away_is_asked_once_for_both_generations(
+    embedded: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await embedded.cycle()
+    await embedded.start()
+    asked: list[str] = []
+
+    async def away(collection: str, **_: object) -> bool:
+        asked.append(collection)
+        raise VectorStoreUnavailable("vectors", "it is away")
+
+    monkeypatch.setattr(embedded.graph.vectors, "ensure_collection", away)
+    await write_nodes(embedded.graph, 6, 6)
+    result = await embedded.cycle()
+    assert asked == ["kg_nodes"]
+    assert (result.vectors.pending, second_of(result).pending) == (1, 6)
+    assert "it is away" in str(second_of(result).error)
 
 
 async def test_vectors_of_a_token_are_those_of_the_generation_that_readers_look_at(embedded: Change) -> None:

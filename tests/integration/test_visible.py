@@ -8,11 +8,13 @@ from typing import NamedTuple
 import asyncpg
 import pytest
 
+from syncline import names
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
 from syncline.engine import visible as engine_visible
 from syncline.messages.sync import CycleStatus
 from syncline.provider import RetryRules
 from syncline.testing.graphs import TestGraph, on_target, read, write
+from syncline.testing.lab import eventually
 
 NODE = "INSERT INTO write_nodes (id, concept) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET concept = excluded.concept"
 EDGE = "INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type) VALUES ($1, $2, $3, 'related')"
@@ -282,6 +284,44 @@ async def test_bookkeeping_of_another_role_is_not_read(graph: TestGraph) -> None
     try:
         with pytest.raises(asyncpg.InvalidParameterValueError, match="no graph"):
             await connection.fetchrow("SELECT * FROM syncline.visible('evil', $1)", token)
+    finally:
+        await connection.close()
+
+
+async def test_bookkeeping_of_several_roles_is_told_with_their_names(graph: TestGraph) -> None:
+    token = await written(graph, (NODE, "n", "one"))
+    role = f"owner_{graph.target_dsn.split('/')[3].split('?')[0]}"
+    await on_target(graph, f"CREATE ROLE {role}; ALTER TABLE sync_outbox OWNER TO {role}")
+    connection = await graph.connect_target()
+    try:
+        with pytest.raises(asyncpg.InvalidParameterValueError, match="no graph") as refused:
+            await connection.fetchrow("SELECT * FROM syncline.visible('kg', $1)", token)
+        assert f"belong to {role}, postgres" in str(refused.value.hint)  # type: ignore[attr-defined]
+    finally:
+        await connection.close()
+        await on_target(graph, f"REASSIGN OWNED BY {role} TO postgres; DROP ROLE {role}")
+
+
+async def test_vectors_that_are_written_are_notified_of_after_the_rows(graph: TestGraph) -> None:
+    told: list[str] = []
+
+    async def twice() -> bool:
+        return len(told) == 2
+
+    async with heard(graph, told):
+        await written(graph, (NODE, "n", "one"))
+        await run_cycle(graph.context())
+        await eventually(twice)
+    assert told == ["kg", "kg"]
+
+
+@asynccontextmanager
+async def heard(graph: TestGraph, told: list[str]) -> AsyncIterator[None]:
+    """Collect what is notified of on the channel of waits."""
+    connection = await graph.connect_target()
+    await connection.add_listener(names.VISIBLE_CHANNEL, lambda *said: told.append(str(said[-1])))
+    try:
+        yield
     finally:
         await connection.close()
 

@@ -82,7 +82,7 @@ async def refuse_beside_earlier(found: GraphEmbeddings, action: str) -> None:
         action,
         "workers run that have registered no embedding, as those of earlier releases, which know one "
         f"generation of collections only: {named}",
-        fix="Restart them with this release and a usable embedding; one that has ended counts for two minutes.",
+        fix="Restart them with this release and a usable embedding. One that ended counts for two minutes.",
     )
 
 

@@ -15,6 +15,7 @@ from syncline.engine.keys import key_uuid
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.vectors import drain as drain_module
 from syncline.engine.vectors.generations import Generations
+from syncline.engine.vectors.live_alias import LiveAlias
 from syncline.engine.vectors.outbox import Entry, Outbox
 from syncline.errors import CycleFenced, EmbeddingDiffers, VectorStoreUnavailable
 from syncline.messages.sync import CycleStatus, SecondVectors, SyncResult
@@ -291,6 +292,26 @@ async def test_a_collection_that_is_lost_is_built_again_by_its_own_model_and_get
     assert await change.graph.vectors.aliases() == {"kg_nodes.live": live}
     kept = change.first if lost.endswith(".2") else change.second
     assert set(kept.embedded.values()) == {1}
+
+
+async def test_a_cycle_that_ends_between_a_collection_and_its_alias_is_followed_by_one_that_makes_it(
+    embedded: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await embedded.cycle()
+    await embedded.graph.vectors.drop_collection("kg_nodes")
+    await write_nodes(embedded.graph, 6, 6)
+
+    async def ends(*_: object, **__: object) -> None:
+        # As if another collection, which is drained at the same time, had found the graph taken.
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LiveAlias, "keep", ends)
+        with pytest.raises(asyncio.CancelledError):
+            await embedded.cycle()
+    await embedded.graph.wait_until_free()
+    assert (await embedded.cycle()).vectors.rebuilt == ("nodes",)
+    assert await embedded.graph.vectors.aliases() == {"kg_nodes.live": "kg_nodes"}
 
 
 QUEUE = "INSERT INTO kg.sync_outbox (collection, point_id) SELECT 'nodes', id FROM kg.nodes"

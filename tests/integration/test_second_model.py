@@ -17,7 +17,7 @@ from syncline.engine.vectors import drain as drain_module
 from syncline.engine.vectors.generations import Generations
 from syncline.engine.vectors.live_alias import LiveAlias
 from syncline.engine.vectors.outbox import Entry, Outbox
-from syncline.errors import CycleFenced, EmbeddingDiffers, VectorStoreUnavailable
+from syncline.errors import CycleFenced, EmbeddingDiffers, StoreUnavailable, VectorStoreUnavailable
 from syncline.messages.sync import CycleStatus, SecondVectors, SyncResult
 from syncline.migrations import migrate_bookkeeping
 from syncline.operator.explain import explain
@@ -578,6 +578,30 @@ async def waits_for(graph: TestGraph, pid: int) -> bool:
     """Return whether a session waits for this one."""
     query = "SELECT FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))"
     return bool(await read(graph, query, pid))
+
+
+async def test_each_step_waits_for_the_cycle_and_ends_what_it_could_commit(
+    embedded: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await embedded.cycle()
+    target, graph = embedded.context().target, embedded.graph
+    monkeypatch.setattr("syncline.operator.second_model._PATIENCE", "50ms")
+    holder = await graph.connect_target()
+    fences = []
+    for step in (
+        embedded.start,
+        lambda: drop_second(target),
+        embedded.start,
+        lambda: make_second_main(target),
+    ):
+        await holder.execute("SELECT pg_advisory_lock(hashtextextended('syncline:kg', 0))")
+        with pytest.raises(StoreUnavailable, match="a cycle"):
+            await step()
+        await holder.execute("SELECT pg_advisory_unlock_all()")
+        await step()
+        fences.append((await read(graph, "SELECT fence FROM sync_state"))[0]["fence"])
+    await holder.close()
+    assert [fence - fences[0] for fence in fences] == [0, 1, 2, 3]
 
 
 async def test_a_superseded_cycle_writes_nothing_of_the_second_generation(

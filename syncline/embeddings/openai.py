@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -96,8 +97,14 @@ class OpenAIEmbedding:
         self._turns = asyncio.Semaphore(lanes)
         # Limits are those of a key.
         whose = hashlib.sha256("\0".join(sent.values()).encode()).hexdigest()
+        # With other fields the model gives other vectors, and what was paid for belongs to the pace.
+        asked = hashlib.sha256(json.dumps(self._body, sort_keys=True).encode()).hexdigest()
         self._pace = Pace.of_this_process(
-            self.name, f"{self.address} {whose}", most_lanes=lanes, most_rows=batch, variables=variables
+            self.name,
+            f"{self.address} {whose} {asked}",
+            most_lanes=lanes,
+            most_rows=batch,
+            variables=variables,
         )
         quota = Quota.of(
             (self.address, model, whose),

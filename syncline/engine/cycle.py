@@ -479,8 +479,9 @@ class _Cycle:
             if self._position is not None:
                 await target.execute(sql("visible_position"), str(self._position))
             if self._visible is not None:
+                seen = self._visible
                 await advance(
-                    target, source=self._visible.source, below=self._visible.below, wanted=ledger.wanted
+                    target, source=seen.source, below=seen.below, wanted=ledger.wanted, beyond=seen.newer
                 )
             elif ledger.waited_for:
                 await answer(target, wanted=ledger.wanted)

@@ -142,8 +142,15 @@ async def notify(target: asyncpg.Connection) -> None:
     await target.execute("SELECT pg_notify($1, current_schema()::text)", names.VISIBLE_CHANNEL)
 
 
-async def advance(target: asyncpg.Connection, *, source: str, below: int, wanted: int) -> None:
-    """Record that everything below a transaction is applied, parked or rejected; tell those who listen."""
+async def advance(target: asyncpg.Connection, *, source: str, below: int, wanted: int, beyond: bool) -> None:
+    """Record that everything below a transaction is applied, parked or rejected; tell those who listen.
+
+    `beyond`: rows of later ones may be applied too, so that it does not tell their points from others.
+    """
     await target.execute(
-        sql("visible_advance", channel=string_literal(names.VISIBLE_CHANNEL)), source, below, wanted
+        sql("visible_advance", channel=string_literal(names.VISIBLE_CHANNEL)),
+        source,
+        below,
+        wanted,
+        not beyond,
     )

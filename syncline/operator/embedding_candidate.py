@@ -9,7 +9,7 @@ from syncline.messages.base import GraphStatus
 from syncline.operator.embedding_state import GraphEmbeddings
 from syncline.quoting import shown
 
-__all__ = ["candidate", "obstacles", "refused"]
+__all__ = ["candidate", "obstacles", "refuse_beside_earlier", "refused"]
 
 _SECOND: Final = (
     "Start the workers with SYNCLINE_SECOND_EMBEDDING and what belongs to it, then try again: "
@@ -64,6 +64,25 @@ def candidate(found: GraphEmbeddings, embedding: str | None) -> OfferedEmbedding
         found,
         f"the second embedding of this worker, {offered[1].service.name}, is what its vectors are made with",
         "Correct SYNCLINE_SECOND_EMBEDDING, _MODEL, _DIMENSIONS or _URL of the workers, and restart them.",
+    )
+
+
+async def refuse_beside_earlier(found: GraphEmbeddings, action: str) -> None:
+    """Raise EmbeddingChangeRefused while a live worker may be of an earlier release, by its registration.
+
+    Those know one generation: once the second is the main one, they would make the first again and write
+    every change there, where nobody looks.
+    """
+    earlier = [worker for worker in await found.services.workers.list() if not worker.embeddings]
+    if not earlier:
+        return
+    named = ", ".join(f"{worker.identity} ({worker.syncline_version})" for worker in earlier)
+    raise EmbeddingChangeRefused(
+        found.graph.slug,
+        action,
+        "workers run that have registered no embedding, as those of earlier releases, which know one "
+        f"generation of collections only: {named}",
+        fix="Restart them with this release and a usable embedding. One that ended counts for two minutes.",
     )
 
 

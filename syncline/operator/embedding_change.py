@@ -21,7 +21,7 @@ from syncline.engine.vectors.generations import SecondGeneration
 from syncline.errors import EmbeddingChangeRefused, EmbeddingError
 from syncline.messages.embedding import ChangeEmbeddingInput, EmbeddingAction, EmbeddingStatus
 from syncline.names import second_collection
-from syncline.operator.embedding_candidate import candidate, obstacles, refused
+from syncline.operator.embedding_candidate import candidate, obstacles, refuse_beside_earlier, refused
 from syncline.operator.embedding_state import GraphEmbeddings, describe_embedding, read_embeddings
 from syncline.operator.schema import reading, sql
 from syncline.operator.second_model import (
@@ -90,6 +90,7 @@ async def start(
         await _ensure(found, second.generation if second is not None else 1, recorded)
         return
     chosen = candidate(found, embedding)
+    await refuse_beside_earlier(found, "start")
     try:
         await chosen.service.embed(["syncline"])
     except EmbeddingError as error:
@@ -177,8 +178,10 @@ async def drop(
     found = await read_embeddings(services, graph, schema_map)
     goes = to_drop(found)
     named = sorted({record.embedding for number, record in found.records.items() if number in goes})
-    await services.graphs.audit(graph, "embedding-drop", actor, fields=named)
     second = found.generations.second
+    if found.generations.main in goes:
+        await refuse_beside_earlier(found, "drop")
+    await services.graphs.audit(graph, "embedding-drop", actor, fields=named)
     if second is not None and found.generations.main in goes:
         await make_second_main(found.target)
         yield f"Generation {second.generation} is the main one."

@@ -255,7 +255,8 @@ class _Promotion:
         behind = shadow.tables or shadow.pending.held or shadow.ledger.comparisons or shadow.ledger.requeued
         if not behind:
             for source in told.sources:
-                await advance(driver, source=source, below=told.below, wanted=shadow.ledger.wanted)
+                wanted = shadow.ledger.wanted
+                await advance(driver, source=source, below=told.below, wanted=wanted, beyond=True)
         places = {"live": quoted(self._live.schema), "shadow": quoted(self._shadow.schema)}
         if await driver.fetchval(_sql("granted", **places)):
             return []

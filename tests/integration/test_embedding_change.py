@@ -156,20 +156,42 @@ async def test_doctor_and_the_plan_name_the_workers_and_settings_of_the_second_s
 ) -> None:
     [check] = await check_second_embedding(models.services)
     assert (check.status, check.found) == (CheckStatus.OK, "openai-new-8, 8 dimensions")
-    worker = {
+    await models.services.workers.upsert(registration("syncline@old", embeddings=["openai-old-8"]))
+    plan = await plan_embedding(models.services, models.graph, KNOWLEDGE_GRAPH)
+    assert plan.second is not None
+    assert (plan.main.lacking, plan.second.lacking) == ((), ("syncline@old",))
+
+
+def registration(identity: str, **more: object) -> dict[str, object]:
+    """Return what a worker registers."""
+    return {
         "id": uuid4(),
-        "identity": "syncline@old",
+        "identity": identity,
         "task_queue": "q",
         "syncline_version": "0.1.0",
         "python_version": "3.11",
         "problems": [],
         "unusable": [],
-        "embeddings": ["openai-old-8"],
+        **more,
     }
-    await models.services.workers.upsert(worker)
-    plan = await plan_embedding(models.services, models.graph, KNOWLEDGE_GRAPH)
-    assert plan.second is not None
-    assert (plan.main.lacking, plan.second.lacking) == ((), ("syncline@old",))
+
+
+async def test_workers_that_know_one_generation_are_beside_neither_start_nor_end(models: TwoModels) -> None:
+    workers, earlier = models.services.workers, registration("syncline@earlier")
+    await workers.upsert(earlier)
+    with pytest.raises(EmbeddingChangeRefused, match=r"syncline@earlier \(0\.1\.0\)"):
+        await do(models, start)
+    await workers.delete(earlier["id"])  # type: ignore[arg-type]
+    await do(models, start)
+    await models.cycle()
+    await do(models, switch)
+    await workers.upsert(earlier)
+    with pytest.raises(EmbeddingChangeRefused, match="one generation"):
+        await do(models, drop)
+    await do(models, rollback)
+    # What goes is then the second, of which they know nothing.
+    await do(models, drop)
+    assert len((await state(models)).generations) == 1
 
 
 async def test_change_that_is_given_up_leaves_what_was_there_and_another_can_follow(

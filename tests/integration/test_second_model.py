@@ -1,7 +1,7 @@
 """A graph's second embedding model: both generations are kept in step, and neither waits for the other."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
 
@@ -15,8 +15,9 @@ from syncline.engine.keys import key_uuid
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.vectors import drain as drain_module
 from syncline.engine.vectors.generations import Generations
-from syncline.engine.vectors.outbox import Outbox
-from syncline.errors import EmbeddingDiffers
+from syncline.engine.vectors.live_alias import LiveAlias
+from syncline.engine.vectors.outbox import Entry, Outbox
+from syncline.errors import CycleFenced, EmbeddingDiffers, StoreUnavailable, VectorStoreUnavailable
 from syncline.messages.sync import CycleStatus, SecondVectors, SyncResult
 from syncline.migrations import migrate_bookkeeping
 from syncline.operator.explain import explain
@@ -33,6 +34,7 @@ from syncline.testing.graphs import TestGraph, write
 from syncline.testing.lab import eventually
 from syncline.testing.one_graph import on_target, read
 from syncline.verify.verify import SecondGraphVectors, verify
+from tests.integration.test_visible import NODE, said, written
 from tests.kit.faulty_http import Answer
 from tests.kit.vector_services import DIMENSIONS, EmbeddingServer, QdrantServer
 
@@ -74,6 +76,12 @@ class Change:
 def second_of(result: SyncResult) -> SecondVectors:
     assert result.vectors.second is not None
     return result.vectors.second
+
+
+async def filled(change: Change) -> bool:
+    """Return whether the second generation has owed nothing once."""
+    second = (await generations_of(change.context().target)).second
+    return second is not None and second.filled_at is not None
 
 
 @pytest.fixture
@@ -142,10 +150,8 @@ async def test_both_generations_follow_every_change_and_each_text_is_paid_once_p
     assert result.status is CycleStatus.DRAINED
     assert (result.vectors.upserted, result.vectors.embedded) == (0, 0)
     assert second_of(result) == SecondVectors(upserted=5, embedded=5)
-    filled = await generations_of(change.context().target)
-    assert filled.second is not None
-    assert filled.second.filled_at is not None
-    assert filled.live == 1
+    assert await filled(change)
+    assert (await generations_of(change.context().target)).live == 1
     await write(change.graph, "UPDATE write_nodes SET concept = 'other' WHERE id = 'n1'")
     await write(change.graph, "UPDATE write_nodes SET node_type = 'event' WHERE id = 'n2'")
     await write(change.graph, "DELETE FROM write_nodes WHERE id = 'n3'")
@@ -170,7 +176,10 @@ async def test_a_worker_without_the_second_service_writes_the_main_vectors_and_s
 ) -> None:
     await embedded.cycle()
     await embedded.start()
+    await embedded.cycle(both=False)
+    assert not await filled(embedded)
     await embedded.cycle()
+    assert await filled(embedded)
     await write_nodes(embedded.graph, 6, 6)
     result = await embedded.cycle(both=False)
     assert (result.status, result.vectors.embedded, result.vectors.error) == (CycleStatus.DRAINED, 1, None)
@@ -283,6 +292,26 @@ async def test_a_collection_that_is_lost_is_built_again_by_its_own_model_and_get
     assert await change.graph.vectors.aliases() == {"kg_nodes.live": live}
     kept = change.first if lost.endswith(".2") else change.second
     assert set(kept.embedded.values()) == {1}
+
+
+async def test_a_cycle_that_ends_between_a_collection_and_its_alias_is_followed_by_one_that_makes_it(
+    embedded: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await embedded.cycle()
+    await embedded.graph.vectors.drop_collection("kg_nodes")
+    await write_nodes(embedded.graph, 6, 6)
+
+    async def ends(*_: object, **__: object) -> None:
+        # As if another collection, which is drained at the same time, had found the graph taken.
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LiveAlias, "keep", ends)
+        with pytest.raises(asyncio.CancelledError):
+            await embedded.cycle()
+    await embedded.graph.wait_until_free()
+    assert (await embedded.cycle()).vectors.rebuilt == ("nodes",)
+    assert await embedded.graph.vectors.aliases() == {"kg_nodes.live": "kg_nodes"}
 
 
 QUEUE = "INSERT INTO kg.sync_outbox (collection, point_id) SELECT 'nodes', id FROM kg.nodes"
@@ -413,6 +442,7 @@ async def test_the_fill_takes_a_part_of_the_time_and_fresh_rows_pass_it(
     result = await run_cycle(context)
     assert result.status is CycleStatus.BUDGET_SPENT
     assert result.look_owed
+    assert not await filled(embedded)
     monkeypatch.undo()
     await write_nodes(embedded.graph, 6, 6)
     result = await embedded.cycle()
@@ -550,6 +580,87 @@ async def waits_for(graph: TestGraph, pid: int) -> bool:
     return bool(await read(graph, query, pid))
 
 
+async def test_each_step_waits_for_the_cycle_and_ends_what_it_could_commit(
+    embedded: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await embedded.cycle()
+    target, graph = embedded.context().target, embedded.graph
+    monkeypatch.setattr("syncline.operator.second_model._PATIENCE", "50ms")
+    holder = await graph.connect_target()
+    fences = []
+    for step in (
+        embedded.start,
+        lambda: drop_second(target),
+        embedded.start,
+        lambda: make_second_main(target),
+    ):
+        await holder.execute("SELECT pg_advisory_lock(hashtextextended('syncline:kg', 0))")
+        with pytest.raises(StoreUnavailable, match="a cycle"):
+            await step()
+        await holder.execute("SELECT pg_advisory_unlock_all()")
+        await step()
+        fences.append((await read(graph, "SELECT fence FROM sync_state"))[0]["fence"])
+    await holder.close()
+    assert [fence - fences[0] for fence in fences] == [0, 1, 2, 3]
+
+
+async def test_a_superseded_cycle_writes_nothing_of_the_second_generation(
+    embedded: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await embedded.cycle()
+    await embedded.start()
+    real = Outbox.mark_unconfirmed
+
+    async def taken_over(outbox: Outbox, *, gone: Iterable[Entry], changed: Iterable[Entry]) -> None:
+        await real(outbox, gone=gone, changed=changed)
+        await on_target(embedded.graph, "UPDATE sync_state SET fence = fence + 1")
+
+    monkeypatch.setattr(Outbox, "mark_unconfirmed", taken_over)
+    with pytest.raises(CycleFenced):
+        await embedded.cycle()
+    main, second = await embedded.both()
+    assert (len(main), second) == (5, {})
+
+
+async def test_a_store_that_is_away_is_asked_once_for_both_generations(
+    embedded: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await embedded.cycle()
+    await embedded.start()
+    asked: list[str] = []
+
+    async def away(collection: str, **_: object) -> bool:
+        asked.append(collection)
+        raise VectorStoreUnavailable("vectors", "it is away")
+
+    monkeypatch.setattr(embedded.graph.vectors, "ensure_collection", away)
+    await write_nodes(embedded.graph, 6, 6)
+    result = await embedded.cycle()
+    assert asked == ["kg_nodes"]
+    assert (result.vectors.pending, second_of(result).pending) == (1, 6)
+    assert "it is away" in str(second_of(result).error)
+
+
+async def test_vectors_of_a_token_are_those_of_the_generation_that_readers_look_at(embedded: Change) -> None:
+    await embedded.cycle()
+    await embedded.start()
+    await embedded.cycle()
+    target = embedded.context().target
+    embedded.second.failing = Answer(503, b"{}")
+    token = await written(embedded.graph, (NODE, "n1", "other"))
+    await embedded.cycle()
+    assert (await said(embedded.graph, token)).vectors
+    await mark_switched(target, switched=True)
+    waits = await said(embedded.graph, token)
+    assert (waits.visible, waits.vectors) == (True, False)
+    assert "nodes@second is delayed" in str(waits.reason)
+    await make_second_main(target)
+    assert not (await said(embedded.graph, token)).vectors
+    embedded.second.failing = None
+    await embedded.cycle()
+    assert (await said(embedded.graph, token)).vectors
+
+
 async def test_entries_of_a_generation_that_there_is_not_go(embedded: Change) -> None:
     await on_target(
         embedded.graph,
@@ -577,8 +688,20 @@ async def test_roles_that_may_queue_points_may_do_so_after_the_migration(embedde
     await embedded.cycle()
     target = embedded.context().target
     assert await migrate_bookkeeping(target.store, target.schema) == ["engine_0004", "engine_0005"]
+    queue = f"SET ROLE {role}; INSERT INTO sync_outbox SELECT 'nodes', id FROM nodes; RESET ROLE"
     connection = await embedded.graph.connect_target()
-    await connection.execute(f"SET ROLE {role}; INSERT INTO sync_outbox SELECT 'nodes', id FROM nodes")
+    await connection.execute(queue)
+    assert await embedded.owed() == {"nodes": 5}
+    await embedded.cycle()
+    # Also while there are entries of a second generation, which that role may not change.
+    await embedded.start()
+    await connection.execute(queue)
+    assert await embedded.owed() == {"nodes": 5, "nodes@second": 5}
+    await connection.execute(f"SET ROLE {role}")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await connection.execute(
+            "CREATE TEMP TABLE mine (i int);"
+            " CREATE TRIGGER mine AFTER INSERT ON mine EXECUTE FUNCTION kg.sync_keep_second()"
+        )
     await connection.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
     await connection.close()
-    assert await embedded.owed() == {"nodes": 5}

@@ -8,11 +8,13 @@ from typing import NamedTuple
 import asyncpg
 import pytest
 
+from syncline import names
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
 from syncline.engine import visible as engine_visible
 from syncline.messages.sync import CycleStatus
 from syncline.provider import RetryRules
 from syncline.testing.graphs import TestGraph, on_target, read, write
+from syncline.testing.lab import eventually
 
 NODE = "INSERT INTO write_nodes (id, concept) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET concept = excluded.concept"
 EDGE = "INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type) VALUES ($1, $2, $3, 'related')"
@@ -88,6 +90,7 @@ async def test_row_that_a_later_open_horizon_hides_is_not_said_to_be_visible(gra
     token = await written(graph, (NODE, "n", "mine"))
     async with connected(graph) as other, other.transaction():
         await other.execute(NODE, "m", "open")
+        first = await other.fetchval("SELECT syncline.token()")
         # It takes the place of the row that the token is about, and is itself behind the open transaction.
         newer = await written(graph, (NODE, "n", "newer"))
         await written(graph, ("DELETE FROM write_nodes WHERE id = $1", "none"))
@@ -102,6 +105,8 @@ async def test_row_that_a_later_open_horizon_hides_is_not_said_to_be_visible(gra
         [stored] = await read(graph, "SELECT position FROM sync_state")
         [left] = await other.fetch("SELECT number, tokens[1]::text AS token FROM sync_position")
         assert stored["position"].split("/")[1:] == [str(left["number"]), left["token"]]
+        # The very first that is not.
+        assert (await said(graph, first)).state == "pending"
     await run_cycle(graph.context())
     assert (await said(graph, newer)).visible
 
@@ -185,6 +190,29 @@ async def test_vectors_are_said_to_be_written_separately(graph: TestGraph) -> No
     assert "delayed" in str(found.reason)
 
 
+async def test_vectors_of_row_that_was_read_beyond_an_open_transaction_are_not_said_to_be_written(
+    graph: TestGraph,
+) -> None:
+    await written(graph, (NODE, "k", "one"))
+    await run_cycle(graph.context())
+    await graph.vectors.close()
+    context = replace(graph.context(), retry=RetryRules(vector_seconds=0))
+    async with connected(graph) as other:
+        opened = other.transaction()
+        await opened.start()
+        await other.execute(NODE, "m", "open")
+        token = await written(graph, (NODE, "k", "two"))
+        await wanted(graph)
+        await run_cycle(context)
+        # Its row was read for those before it, who wait; its point is queued already.
+        assert (await concepts(graph))["k"] == "two"
+        await opened.rollback()
+    for _ in range(2):
+        await run_cycle(context)
+        found = await said(graph, token)
+        assert (found.visible, found.vectors) == (True, False)
+
+
 @pytest.mark.parametrize("token", ["", "x", "1.2.3", "1.2.3.4.5", "1.2.3.-4", "' OR 1"])
 async def test_what_is_no_token_is_refused(graph: TestGraph, token: str) -> None:
     connection = await graph.connect_target()
@@ -260,6 +288,44 @@ async def test_bookkeeping_of_another_role_is_not_read(graph: TestGraph) -> None
     try:
         with pytest.raises(asyncpg.InvalidParameterValueError, match="no graph"):
             await connection.fetchrow("SELECT * FROM syncline.visible('evil', $1)", token)
+    finally:
+        await connection.close()
+
+
+async def test_bookkeeping_of_several_roles_is_told_with_their_names(graph: TestGraph) -> None:
+    token = await written(graph, (NODE, "n", "one"))
+    role = f"owner_{graph.target_dsn.split('/')[3].split('?')[0]}"
+    await on_target(graph, f"CREATE ROLE {role}; ALTER TABLE sync_outbox OWNER TO {role}")
+    connection = await graph.connect_target()
+    try:
+        with pytest.raises(asyncpg.InvalidParameterValueError, match="no graph") as refused:
+            await connection.fetchrow("SELECT * FROM syncline.visible('kg', $1)", token)
+        assert f"belong to {role}, postgres" in str(refused.value.hint)  # type: ignore[attr-defined]
+    finally:
+        await connection.close()
+        await on_target(graph, f"REASSIGN OWNED BY {role} TO postgres; DROP ROLE {role}")
+
+
+async def test_vectors_that_are_written_are_notified_of_after_the_rows(graph: TestGraph) -> None:
+    told: list[str] = []
+
+    async def twice() -> bool:
+        return len(told) == 2
+
+    async with heard(graph, told):
+        await written(graph, (NODE, "n", "one"))
+        await run_cycle(graph.context())
+        await eventually(twice)
+    assert told == ["kg", "kg"]
+
+
+@asynccontextmanager
+async def heard(graph: TestGraph, told: list[str]) -> AsyncIterator[None]:
+    """Collect what is notified of on the channel of waits."""
+    connection = await graph.connect_target()
+    await connection.add_listener(names.VISIBLE_CHANNEL, lambda *said: told.append(str(said[-1])))
+    try:
+        yield
     finally:
         await connection.close()
 

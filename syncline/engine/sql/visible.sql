@@ -33,7 +33,8 @@ ON CONFLICT DO NOTHING
 -- name: visible_advance
 -- Below $2 everything of server $1 was applied, parked or rejected. What is parked or rejected now can stand for an
 -- earlier version of its row: transactions up to its own are not known to be clean by this look. Only the last
--- positions and intervals are kept: an older token is answered by what waits now.
+-- positions and intervals are kept: an older token is answered by what waits now. $4: whether no row was read beyond
+-- $2; else what was queued for transactions after it may have come before, and it is no position to tell that by.
 WITH hidden AS (
     SELECT coalesce(greatest(
         (SELECT max((image ->> 'sync_xid')::bigint) FROM sync_parked_row),
@@ -59,7 +60,7 @@ WITH hidden AS (
     FROM hidden h
 ), marked AS (
     INSERT INTO sync_visible (below, seq)
-    VALUES ($2::bigint, coalesce(pg_sequence_last_value('sync_outbox_seq_seq'::regclass), 0))
+    SELECT $2::bigint, coalesce(pg_sequence_last_value('sync_outbox_seq_seq'::regclass), 0) WHERE $4
     ON CONFLICT (below) DO NOTHING
 ), old AS (
     DELETE FROM sync_visible

@@ -29,7 +29,7 @@ class LiveAlias:
         """Make the alias of a collection if it has none and readers are to look at this generation.
 
         A store that may not or cannot is told of once per graph in this process, and nothing else fails.
-        Without `created` each alias is looked for once in a process.
+        Without `created` each is looked for once in a process; a collection that is lost takes it along.
         """
         known = _known.setdefault(vectors.store, set())
         alias, collection = vectors.alias(name), vectors.collection(name)

@@ -17,7 +17,7 @@ CREATE TABLE sync_second (
     switched_at timestamptz
 );
 
--- Whoever may queue points has to read it, by the trigger below; a worker's role changes it.
+-- A worker's role reads and changes it.
 DO $$
 DECLARE
     given record;
@@ -38,7 +38,10 @@ $$;
 
 -- Queues for the second generation what is queued for the main one, whoever queues it. The schema is that of
 -- the table, as for sync_keep_counts. Its own entries end here: a statement without others queues nothing.
-CREATE FUNCTION sync_keep_second() RETURNS trigger LANGUAGE plpgsql AS $$
+-- It runs as its owner: a role that may only insert entries cannot replace those that wait. So nobody else may make
+-- a trigger of it, on tables of his own.
+CREATE FUNCTION sync_keep_second() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     queued constant text := CASE TG_OP
         WHEN 'INSERT' THEN 'new_rows n WHERE n.collection NOT LIKE ''%@second'''
@@ -63,6 +66,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
+REVOKE EXECUTE ON FUNCTION sync_keep_second() FROM PUBLIC;
 
 CREATE TRIGGER sync_second_added AFTER INSERT ON sync_outbox REFERENCING NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION sync_keep_second();

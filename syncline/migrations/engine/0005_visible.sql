@@ -45,15 +45,20 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     -- It runs as its owner: only over that role's own tables, since a view or a policy of another would be code.
-    IF (
-        SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname = graph_schema AND c.relkind = 'r' AND c.relowner = current_user::regrole AND c.relname IN (
-            'sync_state', 'sync_parked_row', 'sync_dead_letter', 'sync_outbox', 'sync_visible', 'sync_vector_delay',
-            'sync_count', 'sync_second'
-        )
-    ) <> 8 THEN
+    SELECT count(*) FILTER (WHERE c.relkind = 'r' AND c.relowner = current_user::regrole) AS own,
+           coalesce(string_agg(DISTINCT c.relowner::regrole::text, ', '), 'nobody') AS owners
+    INTO found
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = graph_schema AND c.relname IN (
+        'sync_state', 'sync_parked_row', 'sync_dead_letter', 'sync_outbox', 'sync_visible', 'sync_vector_delay', 'sync_count',
+        'sync_second'
+    );
+    IF found.own <> 8 THEN
         RAISE EXCEPTION 'schema "%" has no graph that answers for tokens', graph_schema
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the schema of a graph; `syncline migrate` updates its bookkeeping.';
+            USING ERRCODE = 'invalid_parameter_value', HINT = format(
+                'Name the schema of a graph; `syncline migrate` updates its bookkeeping. Only tables of %s, the owner of'
+                ' syncline.visible, are read; those of this schema belong to %s.', current_user, found.owners
+            );
     END IF;
     IF NOT has_schema_privilege(session_user, graph_schema, 'USAGE') THEN
         RAISE EXCEPTION 'permission denied for schema %', graph_schema USING ERRCODE = 'insufficient_privilege';

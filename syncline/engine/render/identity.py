@@ -129,6 +129,14 @@ class Identity:
         """Return it as a further condition; empty for a table whose rows are all ours."""
         return f" AND {self.is_ours(row)}" if self.table.listed else ""
 
+    def of_ours(self, row: str) -> str:
+        """Return the further condition that the row is ours into which a table map with `into` writes.
+
+        Empty where the row is found by the list.
+        """
+        owner = Identity(self._map, self._map[self.table.into or self.table.name], schema=self._schema)
+        return owner.only_ours(row) if owner.hashed else ""
+
     @property
     def ours(self) -> str:
         """The target without rows of others, as what stands before an alias in FROM."""

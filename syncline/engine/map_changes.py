@@ -104,7 +104,7 @@ class TableChange:
     """Whether the list has the ids of rule `hash` as target ids from now on, or no longer; None if that is as
     before."""
     standing: bool = False
-    """Whether rows are listed from now on, or keep their ids: those which stand there are listed under theirs."""
+    """Whether rows are listed from now on: those which stand there are, under the ids that they have."""
     rekeyed: bool = False
     """Whether rows have another key, or other ids: those without a source row are known no longer."""
     unmarked: bool = False

@@ -154,8 +154,8 @@ async def _has_passed_rows(source: asyncpg.Connection, oid: int, cursor: Cursor)
 
 
 _UNTOLD = (
-    "{table}: its target does not tell by which keys its rows were written; one that has left the write-db when "
-    "all are read again stays there, as a row of others."
+    "{table}: its target does not tell by which keys its rows were written; one that has left the write-db "
+    "when all are read again stays there, as a row of others."
 )
 _STANDBY = (
     "The write-db is a standby: open writers cannot be seen from a standby, so the lag is unknown; "

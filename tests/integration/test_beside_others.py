@@ -56,7 +56,7 @@ def shop(rule: str, mark: str = "") -> str:
 
 
 MARKED = "    marked: {title: \"'gone'\"}\n"
-OTHERS = pytest.mark.long("the same of rule hash, marked")
+OTHERS = pytest.mark.long("test_what_left_before_it_landed_takes_no_row_of_readers")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,15 @@ async def test_what_left_before_it_landed_takes_no_row_of_readers(
 
 
 @pytest.mark.parametrize(
-    "rule", ["hash", "uuid5", pytest.param("expression", marks=pytest.mark.long("the same of rule uuid5"))]
+    "rule",
+    [
+        "hash",
+        "uuid5",
+        pytest.param(
+            "expression",
+            marks=pytest.mark.long("test_what_leaves_while_the_map_begins_to_list_rows_leaves_the_target"),
+        ),
+    ],
 )
 async def test_what_leaves_while_the_map_begins_to_list_rows_leaves_the_target(
     graph: TestGraph, rule: str

@@ -46,7 +46,7 @@ async def list_standing(
     before, now = _keyed(earlier, schema_map, name), Identity(schema_map, schema_map[name])
     if before is not None and before.table.listed:
         return True
-    if before is None or not before.table.identified or not await _told(target, before):
+    if before is None or not before.table.identified or not await _has_keys(target, before):
         return not await target.fetchval(sql("standing_any", target=quoted(name)))
     parts = before.parts("t")
     at_home = f" AND t.{now.column} = {now.made(parts, safely=True)}"
@@ -65,7 +65,7 @@ async def list_standing(
     return True
 
 
-async def _told(target: asyncpg.Connection, before: Identity) -> bool:
+async def _has_keys(target: asyncpg.Connection, before: Identity) -> bool:
     """Return whether targets have the columns that told the keys of a table's rows, its parents' too."""
     own = before.table
     told_by = [own.key_column or own.id_column, *own.own_parts]
@@ -73,7 +73,7 @@ async def _told(target: asyncpg.Connection, before: Identity) -> bool:
         return False
     parents = [before.of(part) for name in own.key if (part := own.parent_part(name)) is not None]
     for parent in parents:
-        if not (parent.table.listed or parent.table.name == own.name or await _told(target, parent)):
+        if not (parent.table.listed or parent.table.name == own.name or await _has_keys(target, parent)):
             return False
     return True
 

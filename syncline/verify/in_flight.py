@@ -179,20 +179,18 @@ async def find_refused(snapshots: Snapshots, table: TableMap) -> Refused:
 def _stuck(schema_map: SchemaMap, table: TableMap) -> str:
     """Return the condition that parked row `r` waits for a parent that exists."""
     conditions = [
-        _landed(Identity(schema_map, schema_map[reference.parent]), reference, table)
+        _landed(Identity(schema_map, schema_map[reference.parent]), reference, table.required)
         for reference in table.required
     ]
     return " OR ".join(dict.fromkeys(conditions)) or "false"
 
 
-def _landed(identity: Identity, reference: Reference, table: TableMap) -> str:
-    by_key = any(other.parent == reference.parent and other.by is None for other in table.required)
-    same = identity.is_named("p", "r.waits_for_key", identity.parked() if identity.table.identified else "")
+def _landed(identity: Identity, reference: Reference, required: Sequence[Reference]) -> str:
+    by_key = any(other.parent == reference.parent and other.by is None for other in required)
+    same = identity.is_landed("p", "r.waits_for_key", identity.parked() if identity.table.identified else "")
     if reference.by is not None:
         # A table that refers to its parent in both ways does not record which one a row waits for.
         by = f"p.{quoted(reference.by)}"
         same = "false" if by_key else f'{by} = r.waits_for_key AND {by}::text COLLATE "C" = r.waits_for_key'
     parent, name = quoted(reference.parent), literal(reference.parent)
-    if table.into == reference.parent and identity.hashed:
-        parent = identity.ours  # it waits for the row itself, not for its id
     return f"r.waits_for_table = '{name}' AND EXISTS (SELECT FROM {parent} p WHERE {same})"

@@ -128,3 +128,17 @@ async def test_what_leaves_while_the_map_begins_to_list_rows_leaves_the_target(
     assert result.status is CycleStatus.DRAINED
     assert await read(graph, "SELECT title FROM ps ORDER BY 1") == [("B",), ("readers",)]
     assert await read(graph, "SELECT key[1] FROM sync_row") == [("b",)]
+
+
+async def test_what_was_parked_before_readers_made_a_row_waits_for_ours(graph: TestGraph) -> None:
+    says, made_id = RULES["hash"]
+    site = await made(graph, shop(says), source=SOURCE, target=TARGET)
+    await write(graph, "INSERT INTO p VALUES ('b', 'B'); INSERT INTO s VALUES ('a', 3)")
+    await write(graph, "INSERT INTO c VALUES ('x', 'b', 'a', '{a}'), ('y', 'a', NULL, NULL)")
+    await site.cycle()
+    await on_target(graph, f"INSERT INTO kg.ps VALUES ({made_id}, 'readers')")
+    await site.equal()
+    await write(graph, "INSERT INTO p VALUES ('a', 'A')")
+    await site.cycle()
+    await site.equal()
+    assert len(await site.rows("SELECT FROM kg.cs WHERE o IS NOT NULL OR key = 'y'")) == 2

@@ -201,6 +201,13 @@ class Identity:
             [f"{row}.{quoted(name)}" for name in self.table.target_key], self.split(named)
         )
 
+    def is_landed(self, row: str, named: str, target_id: str) -> str:
+        """Return the same of a row that is ours: an id of rule `hash` tells the key, not whose row it is.
+
+        What was parked before readers made a row under that id waits for ours, and not in vain.
+        """
+        return self.is_named(row, named, target_id) + (self.only_ours(row) if self.hashed else "")
+
     def is_row_of(self, row: str, parts: Sequence[str], target_id: str | None = None) -> str:
         """Return the condition that an `identified` target row is the one of a key, by its parts.
 

@@ -23,6 +23,7 @@ __all__ = [
     "filled_before",
     "keeps_no_longer",
     "lists_anew",
+    "lists_standing",
     "map_changes",
     "map_hash",
 ]
@@ -103,7 +104,7 @@ class TableChange:
     """Whether the list has the ids of rule `hash` as target ids from now on, or no longer; None if that is as
     before."""
     standing: bool = False
-    """Whether rows keep their ids from now on, so that those which stand there are listed under theirs."""
+    """Whether rows are listed from now on: those which stand there are, under the ids that they have."""
     rekeyed: bool = False
     """Whether rows have another key, or other ids: those without a source row are known no longer."""
     unmarked: bool = False
@@ -282,7 +283,7 @@ def _changed(name: str, before: Definition, now: Definition) -> TableChange:
         and (not _listed(now) or _typed(before) != _typed(now))
         and _relisted(before, now) is None,
         relisted=_relisted(before, now),
-        standing=not _listed(before) and (_keeps(now) or _part(now, "id").get("rule") == "assigned"),
+        standing=lists_standing(before, now),
         points=vector.points or ("id" in differing and bool(now.get("vector"))),
         indexed=vector.indexed and not vector.points,
         recount=recount,
@@ -317,6 +318,13 @@ def lists_anew(before: Definition, now: Definition) -> bool:
     if _listed(before):
         return _typed(before) != _typed(now)
     return _made(before) != _made(now)
+
+
+def lists_standing(before: Definition, now: Definition) -> bool:
+    """Return whether rows that no list had are in one from now on, under the ids that they have."""
+    if _listed(before) or not _listed(now):
+        return False
+    return _keeps(now) or _part(now, "id").get("rule") == "assigned" or _made(before) == _made(now)
 
 
 def _listed(table: Definition) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import asyncpg
@@ -15,6 +15,7 @@ from syncline.engine.map_changes import (
     TableChange,
     definitions_of,
     filled_before,
+    lists_standing,
     map_changes,
 )
 from syncline.engine.render.fragments import column
@@ -64,8 +65,10 @@ class MapState:
 
     async def record(
         self, target: asyncpg.Connection, failed: Collection[str], fills: Mapping[str, int]
-    ) -> None:
+    ) -> list[str]:
         """Store the map and queue what is owed, in the transaction that acquires the fence.
+
+        Return the tables whose rows could not be listed: their targets do not tell keys any longer.
 
         Tables that cannot be synced keep their stored definition: their change is applied once they fit.
         `fills`: table -> the transaction below which its rows are read again.
@@ -83,10 +86,14 @@ class MapState:
         reread = [name for name, change in changed.items() if change.reread]
         if reread:
             await target.execute(sql("mapped_unpark"), reread)
-        for change in changes:
-            # While the list still tells the keys of the rows that a row's key names.
-            if change.standing:
-                await list_standing(target, self.statements.schema_map, self.earlier, change.table)
+        untold: list[str] = []
+        for change in self.changes:
+            # While the list still tells the keys of the rows that a row's key names. Also of a table whose
+            # change has to wait: its rows are removed by the map of now.
+            if change.standing and change.table not in failed:
+                schema_map = self.statements.schema_map
+                if not await list_standing(target, schema_map, self.earlier, change.table):
+                    untold.append(change.table)
         unlisted = [change.table for change in changes if change.unlisted]
         for name in unlisted:
             if statement := keys_from_list(self.statements.schema_map, name):
@@ -112,6 +119,7 @@ class MapState:
             await target.execute(sql("mapped_complete"), None)
         else:
             await self.complete(target, failed)
+        return untold
 
     async def complete(self, target: asyncpg.Connection, failed: Collection[str]) -> None:
         """Store that the map is applied, unless a table cannot be synced: the next cycle compares again."""
@@ -205,6 +213,8 @@ async def read_map_state(
     before = {row["table_name"]: known[row["table_name"]] for row in rows if not row["gone"]}
     gone = [row["table_name"] for row in rows if row["gone"]]
     changes = map_changes(before, definitions, gone=gone)
+    listed = [name for name in gone if name in definitions and lists_standing(known[name], definitions[name])]
+    changes = tuple(replace(each, standing=True) if each.table in listed else each for each in changes)
     looked_at = [change.table for change in changes if change.ids and change.table not in failed]
     earlier = earlier_map(before) if any(change.anew for change in changes) else None
     return MapState(
@@ -217,7 +227,7 @@ async def read_map_state(
                 target, statements.schema_map, looked_at, before=known, earlier=earlier
             )
         },
-        earlier=earlier,
+        earlier=(earlier_map(known) if listed else None) or earlier,
         recounts=frozenset(row["table_name"] for row in rows if row["recount"]),
         fills={row["table_name"]: row["filling"] for row in rows if row["filling"] is not None},
         _definitions=definitions,

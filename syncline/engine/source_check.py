@@ -153,6 +153,10 @@ async def _has_passed_rows(source: asyncpg.Connection, oid: int, cursor: Cursor)
     return first is not None and first <= cursor.xid
 
 
+_UNTOLD = (
+    "{table}: its target does not tell by which keys its rows were written; one that has left the write-db "
+    "when all are read again stays there, as a row of others."
+)
 _STANDBY = (
     "The write-db is a standby: open writers cannot be seen from a standby, so the lag is unknown; "
     "a restore to an earlier time cannot be detected, and tombstones are not pruned."
@@ -197,6 +201,7 @@ class SourceCheck:
         """Table -> why its keys are compared: rows may have been deleted without a tombstone."""
         self.map_state: MapState | None = None
         """The stored map, if it differs from this cycle's; None if it does not, or is not compared."""
+        self._untold: list[str] = []
         self._replacing = replacing
         self._frozen = frozen
         self._fresh: tuple[NewColumn, ...] = ()
@@ -224,7 +229,8 @@ class SourceCheck:
         applied = self.map_state.applied(self.fit.failed)
         said = {**self.reread, **self.filled}
         changes = [change.sentence for change in applied if change.table not in said]
-        return (*changes, *kept_out)
+        untold = [_UNTOLD.format(table=name) for name in self._untold]
+        return (*changes, *untold, *kept_out)
 
     async def ask(self, ledger: Ledger) -> tuple[Pending, Ledger]:
         """Query what is pending in the write-db, and whether the history that the cursors rely on still
@@ -266,7 +272,7 @@ class SourceCheck:
                 forget_visible=self.rescanned is not None and ledger.visible is not None,
             )
             if self.map_state is not None:
-                await self.map_state.record(target, self.fit.failed, self.fills)
+                self._untold = await self.map_state.record(target, self.fit.failed, self.fills)
             if not self._replacing:
                 await self.fit.columns.record(target)
         if not self._replacing:

@@ -2,6 +2,8 @@
 
 Where rows keep their ids from now on, whatever their rule makes, these are listed under the ids that they
 have. Their values in `natural` may be others by now, or another row's, so that those would not find them.
+Where rows are listed from now on, under ids that their keys make as before, these are too: what is in no list
+is others', so that one which leaves before it has been read again would stay.
 """
 
 from collections.abc import Mapping
@@ -36,16 +38,18 @@ def earlier_map(definitions: Mapping[str, Definition]) -> SchemaMap | None:
 
 async def list_standing(
     target: asyncpg.Connection, schema_map: SchemaMap, earlier: SchemaMap | None, name: str
-) -> None:
-    """List the rows of a table under the ids that they have, if its target still tells their keys."""
-    before, now = _keyed(earlier, schema_map, name), schema_map[name]
-    if before is None or before.table.listed or not before.table.identified:
-        return
-    own = before.table
-    told_by = [own.key_column or own.id_column, *own.own_parts]
-    if not await target.fetchval(sql("standing_told"), quoted(name), told_by):
-        return
+) -> bool:
+    """List the rows of a table under the ids that they have, if its target still tells their keys.
+
+    Return False if it does not, and has rows.
+    """
+    before, now = _keyed(earlier, schema_map, name), Identity(schema_map, schema_map[name])
+    if before is not None and before.table.listed:
+        return True
+    if before is None or not before.table.identified or not await _has_keys(target, before):
+        return not await target.fetchval(sql("standing_any", target=quoted(name)))
     parts = before.parts("t")
+    at_home = f" AND t.{now.column} = {now.made(parts, safely=True)}"
     await target.execute(
         sql(
             "list_standing",
@@ -53,9 +57,25 @@ async def list_standing(
             table=literal(name),
             row_id=row_hash(parts),
             key=commas(parts),
-            id=listed_as(now, f"t.{Identity(schema_map, now).column}"),
+            id="NULL" if now.hashed else listed_as(now.table, f"t.{now.column}"),
+            # Under another id, a row is not one of these keys, whatever its column says.
+            also="" if now.table.looked_up else at_home,
         )
     )
+    return True
+
+
+async def _has_keys(target: asyncpg.Connection, before: Identity) -> bool:
+    """Return whether targets have the columns that told the keys of a table's rows, its parents' too."""
+    own = before.table
+    told_by = [own.key_column or own.id_column, *own.own_parts]
+    if not await target.fetchval(sql("standing_told"), quoted(own.name), told_by):
+        return False
+    parents = [before.of(part) for name in own.key if (part := own.parent_part(name)) is not None]
+    for parent in parents:
+        if not (parent.table.listed or parent.table.name == own.name or await _has_keys(target, parent)):
+            return False
+    return True
 
 
 def stands_elsewhere(

@@ -204,7 +204,9 @@ def _landed(schema_map: SchemaMap) -> str:
         own = Identity(schema_map, table)
         if not table.identified and not named_together(schema_map, table):
             continue
-        names = {"table": literal(table.name), "target": quoted(table.name)}
+        # Of rule `hash` the id does not tell whose row it is.
+        target = own.ours if table.hashed else quoted(table.name)
+        names = {"table": literal(table.name), "target": target}
         cases.append(
             sql(
                 "landed",

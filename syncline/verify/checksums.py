@@ -177,7 +177,7 @@ class RowChecksums:
                     table=literal(self.table.name),
                     name=literal(reference.column),
                     parent=quoted(reference.parent),
-                    is_parent=self._own.of(reference).is_named(
+                    is_parent=self._own.of(reference).is_landed(
                         "p", "r.waits_for_key", self._own.of(reference).parked()
                     ),
                     kept="r.waits_for" if self._own.of(reference).hashed else "r.waits_for_key",

@@ -187,7 +187,7 @@ def _stuck(schema_map: SchemaMap, table: TableMap) -> str:
 
 def _landed(identity: Identity, reference: Reference, required: Sequence[Reference]) -> str:
     by_key = any(other.parent == reference.parent and other.by is None for other in required)
-    same = identity.is_named("p", "r.waits_for_key", identity.parked() if identity.table.identified else "")
+    same = identity.is_landed("p", "r.waits_for_key", identity.parked() if identity.table.identified else "")
     if reference.by is not None:
         # A table that refers to its parent in both ways does not record which one a row waits for.
         by = f"p.{quoted(reference.by)}"

@@ -142,7 +142,7 @@ class _Queries:
             no_place=", NULL::bigint AS place" if self._placed else "",
             place=", l.sync_place" if self._placed else "",
             waiting_place=", r.place" if self._placed else "",
-            is_parent=self._parent.is_named("p", "r.waits_for_key", self._parent.parked()),
+            is_parent=self._parent.is_landed("p", "r.waits_for_key", self._parent.parked()),
             same_member=f"p.{self._parent.column} = f.member" if self._parent.hashed else "false",
             parent_key=self._parent.parts("p")[0],
             table=literal(self._table.name),

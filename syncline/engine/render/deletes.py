@@ -55,6 +55,9 @@ class Removal:
         self.create = sql("gone_create")
         self._map = schema_map
         self._listed = any(table.listed for table in schema_map)
+        # Their ids tell keys, not whose they are; for other rules the list is asked for the id.
+        asked = [f"'{literal(table.name)}'" for table in schema_map if table.listed and table.hashed]
+        self._counted = sql("gone_counted", tables=commas(asked)) if asked else None
         self._children = {table.name: list(self._children_of(table)) for table in schema_map}
         self._effects = {table.name: list(self._effects_of(table)) for table in schema_map}
         keeping = [table for table in schema_map if keeps(schema_map, table)]
@@ -67,13 +70,21 @@ class Removal:
 
     async def run(self, target: asyncpg.Connection) -> list[TableProgress]:
         """Remove the rows in `sync_gone` within the caller's transaction; return the changes per table."""
-        counts = await self.gone(target)
+        others = 0
+        if self._counted is None:
+            counts = await self.gone(target)
+        else:
+            rows = await target.fetch(self._counted)
+            counts = {row["table_name"]: row["count"] for row in rows}
+            others = max((row["others"] for row in rows), default=0)
         if not counts:
             return []
         async with looking_up(target, few=sum(counts.values()) < _FEW):
-            return await self._remove(target, set(counts))
+            return await self._remove(target, set(counts), others=bool(others))
 
-    async def _remove(self, target: asyncpg.Connection, gone: set[str]) -> list[TableProgress]:
+    async def _remove(
+        self, target: asyncpg.Connection, gone: set[str], *, others: bool
+    ) -> list[TableProgress]:
         effects: list[TableProgress] = []
         keeping = [kept for name, kept in self._keeping.items() if name in gone]
         for kept in keeping:
@@ -89,6 +100,8 @@ class Removal:
         for table in reversed(self._map.tables):
             if table.name in gone:
                 effects += await self._executed(target, self._effects[table.name])
+        if others:
+            await target.execute(sql("others_back"))
         await target.execute(sql("remove_waiting"))
         if self._listed:
             await target.execute(sql("list_remove"))
@@ -297,6 +310,7 @@ class Removal:
             columns=commas([quoted(name) for name in values]),
             values=commas(list(values.values())),
             differs=differs_from_none(table) if table.into else "",
+            ours=self._identity(table).of_ours("t") if table.into else "",
             table=literal(table.name),
             gone_rows=self._identity(table).gone_rows(),
             same_row=self._same_row(table),

@@ -129,6 +129,14 @@ class Identity:
         """Return it as a further condition; empty for a table whose rows are all ours."""
         return f" AND {self.is_ours(row)}" if self.table.listed else ""
 
+    def of_ours(self, row: str) -> str:
+        """Return the further condition that the row is ours into which a table map with `into` writes.
+
+        Empty where the row is found by the list.
+        """
+        owner = Identity(self._map, self._map[self.table.into or self.table.name], schema=self._schema)
+        return owner.only_ours(row) if owner.hashed else ""
+
     @property
     def ours(self) -> str:
         """The target without rows of others, as what stands before an alias in FROM."""
@@ -192,6 +200,13 @@ class Identity:
         return self._same_parts(
             [f"{row}.{quoted(name)}" for name in self.table.target_key], self.split(named)
         )
+
+    def is_landed(self, row: str, named: str, target_id: str) -> str:
+        """Return the same of a row that is ours: an id of rule `hash` tells the key, not whose row it is.
+
+        What was parked before readers made a row under that id waits for ours, and not in vain.
+        """
+        return self.is_named(row, named, target_id) + (self.only_ours(row) if self.hashed else "")
 
     def is_row_of(self, row: str, parts: Sequence[str], target_id: str | None = None) -> str:
         """Return the condition that an `identified` target row is the one of a key, by its parts.

@@ -252,6 +252,8 @@ class Waiting:
         is_parent = f"p.{parent.column} = {id_}"
         if reference.by is None:
             is_parent = parent.is_named("p", self._waits_for(reference)["waits_for_key"], id_)
+        if self._table.into is not None:
+            is_parent += self._own.of_ours("p")
         return {
             "reference": quoted(reference.column),
             "reference_id": reference_id(reference.column),

@@ -63,6 +63,22 @@ JOIN @{gone_rows} g ON g.table_name = '@{parent_name}' AND @{gone}
 CROSS JOIN LATERAL (SELECT sync_row.row_id, sync_row.key FROM sync_row WHERE @{is_row} OFFSET 0) AS k
 ON CONFLICT DO NOTHING
 
+-- name: gone_counted
+-- How many rows of each table are to be removed, and how many of all were set aside: those of these tables that are in
+-- no list are others', whatever key their id is made of. OFFSET 0: each is found by the index.
+WITH others AS (
+    UPDATE pg_temp.sync_gone g SET table_name = g.table_name || '/others'
+    WHERE g.table_name = ANY (ARRAY[@{tables}]::text[]) AND (
+        SELECT true FROM sync_row l WHERE l.table_name = g.table_name AND l.row_id = g.row_id OFFSET 0
+    ) IS NULL
+    RETURNING 1
+)
+SELECT table_name, count(*), (SELECT count(*) FROM others) AS others FROM pg_temp.sync_gone GROUP BY 1
+
+-- name: others_back
+-- Nothing of a row that never landed stays parked or rejected.
+UPDATE pg_temp.sync_gone SET table_name = left(table_name, -length('/others')) WHERE table_name LIKE '%/others'
+
 -- name: aside_constraints
 -- The foreign keys that act on other tables' rows when a row of this table is removed, and those tables'
 -- columns.
@@ -138,7 +154,7 @@ SELECT count(*) FROM changed
 -- A source row that writes into the rows of another table map leaves them as they are without it.
 WITH changed AS (
     UPDATE @{target} t SET (@{columns}) = ROW (@{values}) FROM @{gone_rows} g
-    WHERE g.table_name = '@{table}' AND @{same_row} AND @{differs}
+    WHERE g.table_name = '@{table}' AND @{same_row} AND @{differs}@{ours}
     RETURNING @{returned}
 )@{queue}@{touched}
 SELECT count(*) FROM changed

@@ -156,10 +156,13 @@ WHERE sync_row.table_name = '@{table}' AND coalesce(sync_row.target_id, sync_row
 SELECT count(*) = cardinality($2::text[]) FROM pg_attribute
 WHERE attrelid = to_regclass($1) AND attname = ANY ($2::text[]) AND NOT attisdropped
 
+-- name: standing_any
+SELECT EXISTS (SELECT FROM @{target})
+
 -- name: list_standing
 -- What stands in the target keeps its id from now on: it is listed before any of it is read again.
 INSERT INTO sync_row (table_name, row_id, key, target_id)
-SELECT '@{table}', @{row_id}, ARRAY[@{key}], @{id} FROM @{target} t WHERE array_position(ARRAY[@{key}], NULL) IS NULL
+SELECT '@{table}', @{row_id}, ARRAY[@{key}], @{id} FROM @{target} t WHERE array_position(ARRAY[@{key}], NULL) IS NULL@{also}
 ON CONFLICT DO NOTHING
 
 -- name: list_marked

@@ -16,8 +16,8 @@ from syncline.cli.operators import (
     run,
     slug_of,
 )
-from syncline.cli.output import FittedTable, errors_printed, one_line, print_table
-from syncline.cli.run_output import format_waiting, print_result, provider_lines
+from syncline.cli.output import FittedTable, errors_printed, print_fields, print_table
+from syncline.cli.run_output import format_waiting, has_news, print_result, provider_lines
 from syncline.errors import ConfigurationError
 from syncline.quoting import counted, shown
 from syncline.run_text import format_lag, format_seconds
@@ -103,12 +103,12 @@ def _status_of(graph: str, timeout: float, *, as_json: bool) -> None:
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
         return
-    for field, value in _fields(report):
-        typer.echo(f"{field:<10} {one_line(value)}".rstrip())
+    print_fields(list(_fields(report)), least=10)
     state = report.state
     if state is not None and state.last_result is not None:
         ours = report.run is not None and not report.run.open
-        typer.echo("\nthis run's cycle:" if ours else "\nthe cycle before:")
+        told = "this run's cycle" if ours else "the cycle before"
+        typer.echo(f"\n{told}:" if has_news(state.last_result) else f"\n{told}: nothing had changed")
         print_result(state.last_result)
 
 

@@ -4,7 +4,9 @@ No cell is ever cut off. Where a table is too wide, columns that a command can s
 which; then the last column is broken. If even that does not fit, each row is listed field by field.
 """
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
-__all__ = ["FittedTable", "one_line", "print_columns", "print_table"]
+__all__ = ["FittedTable", "one_line", "print_columns", "print_fields", "print_table"]
 
 _LAST_COLUMN: Final = 20
 """Characters of a broken column that can still be read."""
@@ -123,9 +125,28 @@ def print_table(
     Console(highlight=False).print(table)
 
 
-def print_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows as `print_table` does, without colours and columns that can be spared."""
-    print_table(header, rows)
+def print_columns(header: Sequence[str], rows: Iterable[Sequence[str]], *, spare: Sequence[str] = ()) -> None:
+    """Print rows as `print_table` does, without colours."""
+    print_table(header, rows, spare=spare)
+
+
+def print_fields(fields: Sequence[tuple[str, str]], *, least: int = 0) -> None:
+    """Print one field a line, values below each other and `least` characters in, or more.
+
+    On a terminal a long value continues below itself, broken between words; a word is never broken, so that
+    an id can be copied.
+    """
+    indent = max([least, *(len(name) for name, _ in fields)]) + 1
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for name, value in fields:
+        told = one_line(value)
+        lines = [told] if width is None else _wrapped(told, max(width - indent, _LAST_COLUMN))
+        for number, line in enumerate(lines):
+            typer.echo(f"{'' if number else name:<{indent}}{line}".rstrip())
+
+
+def _wrapped(text: str, width: int) -> Sequence[str]:
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _print_plain(table: FittedTable) -> None:

@@ -1,0 +1,81 @@
+"""What commands say to a person at a terminal: help by `-h`, lines that fit, counts of one, idle cycles."""
+
+import sys
+from datetime import UTC, datetime
+
+import pytest
+from typer.testing import CliRunner
+
+from syncline.cli import app
+from syncline.cli.embedding import _plan_lines
+from syncline.cli.run_output import did_something, has_news
+from syncline.cli.tables import print_fields
+from syncline.errors import EmbeddingBudgetSpent
+from syncline.messages.embedding import EmbeddingPlan, PlannedEmbedding
+from syncline.messages.sync import CycleStatus, SyncResult, TableProgress, VectorProgress
+
+
+def test_help_is_also_h_of_groups_and_commands() -> None:
+    for path in ((), ("status",), ("embedding",), ("embedding", "plan")):
+        said = CliRunner().invoke(app, [*path, "-h"])
+        assert said.exit_code == 0, path
+        assert "Usage: " in said.output
+
+
+def test_long_values_continue_below_themselves_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "sync-graph/a-graph-of-a-rather-long-name-2026-11-30T00:04:55Z-and-longer-still-than-the-line"
+    fields = [("run", "completed, started by schedule " * 4), ("", name), ("max_lag_seconds", "-")]
+    print_fields(fields)
+    plain = capsys.readouterr().out.splitlines()
+    assert [line[:16].strip() for line in plain] == ["run", "", "max_lag_seconds"]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    print_fields(fields)
+    shown = capsys.readouterr().out.splitlines()
+    assert [line for line in shown if len(line) > 80] == [" " * 16 + name]
+    assert " ".join(" ".join(shown).split()) == " ".join(" ".join(plain).split())
+
+
+def _result(**changes: object) -> SyncResult:
+    return SyncResult.model_validate(
+        {"status": CycleStatus.DRAINED, "tables": (), "duration_seconds": 0.1, "vectors": VectorProgress()}
+        | changes
+    )
+
+
+def test_a_cycle_that_was_refused_a_row_is_not_told_as_one_without_changes() -> None:
+    idle = _result()
+    assert not has_news(idle)
+    assert not did_something(idle)
+    refused = _result(tables=(TableProgress(table="nodes", captured=1, failures=1, dead_letters=1),))
+    assert has_news(refused)
+    assert did_something(refused)
+    standing = _result(tables=(TableProgress(table="nodes", parked=1, dead_letters=1),))
+    assert has_news(standing)
+    assert not did_something(standing)
+    assert did_something(_result(vectors=VectorProgress(upserted=1)))
+
+
+def test_one_is_singular() -> None:
+    spent = EmbeddingBudgetSpent(
+        "service", scope="graph", whose="graph 'a'", used=418, budget=1, retry_at=datetime.now(UTC), fix="x"
+    )
+    assert "418 of its 1 token for today" in str(spent)
+    plan = EmbeddingPlan(
+        graph="a",
+        main=PlannedEmbedding(embedding="e", dimensions=1, setting=None),
+        second=None,
+        obstacles=(),
+        points=1,
+        texts=1,
+        tokens=1,
+        tokens_from="ledger",
+        seconds=None,
+        limited_by=None,
+        aliases=(),
+    )
+    said = "\n".join(_plan_lines(plan))
+    assert "1 point, 1 different text\nabout 1 token (" in said
+    assert "1 dimension " in said

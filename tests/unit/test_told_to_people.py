@@ -13,6 +13,7 @@ from syncline.cli.tables import print_fields
 from syncline.errors import EmbeddingBudgetSpent
 from syncline.messages.embedding import EmbeddingPlan, PlannedEmbedding
 from syncline.messages.sync import CycleStatus, SyncResult, TableProgress, VectorProgress
+from syncline.misnamed_settings import misnamed
 
 
 def test_help_is_also_h_of_groups_and_commands() -> None:
@@ -79,3 +80,18 @@ def test_one_is_singular() -> None:
     said = "\n".join(_plan_lines(plan))
     assert "1 point, 1 different text\nabout 1 token (" in said
     assert "1 dimension " in said
+
+
+def test_a_variable_that_is_nearly_a_setting_is_told_and_a_plugins_own_is_not() -> None:
+    given = (
+        "SYNCLINE_SECOND_EMBEDING",
+        "SYNCLINE_SECOND_EMBEDDING_MODLE",
+        "SYNCLINE_SECOND_EMBEDDING_MODEL",
+        "syncline_embedding",
+        "SYNCLINE_AES_KEYS",
+        "HOME",
+    )
+    assert misnamed(given) == {
+        "SYNCLINE_SECOND_EMBEDING": "SYNCLINE_SECOND_EMBEDDING",
+        "SYNCLINE_SECOND_EMBEDDING_MODLE": "SYNCLINE_SECOND_EMBEDDING_MODEL",
+    }

@@ -6,7 +6,7 @@ from typing import Final, ParamSpec
 
 import typer
 
-from syncline.cli.tables import FittedTable, one_line, print_columns, print_fields, print_table
+from syncline.cli.tables import FittedTable, one_line, print_columns, print_fields, print_fitted, print_table
 from syncline.errors import ConfigurationError, StoreUnusable, SynclineError
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "print_columns",
     "print_error",
     "print_fields",
+    "print_fitted",
     "print_table",
     "print_warning",
 ]

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import timedelta
@@ -32,6 +33,7 @@ from syncline import names
 from syncline.capture.listen.listener import Listening
 from syncline.control.services import Services
 from syncline.logs import configure_logging, get_log
+from syncline.misnamed_settings import warn_of_misnamed
 from syncline.process_exit import end_process
 from syncline.registry import Registry
 from syncline.settings import Settings, load_settings
@@ -82,6 +84,7 @@ def main() -> int:
 def _main() -> None:
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
+    warn_of_misnamed(os.environ)
     if settings.workflow_sandbox:
         compile_once(workflows)
     run(run_worker(settings))

@@ -65,7 +65,7 @@ from datetime import datetime
 from typing import ClassVar, Self
 from uuid import UUID
 
-from syncline.quoting import path_shown, shown
+from syncline.quoting import counted, path_shown, shown
 
 __all__ = [
     "AdoptionBlocked",
@@ -240,8 +240,8 @@ class EmbeddingBudgetSpent(EmbeddingError):
         self.scope, self.used, self.budget, self.retry_at = scope, used, budget, retry_at
         super().__init__(
             service,
-            f"nothing was sent: {whose} has used {used:,} of its {budget:,} tokens for today. Texts wait "
-            f"until {retry_at:%Y-%m-%d %H:%M} UTC, or until the budget is raised: {fix}.",
+            f"nothing was sent: {whose} has used {used:,} of its {counted(budget, 'token')} for today. Texts "
+            f"wait until {retry_at:%Y-%m-%d %H:%M} UTC, or until the budget is raised: {fix}.",
         )
 
 

@@ -45,6 +45,7 @@ app = _CommandLine(
     help="Sync knowledge graphs from a write-db to a graph-db and Qdrant, orchestrated by Temporal.",
     epilog=f"{STATUS_IN_GENERAL} docs/json.md has all of them.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
     # Locals may hold connection URIs.
     pretty_exceptions_show_locals=False,
 )

@@ -15,6 +15,7 @@ from syncline.cli.operators import (
     os_user,
 )
 from syncline.cli.output import EXIT_FAILED, errors_printed, one_line
+from syncline.quoting import counted
 
 if TYPE_CHECKING:
     from syncline.messages.embedding import (
@@ -187,18 +188,20 @@ def _print_lines(lines: "Iterator[str] | list[str] | map[str] | tuple[str, ...]"
 
 
 def _state_lines(state: "GenerationState") -> Iterator[str]:
-    setting = "offered by no worker that was asked" if state.setting is None else state.setting
     if state.role == "left":
         yield f"generation {state.generation}: {state.embedding}, left by an interrupted drop"
         return
     looked_at = ", readers look at it" if state.live else ""
     yield f"generation {state.generation}: {state.role}{looked_at}"
-    yield f"  {state.embedding or 'not recorded yet'} ({setting})"
+    if state.embedding is None:
+        yield "  not recorded yet"
+    else:
+        yield f"  {state.embedding} ({state.setting or 'offered by no worker that was asked'})"
     yield f"  {state.confirmed:,} confirmed, {state.owed:,} owed, {state.refused:,} refused"
     times = {"since": state.since, "filled": state.filled_at, "switched": state.switched_at}
     told = [f"{name} {format_time(at)}" for name, at in times.items() if at is not None]
     if told:
-        yield f"  {', '.join(told)} (UTC)"
+        yield f"  {', '.join(told)}"
     if state.error is not None:
         yield f"  delayed: {state.error}"
 
@@ -217,8 +220,8 @@ def _plan_lines(found: "EmbeddingPlan") -> Iterator[str]:
         if found.second.lacking:
             yield f"not offered by {', '.join(found.second.lacking)}"
     by = "by what its texts have cost" if found.tokens_from == "ledger" else "estimated by their length"
-    yield f"{found.points:,} points, {found.texts:,} different texts"
-    yield f"about {found.tokens:,} tokens ({by})"
+    yield f"{counted(found.points, 'point')}, {counted(found.texts, 'different text')}"
+    yield f"about {counted(found.tokens, 'token')} ({by})"
     if found.seconds is None:
         yield "time: no limit and no budget is set; a cycle gives it 10 s at most"
     else:
@@ -229,7 +232,7 @@ def _plan_lines(found: "EmbeddingPlan") -> Iterator[str]:
 
 
 def _planned(one: "PlannedEmbedding") -> str:
-    dimensions = "" if one.dimensions is None else f", {one.dimensions} dimensions"
+    dimensions = "" if one.dimensions is None else f", {counted(one.dimensions, 'dimension')}"
     setting = "not offered by this worker" if one.setting is None else one.setting
     answers = {None: "", True: ", answers", False: ", does not answer"}[one.reached]
     return f"{one.embedding}{dimensions} ({setting}{answers})"
@@ -239,7 +242,7 @@ def _duration(seconds: float) -> str:
     for size, word in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= size:
             return f"{seconds / size:.1f} {word}"
-    return f"{seconds:.0f} seconds"
+    return counted(round(seconds), "second")
 
 
 def _going(found: "EmbeddingStatus") -> Iterator[str]:
@@ -248,7 +251,7 @@ def _going(found: "EmbeddingStatus") -> Iterator[str]:
         if not state.live:
             yield (
                 f"generation {state.generation}, {state.embedding or 'not recorded'}: "
-                f"{state.confirmed:,} points, that readers do not look at"
+                f"{counted(state.confirmed, 'point')}, that readers do not look at"
             )
     mains = [state for state in found.generations if state.role == "main" and not state.live]
     if mains:

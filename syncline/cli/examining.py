@@ -122,7 +122,8 @@ async def _namespace(client: Client) -> Sequence[Check]:
             DescribeNamespaceRequest(namespace=client.namespace)
         )
     days = described.config.workflow_execution_retention_ttl.ToTimedelta() / timedelta(days=1)
-    return [Check(name="namespace", found=f"{client.namespace}, which keeps closed runs for {days:g} days")]
+    kept = "1 day" if days == 1 else f"{days:g} days"
+    return [Check(name="namespace", found=f"{client.namespace}, which keeps closed runs for {kept}")]
 
 
 async def _search_attributes(client: Client) -> Sequence[Check]:

@@ -6,7 +6,7 @@ from typing import Final, ParamSpec
 
 import typer
 
-from syncline.cli.tables import FittedTable, one_line, print_columns, print_table
+from syncline.cli.tables import FittedTable, one_line, print_columns, print_fields, print_fitted, print_table
 from syncline.errors import ConfigurationError, StoreUnusable, SynclineError
 
 __all__ = [
@@ -22,6 +22,8 @@ __all__ = [
     "one_line",
     "print_columns",
     "print_error",
+    "print_fields",
+    "print_fitted",
     "print_table",
     "print_warning",
 ]

@@ -13,11 +13,26 @@ from syncline.run_text import caveats, describe_holder, describe_writer, provide
 if TYPE_CHECKING:
     from syncline.messages.base import LockHolder
     from syncline.messages.provider_state import ProviderState
-    from syncline.messages.sync import EmbeddingUsed, SyncResult, TableProgress, Waiting
+    from syncline.messages.sync import (
+        EmbeddingUsed,
+        SecondVectors,
+        SyncResult,
+        TableProgress,
+        VectorProgress,
+        Waiting,
+    )
 
-__all__ = ["format_embedding", "format_waiting", "print_result", "provider_lines"]
+__all__ = [
+    "did_something",
+    "format_embedding",
+    "format_waiting",
+    "has_news",
+    "print_result",
+    "provider_lines",
+]
 
-_COUNTS: Final = ("captured", "rows", "links", "deletes", "parked", "failures", "dead_letters")
+_DONE: Final = ("captured", "rows", "links", "deletes")
+_COUNTS: Final = (*_DONE, "parked", "failures", "dead_letters")
 
 
 def format_waiting(waiting: "Waiting") -> str:
@@ -51,6 +66,35 @@ def provider_lines(provider: "ProviderState", *, resolved: bool = True) -> Itera
         yield f"back at {back} from {away.how} since {since}"
 
 
+def has_news(result: "SyncResult") -> bool:
+    """Return whether `print_result` prints anything."""
+    return (
+        any(map(_has_news, result.tables))
+        or any(map(_moved, _vectors_of(result)))
+        or result.embedding is not None
+        or any(True for _ in _troubles(result))
+    )
+
+
+def did_something(result: "SyncResult") -> bool:
+    """Return whether a cycle read a change, also one that it had to park or refuse, or wrote anything."""
+    return (
+        any(getattr(table, name) for table in result.tables for name in (*_DONE, "failures"))
+        or any(map(_moved, _vectors_of(result)))
+        or bool(result.rows or result.links or result.failures)
+    )
+
+
+def _vectors_of(result: "SyncResult") -> Iterator["VectorProgress | SecondVectors"]:
+    yield result.vectors
+    if result.vectors.second is not None:
+        yield result.vectors.second
+
+
+def _moved(vectors: "VectorProgress | SecondVectors") -> bool:
+    return bool(vectors.upserted or vectors.deleted or vectors.pending)
+
+
 def print_result(result: "SyncResult") -> None:
     """Print what a cycle did: the tables that have something to tell, the vectors, and what is wrong."""
     told = [table for table in result.tables if _has_news(table)]
@@ -60,7 +104,7 @@ def print_result(result: "SyncResult") -> None:
             ((table.table, *(f"{getattr(table, name):,}" for name in _COUNTS)) for table in told),
         )
     vectors = result.vectors
-    if vectors.upserted or vectors.deleted or vectors.pending:
+    if _moved(vectors):
         typer.echo(
             f"vectors: {vectors.upserted:,} upserted, {vectors.deleted:,} deleted, "
             f"{vectors.embedded:,} embedded, {vectors.pending:,} pending"

@@ -16,8 +16,8 @@ from syncline.cli.operators import (
     run,
     slug_of,
 )
-from syncline.cli.output import FittedTable, errors_printed, one_line, print_table
-from syncline.cli.run_output import format_waiting, print_result, provider_lines
+from syncline.cli.output import FittedTable, errors_printed, print_fields, print_fitted, print_table
+from syncline.cli.run_output import format_waiting, has_news, print_result, provider_lines
 from syncline.errors import ConfigurationError
 from syncline.quoting import counted, shown
 from syncline.run_text import format_lag, format_seconds
@@ -90,12 +90,18 @@ def status(
     if as_json:
         print_json_list(found)
         return
-    print_table(_HEADER, map(_line, found), styles=_styles(), spare=_SPARE)
+    print_fitted(status_table(found))
 
 
 def status_table(graphs: "Sequence[GraphOverview]") -> FittedTable:
     """Return what `syncline status` shows on a terminal."""
-    return FittedTable(_HEADER, map(_line, graphs), styles=_styles(), spare=_SPARE)
+    own = [{graph.standing.value: _style_of(graph)} for graph in graphs]
+    return FittedTable(_HEADER, map(_line, graphs), styles=_styles(), of_rows=own, spare=_SPARE)
+
+
+def _style_of(graph: "GraphOverview") -> str:
+    """Return how its state looks: by the level of what was found, since the same state may be worse."""
+    return _QUIET.get(graph.standing, _OF_LEVEL[graph.level])
 
 
 def _status_of(graph: str, timeout: float, *, as_json: bool) -> None:
@@ -103,12 +109,12 @@ def _status_of(graph: str, timeout: float, *, as_json: bool) -> None:
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
         return
-    for field, value in _fields(report):
-        typer.echo(f"{field:<10} {one_line(value)}".rstrip())
+    print_fields(list(_fields(report)), least=10)
     state = report.state
     if state is not None and state.last_result is not None:
         ours = report.run is not None and not report.run.open
-        typer.echo("\nthis run's cycle:" if ours else "\nthe cycle before:")
+        told = "this run's cycle" if ours else "the cycle before"
+        typer.echo(f"\n{told}:" if has_news(state.last_result) else f"\n{told}: nothing had changed")
         print_result(state.last_result)
 
 

@@ -15,7 +15,7 @@ from syncline.cli.output import (
     one_line,
     print_error,
 )
-from syncline.cli.run_output import print_result
+from syncline.cli.run_output import did_something, print_result
 from syncline.errors import ConfigurationError
 from syncline.run_text import format_seconds
 
@@ -224,7 +224,7 @@ def _print(answer: "SyncedRun") -> None:
     by = "the built-in engine (fallback)" if answer.fallback else answer.provider
     typer.echo(f"{result.ended_as} in {format_seconds(result.duration_seconds)} by {by}")
     print_result(result)
-    if result.drained and not result.rows and not result.links:
+    if result.drained and not did_something(result):
         typer.echo("nothing had changed")
 
 

@@ -4,7 +4,9 @@ No cell is ever cut off. Where a table is too wide, columns that a command can s
 which; then the last column is broken. If even that does not fit, each row is listed field by field.
 """
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
-__all__ = ["FittedTable", "one_line", "print_columns", "print_table"]
+__all__ = ["FittedTable", "one_line", "print_columns", "print_fields", "print_fitted", "print_table"]
 
 _LAST_COLUMN: Final = 20
 """Characters of a broken column that can still be read."""
@@ -31,6 +33,7 @@ def one_line(text: str) -> str:
 class FittedTable:
     """A table as a terminal's width allows; `styles` says how a cell looks that is one of its words.
 
+    `of_rows` says the same of a row's own cells, and goes before `styles`.
     `spare` names the columns that may be left out, the first one first.
     """
 
@@ -40,11 +43,12 @@ class FittedTable:
         rows: Iterable[Sequence[str]],
         *,
         styles: Mapping[str, str] | None = None,
+        of_rows: Sequence[Mapping[str, str]] = (),
         spare: Sequence[str] = (),
     ) -> None:
         self.header = tuple(header)
         self.rows = [tuple(one_line(cell) for cell in row) for row in rows]
-        self._styles, self.spare = styles or {}, tuple(spare)
+        self._styles, self._of_rows, self.spare = styles or {}, of_rows, tuple(spare)
 
     def shown_at(self, width: int) -> tuple[str, ...] | None:
         """Return the columns of a table of this width; None if its rows are listed field by field."""
@@ -81,8 +85,8 @@ class FittedTable:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for place in places:
             table.add_column(self.header[place], overflow="fold", no_wrap=place != places[-1])
-        for row in self.rows:
-            table.add_row(*(self._cell(row[place]) for place in places))
+        for number, row in enumerate(self.rows):
+            table.add_row(*(self._cell(number, row[place]) for place in places))
         return table
 
     def _fields(self) -> "Iterator[RenderableType]":
@@ -95,15 +99,16 @@ class FittedTable:
             grid.add_column(overflow="fold")
             for name, cell in zip(self.header, row, strict=True):
                 if cell:
-                    grid.add_row(name, self._cell(cell))
+                    grid.add_row(name, self._cell(number, cell))
             if number:
                 yield Text()
             yield grid
 
-    def _cell(self, cell: str) -> "RenderableType":
+    def _cell(self, number: int, cell: str) -> "RenderableType":
         from rich.text import Text
 
-        return Text(cell, style=self._styles.get(cell, ""))
+        own = self._of_rows[number] if self._of_rows else {}
+        return Text(cell, style=own.get(cell, self._styles.get(cell, "")))
 
 
 def print_table(
@@ -114,7 +119,11 @@ def print_table(
     spare: Sequence[str] = (),
 ) -> None:
     """Print rows as a `FittedTable` on a terminal, and in plain columns where a program reads them."""
-    table = FittedTable(header, rows, styles=styles, spare=spare)
+    print_fitted(FittedTable(header, rows, styles=styles, spare=spare))
+
+
+def print_fitted(table: FittedTable) -> None:
+    """Print a table on a terminal, and in plain columns where a program reads them."""
     if not sys.stdout.isatty():
         _print_plain(table)
         return
@@ -123,9 +132,28 @@ def print_table(
     Console(highlight=False).print(table)
 
 
-def print_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows as `print_table` does, without colours and columns that can be spared."""
-    print_table(header, rows)
+def print_columns(header: Sequence[str], rows: Iterable[Sequence[str]], *, spare: Sequence[str] = ()) -> None:
+    """Print rows as `print_table` does, without colours."""
+    print_table(header, rows, spare=spare)
+
+
+def print_fields(fields: Sequence[tuple[str, str]], *, least: int = 0) -> None:
+    """Print one field a line, values below each other and `least` characters in, or more.
+
+    On a terminal a long value continues below itself, broken between words; a word is never broken, so that
+    an id can be copied.
+    """
+    indent = max([least, *(len(name) for name, _ in fields)]) + 1
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for name, value in fields:
+        told = one_line(value)
+        lines = [told] if width is None else _wrapped(told, max(width - indent, _LAST_COLUMN))
+        for number, line in enumerate(lines):
+            typer.echo(f"{'' if number else name:<{indent}}{line}".rstrip())
+
+
+def _wrapped(text: str, width: int) -> Sequence[str]:
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _print_plain(table: FittedTable) -> None:

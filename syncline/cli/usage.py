@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["usage"]
 
 _COUNTS: Final = ("texts", "tokens", "estimated", "requests", "refused")
+_SPARE: Final = ("requests", "estimated")
 
 
 @errors_printed
@@ -40,6 +41,7 @@ def usage(
         print_columns(
             ("month", "graph", "service", *_COUNTS),
             [(line.month, line.graph, line.service, *_counts(line)) for line in report.months],
+            spare=_SPARE,
         )
     else:
         typer.echo("nothing was embedded")
@@ -49,7 +51,7 @@ def usage(
             (format_time(line.last_at), line.run_id or "-", line.service, *_counts(line))
             for line in report.runs
         ]
-        print_columns(("last request", "run", "service", *_COUNTS), lines)
+        print_columns(("last request", "run", "service", *_COUNTS), lines, spare=_SPARE)
     if report.budgets:
         typer.echo()
         print_columns(

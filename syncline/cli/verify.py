@@ -88,6 +88,12 @@ def print_verification(found: "Verification", *, repaired: bool) -> None:
             )
             for relation in found.relations
         ),
+        # What was found of no relation, the harmless verdicts first.
+        spare=[
+            verdict.value
+            for verdict in reversed(Verdict)
+            if not any(relation.found(verdict).count for relation in found.relations)
+        ],
     )
     for relation in found.relations:
         for verdict in Verdict:

@@ -36,7 +36,8 @@ def obstacles(found: GraphEmbeddings) -> Sequence[tuple[str, str]]:
     main = found.records.get(found.generations.main)
     if main is None or main.dimensions is None:
         fix = (
-            f"Sync it once (`syncline sync {slug}`), or give the workers other settings: nothing is lost yet."
+            f"Once it has something to embed, `syncline sync {slug}` records it. Until then, "
+            "another embedding takes no more than other settings of the workers."
         )
         reasons.append(
             ("what its vectors are made with is not recorded, since no cycle has written any", fix)

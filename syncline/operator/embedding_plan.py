@@ -52,8 +52,8 @@ async def plan_embedding(
         graph=graph.slug,
         main=PlannedEmbedding(
             embedding=services.embedding.name if main is None else main.embedding,
-            dimensions=None if main is None else main.dimensions,
-            setting=found.setting_of(main),
+            dimensions=services.embedding.dimensions if main is None else main.dimensions,
+            setting=services.offered[0].variables if main is None else found.setting_of(main),
             lacking=() if main is None else lacking(main.embedding),
         ),
         second=new,

@@ -16,6 +16,7 @@ from syncline.messages.embedding import EmbeddingStatus, GenerationState, LiveAl
 from syncline.operator.schema import reading, sql
 from syncline.operator.second_model import generations_of
 from syncline.provider import GraphSchema, GraphVectors
+from syncline.quoting import counted
 
 __all__ = ["GraphEmbeddings", "describe_embedding", "read_embeddings"]
 
@@ -185,7 +186,8 @@ def _next(found: GraphEmbeddings, states: Sequence[GenerationState]) -> tuple[st
     if live != {main.generation}:
         return "A switch was interrupted: run it again, or lead all readers back by `rollback`.", "switch"
     if other.owed > main.owed:
-        return f"The second fills: {other.owed:,} points wait.", "status"
+        return f"The second fills: {counted(other.owed, 'point')} to go.", "status"
     if other.refused > main.refused:
-        return f"{other.refused - main.refused:,} texts are refused that the main has.", "status"
+        more = counted(other.refused - main.refused, "text")
+        return f"The second was refused {more} that the main one has.", "status"
     return "The second has all that the main one has: readers can be led to it.", "switch"

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Final
 
 from syncline.control.schedule_spec import DueKind, DueProblem
 from syncline.messages.base import Message
@@ -61,16 +60,21 @@ def _number_findings(slug: str, numbers: AnsweredNumbers | None, *, running: boo
             yield Finding.of(GraphHealth.BEHIND, reason, f"syncline sync {slug}")
 
 
-_TOLD_BY_NUMBERS: Final = (GraphHealth.VECTORS_DELAYED, GraphHealth.REFUSED)
-
-
 def all_findings(
     of_runs: Iterable[Finding], slug: str, numbers: AnsweredNumbers | None, *, running: bool
 ) -> Sequence[Finding]:
-    """Return the findings of runs and numbers. Numbers are newer, and know why: runs do not repeat them."""
+    """Return the findings of runs and numbers. Numbers are newer, and know why: runs do not repeat them.
+
+    A run whose worker must not write the graph's vectors leaves them to others, and nothing of that in the
+    state tables: what still waits then is told by the run.
+    """
     told = None if numbers is None else numbers.graphs.get(slug)
-    known = told is not None and told.kept and told.problem is None
-    mine = [finding for finding in of_runs if not (known and finding.state in _TOLD_BY_NUMBERS)]
+    by_numbers: set[GraphHealth] = set()
+    if told is not None and told.kept and told.problem is None:
+        by_numbers.add(GraphHealth.REFUSED)
+        if told.delays or not told.pending_points:
+            by_numbers.add(GraphHealth.VECTORS_DELAYED)
+    mine = [finding for finding in of_runs if finding.state not in by_numbers]
     return [*mine, *_number_findings(slug, numbers, running=running)]
 
 

@@ -273,7 +273,7 @@ class Waits:
             except asyncpg.InvalidParameterValueError as error:
                 refused = error
         if refused is not None or row is None:
-            fix = getattr(refused, "hint", None) or "Take one by SELECT syncline.token() in the write-db."
+            fix = getattr(refused, "hint", None) or "Pass it whole, as it was returned."
             raise TokenRefused(graph.slug, getattr(refused, "message", None) or "no answer", fix)
         state = VisibilityState(row["state"])
         if row["visible"] and not row["vectors"] and row["reason"] and "points to write" not in row["reason"]:

@@ -44,6 +44,11 @@ async def test_embedding_is_planned_started_switched_rolled_back_and_dropped_by_
     early = await syncline("embedding", "plan", slug)
     assert early.status == 1
     assert "in the way: what its vectors are made with is not recorded" in early.out
+    assert "32 dimensions (SYNCLINE_EMBEDDING)" in early.out  # a worker would record this one
+    none = await syncline("embedding", "status", slug)
+    assert "  not recorded yet\n" in none.out
+    too_early = await syncline("embedding", "start", slug)
+    assert "Once it has something to embed, " in too_early.err  # syncing an empty graph records nothing
     async with lab.services.store("write", None).driver() as connection:
         await connection.execute(
             f"INSERT INTO {graph.schema_name}.write_facts (id, content, dedup_status)"

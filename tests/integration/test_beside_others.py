@@ -68,6 +68,7 @@ MARKED = "    marked: {title: \"'gone'\"}\n"
         ("expression", MARKED),
         ("expression", ""),
     ],
+    ids=["hash, marked", "hash", "uuid5, marked", "uuid5", "expression, marked", "expression"],
 )
 @pytest.mark.long(after=1)
 async def test_what_left_before_it_landed_takes_no_row_of_readers(
@@ -142,3 +143,32 @@ async def test_what_was_parked_before_readers_made_a_row_waits_for_ours(graph: T
     await site.cycle()
     await site.equal()
     assert len(await site.rows("SELECT FROM kg.cs WHERE o IS NOT NULL OR key = 'y'")) == 2
+
+
+@pytest.mark.parametrize("keys", [True, False], ids=["returns", "returns without its keys"])
+async def test_a_table_that_returns_with_a_list_has_what_stood_there_in_it(
+    graph: TestGraph, keys: bool
+) -> None:
+    ps, qs = "  ps: {{source: p, id: {{{own}}}, columns: [title]}}\n", "  qs: {source: q}\n"
+    site = await made(
+        graph,
+        ps.format(own="rule: hash") + qs,
+        source="CREATE TABLE p (id text PRIMARY KEY, title text); CREATE TABLE q (id text PRIMARY KEY)",
+        target="CREATE TABLE ps (id uuid PRIMARY KEY, key text, title text, sync_version bigint, sync_run bigint);"
+        "CREATE TABLE qs (id uuid PRIMARY KEY, key text, sync_version bigint, sync_run bigint)",
+    )
+    await write(graph, "INSERT INTO p VALUES ('a', 'A'), ('b', 'B')")
+    await site.cycle()
+    context = graph.context()
+    for tables in (qs, ps.format(own="rule: hash, beside: true") + qs):
+        now = read_map(f"version: 1\nname: shapes\ntables:\n{tables}", source="now")
+        await adopt(graph.write, "kg", now)
+        if tables != qs:
+            await write(graph, "DELETE FROM p WHERE id = 'a'")
+            if not keys:
+                await on_target(graph, "ALTER TABLE kg.ps DROP key")
+        result = await SyncEngine(now).run_cycle(context)
+        assert [table.error for table in result.tables if table.error] == []
+    titles = [title for (title,) in await read(graph, "SELECT title FROM ps ORDER BY 1")]
+    said = [note for note in result.map_changes if "does not tell" in note]
+    assert (titles, len(said)) == ((["B"], 0) if keys else (["A", "B"], 1))

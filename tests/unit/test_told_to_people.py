@@ -2,7 +2,7 @@
 
 import io
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from rich.console import Console
@@ -124,13 +124,17 @@ def test_vectors_that_wait_for_another_worker_are_told_by_the_run_that_left_them
         told = GraphNumbers.model_validate({"graph": "a", **numbers})
         of_runs = run_findings("a", last, None, None, None)
         answered = AnsweredNumbers(graphs={"a": told})
-        return [finding.reason for finding in all_findings(of_runs, "a", answered, running=False)]
+        return [finding.reason for finding in all_findings(of_runs, "a", answered, last=last, running=False)]
 
     assert states(pending_points=3) == ["its last run left vectors"]
     assert states(pending_points=0) == []
-    delay = VectorDelay(collection="nodes", since=now, next_retry_at=now, error="VectorStoreRejected: 401.")
+    again = now + timedelta(seconds=5)
+    delay = VectorDelay(collection="nodes", since=now, next_retry_at=again, error="VectorStoreRejected: 401.")
     [reason] = states(pending_points=3, delays=(delay,))
     assert reason.startswith("3 vectors wait: 401.")
+    # The last run was due to try again, and did not: what kept it from that is not the cause of before.
+    old = delay.model_copy(update={"next_retry_at": now - timedelta(seconds=5)})
+    assert states(pending_points=3, delays=(old,))[0] == "its last run left vectors"
 
 
 def test_a_red_state_is_red_also_where_it_is_mostly_yellow() -> None:

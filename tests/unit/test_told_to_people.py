@@ -3,6 +3,8 @@
 import io
 import sys
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from rich.console import Console
@@ -13,10 +15,12 @@ from syncline.cli.embedding import _plan_lines
 from syncline.cli.run_output import did_something, has_news
 from syncline.cli.status import status_table
 from syncline.cli.tables import print_fields
-from syncline.errors import EmbeddingBudgetSpent
+from syncline.errors import EmbeddingBudgetSpent, EmbeddingChangeRefused
 from syncline.messages.embedding import EmbeddingPlan, PlannedEmbedding
 from syncline.messages.sync import CycleStatus, SyncResult, TableProgress, VectorProgress
 from syncline.misnamed_settings import misnamed
+from syncline.operator.embedding_candidate import candidate
+from syncline.operator.embedding_state import GraphEmbeddings
 from syncline.operator.graph_state import GraphHealth, GraphNumbers, Level, VectorDelay
 from syncline.temporal.findings import all_findings, run_findings
 from syncline.temporal.graph_numbers import AnsweredNumbers
@@ -65,6 +69,20 @@ def test_a_cycle_that_was_refused_a_row_is_not_told_as_one_without_changes() -> 
     assert has_news(standing)
     assert not did_something(standing)
     assert did_something(_result(vectors=VectorProgress(upserted=1)))
+
+
+def test_without_a_record_the_only_embedding_is_no_other_one() -> None:
+    one = SimpleNamespace(service=SimpleNamespace(name="e"))
+    found = SimpleNamespace(
+        services=SimpleNamespace(offered=[one]),
+        records={},
+        generations=SimpleNamespace(main=1),
+        graph=SimpleNamespace(slug="a"),
+    )
+    with pytest.raises(EmbeddingChangeRefused, match="this worker offers no second embedding"):
+        candidate(cast("GraphEmbeddings", found), None)
+    found.services.offered.append(SimpleNamespace(service=SimpleNamespace(name="f")))
+    assert candidate(cast("GraphEmbeddings", found), None).service.name == "f"
 
 
 def test_one_is_singular() -> None:

@@ -49,7 +49,10 @@ def candidate(found: GraphEmbeddings, embedding: str | None) -> OfferedEmbedding
     """Return the embedding that the graph would change to; raise EmbeddingChangeRefused if there is none."""
     offered = found.services.offered
     main = found.records.get(found.generations.main)
-    others = [one for one in offered if main is None or main.differences(found.recorded_as(one))]
+    # Without a record, the first one is what a cycle would record.
+    others = list(offered[1:])
+    if main is not None:
+        others = [one for one in offered if main.differences(found.recorded_as(one))]
     if embedding is not None:
         others = [one for one in others if one.service.name == embedding]
         if not others and main is not None and main.embedding == embedding:

@@ -61,18 +61,24 @@ def _number_findings(slug: str, numbers: AnsweredNumbers | None, *, running: boo
 
 
 def all_findings(
-    of_runs: Iterable[Finding], slug: str, numbers: AnsweredNumbers | None, *, running: bool
+    of_runs: Iterable[Finding],
+    slug: str,
+    numbers: AnsweredNumbers | None,
+    *,
+    last: ListedRun | None,
+    running: bool,
 ) -> Sequence[Finding]:
     """Return the findings of runs and numbers. Numbers are newer, and know why: runs do not repeat them.
 
     A run whose worker must not write the graph's vectors leaves them to others, and nothing of that in the
-    state tables: what still waits then is told by the run.
+    state tables, also not that an earlier cause is over: what still waits then is told by the run.
     """
     told = None if numbers is None else numbers.graphs.get(slug)
     by_numbers: set[GraphHealth] = set()
     if told is not None and told.kept and told.problem is None:
         by_numbers.add(GraphHealth.REFUSED)
-        if told.delays or not told.pending_points:
+        tried = [delay for delay in told.delays if last is None or delay.next_retry_at > last.started_at]
+        if tried or not told.pending_points:
             by_numbers.add(GraphHealth.VECTORS_DELAYED)
     mine = [finding for finding in of_runs if finding.state not in by_numbers]
     return [*mine, *_number_findings(slug, numbers, running=running)]

@@ -129,7 +129,7 @@ async def overview(
         of_runs = run_findings(
             slug, last, running, stands.trying, schedule, stall, stands.waiting, why=why.get(slug)
         )
-        findings = all_findings(of_runs, slug, numbers, running=running is not None)
+        findings = all_findings(of_runs, slug, numbers, last=last, running=running is not None)
         standing, level, ordered = judge(findings, running=running is not None, ran=last is not None)
         gone = schedule is None and running is None and _is_gone(last, told, numbers, task_queue)
         if not archived and (standing is GraphHealth.ARCHIVED or gone):
@@ -324,7 +324,7 @@ async def report_of(
     of_runs = run_findings(
         slug, ended, running, pending.trying, schedule, pending.stall, pending.waiting, why=why.get(slug)
     )
-    findings = all_findings(of_runs, slug, numbers, running=running is not None)
+    findings = all_findings(of_runs, slug, numbers, last=ended, running=running is not None)
     standing, level, ordered = judge(findings, running=running is not None, ran=ended is not None)
     return GraphReport(
         graph=slug,

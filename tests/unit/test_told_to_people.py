@@ -2,7 +2,9 @@
 
 import io
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from rich.console import Console
@@ -13,10 +15,12 @@ from syncline.cli.embedding import _plan_lines
 from syncline.cli.run_output import did_something, has_news
 from syncline.cli.status import status_table
 from syncline.cli.tables import print_fields
-from syncline.errors import EmbeddingBudgetSpent
+from syncline.errors import EmbeddingBudgetSpent, EmbeddingChangeRefused
 from syncline.messages.embedding import EmbeddingPlan, PlannedEmbedding
 from syncline.messages.sync import CycleStatus, SyncResult, TableProgress, VectorProgress
 from syncline.misnamed_settings import misnamed
+from syncline.operator.embedding_candidate import candidate
+from syncline.operator.embedding_state import GraphEmbeddings
 from syncline.operator.graph_state import GraphHealth, GraphNumbers, Level, VectorDelay
 from syncline.temporal.findings import all_findings, run_findings
 from syncline.temporal.graph_numbers import AnsweredNumbers
@@ -65,6 +69,20 @@ def test_a_cycle_that_was_refused_a_row_is_not_told_as_one_without_changes() -> 
     assert has_news(standing)
     assert not did_something(standing)
     assert did_something(_result(vectors=VectorProgress(upserted=1)))
+
+
+def test_without_a_record_the_only_embedding_is_no_other_one() -> None:
+    one = SimpleNamespace(service=SimpleNamespace(name="e"))
+    found = SimpleNamespace(
+        services=SimpleNamespace(offered=[one]),
+        records={},
+        generations=SimpleNamespace(main=1),
+        graph=SimpleNamespace(slug="a"),
+    )
+    with pytest.raises(EmbeddingChangeRefused, match="this worker offers no second embedding"):
+        candidate(cast("GraphEmbeddings", found), None)
+    found.services.offered.append(SimpleNamespace(service=SimpleNamespace(name="f")))
+    assert candidate(cast("GraphEmbeddings", found), None).service.name == "f"
 
 
 def test_one_is_singular() -> None:
@@ -124,13 +142,17 @@ def test_vectors_that_wait_for_another_worker_are_told_by_the_run_that_left_them
         told = GraphNumbers.model_validate({"graph": "a", **numbers})
         of_runs = run_findings("a", last, None, None, None)
         answered = AnsweredNumbers(graphs={"a": told})
-        return [finding.reason for finding in all_findings(of_runs, "a", answered, running=False)]
+        return [finding.reason for finding in all_findings(of_runs, "a", answered, last=last, running=False)]
 
     assert states(pending_points=3) == ["its last run left vectors"]
     assert states(pending_points=0) == []
-    delay = VectorDelay(collection="nodes", since=now, next_retry_at=now, error="VectorStoreRejected: 401.")
+    again = now + timedelta(seconds=5)
+    delay = VectorDelay(collection="nodes", since=now, next_retry_at=again, error="VectorStoreRejected: 401.")
     [reason] = states(pending_points=3, delays=(delay,))
     assert reason.startswith("3 vectors wait: 401.")
+    # The last run was due to try again, and did not: what kept it from that is not the cause of before.
+    old = delay.model_copy(update={"next_retry_at": now - timedelta(seconds=5)})
+    assert states(pending_points=3, delays=(old,))[0] == "its last run left vectors"
 
 
 def test_a_red_state_is_red_also_where_it_is_mostly_yellow() -> None:

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from syncline.embeddings.openai import OpenAIEmbedding
-from syncline.engine import run_cycle
+from syncline.engine import SchemaMap, SyncEngine, run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.vectors import drain as drain_module
@@ -578,6 +578,23 @@ async def waits_for(graph: TestGraph, pid: int) -> bool:
     """Return whether a session waits for this one."""
     query = "SELECT FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))"
     return bool(await read(graph, query, pid))
+
+
+async def test_a_point_that_only_the_second_has_goes_with_a_row_that_left_while_its_collection_was_out(
+    embedded: Change,
+) -> None:
+    embedded.first.refuses = lambda text: text == "node 2"
+    await embedded.cycle()
+    await embedded.start()
+    await embedded.cycle()
+    tables = [replace(table, vector=None) if table.name == "nodes" else table for table in KNOWLEDGE_GRAPH]
+    without = SyncEngine(SchemaMap(name=KNOWLEDGE_GRAPH.name, tables=tuple(tables)))
+    await without.run_cycle(embedded.context())
+    await write(embedded.graph, "DELETE FROM write_nodes WHERE id = 'n2'")
+    await without.run_cycle(embedded.context())
+    await SyncEngine(KNOWLEDGE_GRAPH).run_cycle(embedded.context())
+    main, second = await embedded.both()
+    assert (len(main), main == second) == (4, True)
 
 
 async def test_each_step_waits_for_the_cycle_and_ends_what_it_could_commit(

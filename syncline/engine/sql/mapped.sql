@@ -74,9 +74,11 @@ WITH delays AS (
 DELETE FROM sync_outbox WHERE collection = ANY ($1::text[])
 
 -- name: mapped_queue
--- Every row's point, and every point without a row: one that left while the collection was not written.
+-- Every row's point, and every point without a row: one that left while the collection was not written. Also those
+-- that only a second generation has, for which is queued what is queued here.
 INSERT INTO sync_outbox (collection, point_id)
-SELECT $1, @{id} FROM @{target} UNION SELECT collection, point_id FROM sync_vector WHERE collection = $1
+SELECT $1::text, @{id} FROM @{target}
+UNION SELECT $1::text, point_id FROM sync_vector WHERE collection IN ($1::text, $1::text || '@@second')
 ON CONFLICT (collection, point_id) DO UPDATE SET
     seq = excluded.seq, queued_at = excluded.queued_at, attempts = 0, next_retry_at = NULL, error = NULL
 

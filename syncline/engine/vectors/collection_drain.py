@@ -175,8 +175,8 @@ class CollectionDrain:
         """Ensure that the collection exists and that the outbox lists all points it lacks."""
         created = await self._ensured()
         filled = await self._outbox.filled()
-        # An empty one was created manually, or by a cycle that died before it queued the points. That may have
-        # made no alias either: another collection's failure ends this drain too.
+        # An empty one was created manually, or by a cycle that died before it queued the points. That may
+        # have made no alias either: another collection's failure ends this drain too.
         if filled and (created or await self._store.is_empty(self._collection)):
             if not created:
                 await self._alias.keep(self._vectors, self._vector.collection, created=True)

@@ -333,3 +333,20 @@ async def test_discarded_statements_are_outdated(graph: TestGraph) -> None:
 def test_feature_not_supported_is_no_outdated_statement() -> None:
     raised = asyncpg.FeatureNotSupportedError("a trigger's own words")
     assert isinstance(map_driver_error("graph", raised), StoreRejected)
+
+
+async def test_cycle_leaves_its_session_as_it_was(graph: TestGraph) -> None:
+    """Plans that a batch keeps, and joins that it forbids, are no other transaction's."""
+
+    async def settings() -> list[tuple[int, str, str]]:
+        async with graph.target.driver() as connection:
+            shown = "SELECT name, setting FROM pg_settings WHERE name NOT LIKE '%.%' ORDER BY 1"
+            return [
+                (connection.get_server_pid(), name, value) for name, value in await connection.fetch(shown)
+            ]
+
+    before = await settings()
+    assert ("plan_cache_mode", "force_custom_plan") in {(name, value) for _, name, value in before}
+    await write_rows(graph, 3)
+    assert (await run_cycle(graph.context())).rows == 3
+    assert await settings() == before

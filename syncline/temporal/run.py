@@ -22,6 +22,7 @@ from syncline.temporal.task_queues import pollers
 
 __all__ = ["execute_and_wait"]
 
+_CODEC: Final = "it is encoded, and SYNCLINE_PAYLOAD_CODEC is not set here"
 _LOOK_FOR_WORKER: Final = 3.0
 """Seconds that a starting worker may take to poll."""
 _LOOK: Final = 2.0
@@ -84,8 +85,9 @@ async def execute_and_wait(
             raise _error_of(error, handle.id) or _late(handle.id, seconds, watch, task_queue) from error
         except TimeoutError as error:
             raise _late(handle.id, seconds, watch, task_queue) from error
-        except ValidationError as error:
-            problem = "its result cannot be decoded here: the worker has another release"
+        except (ValidationError, KeyError) as error:
+            unlike = "the worker has another release" if isinstance(error, ValidationError) else _CODEC
+            problem = f"its result cannot be decoded here: {unlike}"
             raise RunFailed(handle.id, f"Run {handle.id} has ended, but {problem}.") from error
         finally:
             watching.cancel()

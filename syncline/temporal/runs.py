@@ -257,18 +257,24 @@ async def outcome_of(client: Client, run: ListedRun) -> Outcome:
     """Return the outcome of a closed run; without a result if it cannot be read."""
     handle = client.get_workflow_handle(run.workflow_id, run_id=run.run_id, result_type=SyncGraphResult)
     try:
+        return await _outcome_of(client, handle)
+    except RPCError as error:
+        gone = error.status is RPCStatusCode.NOT_FOUND
+        problem = "its history is deleted" if gone else f"its result cannot be read: {error.message}"
+        return Outcome(error=problem)
+    except (KeyError, ValueError, RuntimeError) as error:
+        # KeyError: encoded, and this process has no codec.
+        return Outcome(error=f"its result cannot be read: {type(error).__name__}")
+
+
+async def _outcome_of(client: Client, handle: WorkflowHandle[object, SyncGraphResult]) -> Outcome:
+    try:
         # Do not follow its successors: those of a cron workflow never end.
         return _success(await handle.result(follow_runs=False))
     except WorkflowContinuedAsNewError:
         return await _outcome_of_cron(client, handle)
     except WorkflowFailureError as failed:
         return _failure(failed.cause)
-    except RPCError as error:
-        gone = error.status is RPCStatusCode.NOT_FOUND
-        problem = "its history is deleted" if gone else f"its result cannot be read: {error.message}"
-        return Outcome(error=problem)
-    except (ValueError, RuntimeError) as error:
-        return Outcome(error=f"its result cannot be read: {type(error).__name__}")
 
 
 async def _outcome_of_cron(client: Client, handle: WorkflowHandle[object, SyncGraphResult]) -> Outcome:

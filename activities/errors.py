@@ -10,7 +10,7 @@ from typing import Final
 
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory, FailureError
 
-from syncline.errors import ProviderMisbehaved, SynclineError
+from syncline.errors import ProviderFaulty, ProviderMisbehaved, SynclineError
 from syncline.logs import get_log
 from syncline.masking import error_text
 from syncline.messages.base import Message
@@ -48,7 +48,16 @@ def errors_translated(details: Callable[[], Sequence[Message]] = tuple, **fields
         mend = isinstance(error, ProviderMisbehaved) and not error.retryable
         write = log.error if mend else log.info if error.benign else log.warning
         kind = type(error).__name__
-        write("activity failed", **fields, kind=kind, retryable=error.retryable, error=str(error))
+        # Whoever has to mend code needs to see where it raised.
+        raised = error.__cause__ if isinstance(error, ProviderFaulty) else None
+        write(
+            "activity failed",
+            **fields,
+            kind=kind,
+            retryable=error.retryable,
+            error=str(error),
+            exc_info=raised,
+        )
         log.debug("cause of the error", cause=repr(error.__cause__))
         # A driver's error may quote the statement's parameters, which are rows: they must not enter history.
         error.__cause__ = None

@@ -232,7 +232,7 @@ class SyncActivities:
         graph = await services.graphs.get(request.graph.id)
         if request.provider_id is None:
             run_cycle = run_builtin_cycle
-            options, served = NoOptions(), _served(_OWN, API_VERSION, f"syncline {_OWN}")
+            options, served, plugin = NoOptions(), _served(_OWN, API_VERSION, f"syncline {_OWN}"), None
         else:
             used = request.map
             if request.fingerprint == graph.fingerprint:
@@ -246,6 +246,7 @@ class SyncActivities:
                 options = options.pinned(used)
             provider = await services.registry.initialized("sync", request.provider_id, services)
             run_cycle = provider.sync_cycle
+            plugin = type(provider).__module__.partition(".")[0] if resolved.routed else None
             served = _served(provider.version, provider.api_version, origin, used)
         _refuse_archived(graph)
         if request.shadow and request.provider_id is not None:
@@ -295,6 +296,7 @@ class SyncActivities:
                     run_is_over=run_is_over,
                 ),
                 distribution=served.distribution,
+                plugin=plugin,
                 grace=self._grace_seconds,
                 patience=self._patience_seconds,
             )

@@ -43,6 +43,7 @@
     │   └── EmbeddingRejected         not retryable
     ├── ProviderMisbehaved            not retryable: a provider broke its contract and was contained
     │   ├── ProviderBlocked           retryable: the provider blocks its event loop
+    │   ├── ProviderFaulty            not retryable: a cycle raised TypeError, NameError, …: its code is wrong
     │   └── ProviderNotReady          retryable: its `initialize` failed, or waits for its next attempt
     ├── ProviderGone                  retryable: this worker lacks the provider; another may have it
     ├── TemporalUnavailable           retryable: the Temporal server cannot be reached, or refuses access
@@ -92,6 +93,7 @@ __all__ = [
     "PoolerUnsupported",
     "ProviderBlocked",
     "ProviderDuplicate",
+    "ProviderFaulty",
     "ProviderGone",
     "ProviderInvalid",
     "ProviderMisbehaved",
@@ -299,6 +301,10 @@ class ProviderBlocked(ProviderMisbehaved):
     """A provider blocks the event loop of its thread."""
 
     retryable = True
+
+
+class ProviderFaulty(ProviderMisbehaved):
+    """A provider's cycle raised what only its author can mend; the cause is the exception."""
 
 
 class ProviderNotReady(ProviderMisbehaved):

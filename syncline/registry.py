@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from importlib.metadata import EntryPoint
 from typing import Final, Generic, Literal, TypeVar, cast, overload
@@ -19,8 +20,7 @@ from uuid import UUID
 from syncline import names
 from syncline.concurrency import BaseExceptionRaised, CancelIgnored, TimedOut, bounded
 from syncline.errors import ConfigurationError, ProviderDuplicate, ProviderInvalid, ProviderNotReady
-from syncline.logs import get_log, masked
-from syncline.masking import error_text
+from syncline.logs import get_log
 from syncline.provider import (
     API_VERSION,
     FACT_DECOMPOSITION_API_VERSION,
@@ -32,8 +32,9 @@ from syncline.provider import (
     SyncProvider,
     options_model_of,
 )
+from syncline.raised import described
 
-__all__ = ["Registered", "Registry"]
+__all__ = ["Registered", "Registry", "distribution_of", "names_of", "plugins"]
 
 
 ProviderT_co = TypeVar("ProviderT_co", bound=Provider, covariant=True)
@@ -44,7 +45,13 @@ class _Kind:
     """Requirements for providers of one kind."""
 
     api_version: int = 1
-    coroutines: tuple[str, ...] = ("initialize", "close")
+    work: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Its own async methods, with the names of their arguments."""
+
+    @property
+    def coroutines(self) -> dict[str, tuple[str, ...]]:
+        """All async methods, with the names of the arguments they are called with."""
+        return {"initialize": ("services",), **self.work, "close": ()}
 
 
 _ID: Final = re.compile(r"[a-z][a-z0-9-]*")
@@ -53,9 +60,9 @@ _ID: Final = re.compile(r"[a-z][a-z0-9-]*")
 # `syncline.control.resolution.resolve_provider`.
 _KINDS: Final[dict[str, _Kind]] = {
     **dict.fromkeys(KINDS, _Kind()),
-    "sync": _Kind(api_version=API_VERSION, coroutines=("initialize", "sync_cycle", "close")),
+    "sync": _Kind(api_version=API_VERSION, work={"sync_cycle": ("context",)}),
     "fact_decomposition": _Kind(
-        api_version=FACT_DECOMPOSITION_API_VERSION, coroutines=("initialize", "decompose", "close")
+        api_version=FACT_DECOMPOSITION_API_VERSION, work={"decompose": ("source", "options")}
     ),
 }
 
@@ -137,22 +144,21 @@ class Registry:
         """
         own = f"syncline {metadata.version('syncline')}"
         for contribution in builtins:
-            self._try(_label(contribution), own, contribution)
-        found = metadata.entry_points(group=names.ENTRY_POINT_GROUP) if entry_points else ()
+            self._try(_label(contribution), own, partial(self._add_made, contribution, own))
         unused = set(allowed or ())
-        for point in sorted(found, key=lambda point: (_distribution(point), point.name)):
+        for point in plugins() if entry_points else ():
             if allowed is not None:
-                matching = _names_of(point) & set(allowed)
+                matching = names_of(point) & set(allowed)
                 if not matching:
                     get_log().warning(
                         "plugin not allowed, not imported",
                         name=point.name,
-                        distribution=_distribution(point),
+                        distribution=distribution_of(point),
                         setting="SYNCLINE_PLUGINS",
                     )
                     continue
                 unused -= matching
-            self._try(point.name, _distribution(point), point)
+            self._try(point.name, distribution_of(point), partial(self.add_plugin, point))
 
         for name in sorted(unused):
             problem = "SYNCLINE_PLUGINS names it, but no installed distribution contains it"
@@ -253,7 +259,9 @@ class Registry:
         """Close the initialized providers, the latest first. Failures and timeouts are logged."""
         while self._initialized:
             key, provider = self._initialized.popitem()
-            problem, cause = await _problem_of(provider.close(), "close", self._close_seconds)
+            problem, cause = await _problem_of(
+                provider.close(), "close", self._close_seconds, _package(provider)
+            )
             if problem:
                 get_log().error(
                     "provider did not close",
@@ -285,8 +293,8 @@ class Registry:
     async def _initialize(
         self, registered: Registered[Provider], start: _Start, services: ProviderServices
     ) -> None:
-        work = registered.provider.initialize(services)
-        start.problem, cause = await _problem_of(work, "initialize", self._initialize_seconds)
+        work, package = registered.provider.initialize(services), _package(registered.provider)
+        start.problem, cause = await _problem_of(work, "initialize", self._initialize_seconds, package)
         if not start.problem:
             return
         start.failures += 1
@@ -301,7 +309,9 @@ class Registry:
             exc_info=cause,
         )
 
-    def _add(self, kind: object, provider: object, label: str, distribution: str, *, routed: bool) -> None:
+    def _add(
+        self, kind: object, provider: object, label: str, distribution: str, *, routed: bool
+    ) -> Registered[Provider]:
         problem = _problem(provider, kind)
         if problem is not None:
             raise ProviderInvalid(label, distribution=distribution, problem=problem)
@@ -311,28 +321,40 @@ class Registry:
             raise ProviderDuplicate(
                 accepted.id, kind=key[0], first=self._registered[key].distribution, second=distribution
             )
-        self._registered[key] = Registered(
+        self._registered[key] = added = Registered(
             kind=key[0],
             provider=accepted,
             distribution=distribution,
             routed=routed,
             required=getattr(accepted, "required", False) is True,
         )
+        return added
 
-    def _try(self, name: str, distribution: str, contribution: object) -> None:
-        plugin = isinstance(contribution, EntryPoint)
+    def add_plugin(self, point: EntryPoint) -> Registered[Provider]:
+        """Import a plugin and register its provider; raise ProviderInvalid or ProviderDuplicate."""
+        distribution = distribution_of(point)
+        contribution = _loaded(point, distribution)
+        return self._add_made(contribution, distribution, name=point.name, routed=True)
+
+    def _add_made(
+        self, contribution: object, distribution: str, *, name: str = "", routed: bool = False
+    ) -> Registered[Provider]:
+        label = name or _label(contribution)
         try:
-            if isinstance(contribution, EntryPoint):
-                contribution = _loaded(contribution, distribution)
-            provider = _made(contribution, name, distribution)
-            self._add(getattr(provider, "kind", "sync"), provider, name, distribution, routed=plugin)
+            provider = _made(contribution, label, distribution)
+            kind = getattr(provider, "kind", "sync")
+            return self._add(kind, provider, label, distribution, routed=routed)
+        except ConfigurationError:
+            raise
+        except Exception as error:  # a plugin's attributes may run any code
+            problem = f"reading its attributes failed: {described(error, _package(contribution))}"
+            raise ProviderInvalid(label, distribution=distribution, problem=problem) from error
+
+    def _try(self, name: str, distribution: str, add: Callable[[], object]) -> None:
+        try:
+            add()
         except ConfigurationError as error:
             self._leave_out(error, name, distribution)
-        except Exception as error:  # a plugin's attributes may run any code
-            problem = f"reading its attributes failed: {type(error).__name__}: {error_text(error)}"
-            invalid = ProviderInvalid(name, distribution=distribution, problem=problem)
-            invalid.__cause__ = error
-            self._leave_out(invalid, name, distribution)
 
     def _leave_out(self, error: ConfigurationError, name: str, distribution: str) -> None:
         self._problems.append(error)
@@ -345,7 +367,9 @@ class Registry:
         )
 
 
-async def _problem_of(work: Awaitable[None], name: str, seconds: float) -> tuple[str, Exception | None]:
+async def _problem_of(
+    work: Awaitable[None], name: str, seconds: float, package: str
+) -> tuple[str, Exception | None]:
     """Return the problem of a call of a provider's method, and its exception; ("", None) if it succeeded."""
     try:
         await bounded(work, seconds=seconds)
@@ -356,7 +380,7 @@ async def _problem_of(work: Awaitable[None], name: str, seconds: float) -> tuple
     except BaseExceptionRaised as error:
         return f"{name} raised {error}", error
     except Exception as error:
-        return f"{name} raised {type(error).__name__}: {masked(str(error))}"[:_LONGEST_PROBLEM], error
+        return f"{name} raised {described(error, package)}"[:_LONGEST_PROBLEM], error
     return "", None
 
 
@@ -372,7 +396,13 @@ def _not_ready(registered: Registered[Provider], start: _Start, seconds: int) ->
     return error
 
 
-def _names_of(point: EntryPoint) -> set[str]:
+def plugins() -> Sequence[EntryPoint]:
+    """Return the entry points of all installed distributions, in the order in which they are registered."""
+    found = metadata.entry_points(group=names.ENTRY_POINT_GROUP)
+    return sorted(found, key=lambda point: (distribution_of(point), point.name))
+
+
+def names_of(point: EntryPoint) -> set[str]:
     """Return the names of a plugin that SYNCLINE_PLUGINS may use."""
     if point.dist is None:
         return {point.name}
@@ -380,11 +410,18 @@ def _names_of(point: EntryPoint) -> set[str]:
     return {point.name, point.dist.name, distribution, f"{distribution}:{point.name}"}
 
 
+def _package(contribution: object) -> str:
+    """Return the top-level package of a provider, its class or a function."""
+    module = getattr(contribution, "__module__", None) or type(contribution).__module__
+    return str(module).partition(".")[0]
+
+
 def _label(contribution: object) -> str:
     return str(getattr(contribution, "__name__", type(contribution).__name__))
 
 
-def _distribution(point: EntryPoint) -> str:
+def distribution_of(point: EntryPoint) -> str:
+    """Return `name version` of the distribution that contributes the entry point."""
     return "unknown" if point.dist is None else f"{point.dist.name} {point.dist.version}"
 
 
@@ -392,7 +429,7 @@ def _loaded(point: EntryPoint, distribution: str) -> object:
     try:
         loaded: object = point.load()
     except (Exception, SystemExit) as error:  # a plugin's import may raise anything
-        problem = f"'{point.value}' cannot be imported: {type(error).__name__}: {error_text(error)}"
+        problem = f"'{point.value}' cannot be imported: {described(error, point.module.partition('.')[0])}"
         raise ProviderInvalid(point.name, distribution=distribution, problem=problem) from error
     return loaded
 
@@ -407,7 +444,7 @@ def _made(contribution: object, name: str, distribution: str) -> object:
     try:
         made: object = contribution()
     except (Exception, SystemExit) as error:
-        problem = f"creating an instance failed: {type(error).__name__}: {error_text(error)}"
+        problem = f"creating an instance failed: {described(error, _package(contribution))}"
         raise ProviderInvalid(name, distribution=distribution, problem=problem) from error
     return made
 
@@ -425,9 +462,14 @@ def _problem(provider: object, kind: object) -> str | None:
     api_version = getattr(provider, "api_version", None)
     if api_version != rules.api_version:
         return f"it was written for api_version {api_version!r}, and this Syncline has {rules.api_version}"
-    for name in rules.coroutines:
-        if not inspect.iscoroutinefunction(getattr(provider, name, None)):
+    for name, arguments in rules.coroutines.items():
+        method = getattr(provider, name, None)
+        if not inspect.iscoroutinefunction(method):
             return f"it has no async method '{name}'"
+        try:
+            inspect.signature(method).bind(*arguments)
+        except (TypeError, ValueError) as error:
+            return f"its method '{name}' cannot be called as {name}({', '.join(arguments)}): {error}"
     try:
         options_model_of(provider)
     except TypeError as error:

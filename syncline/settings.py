@@ -139,6 +139,14 @@ class _LogFormat(BaseSettings):
     log_format: str = "console"
 
 
+class _Plugins(BaseSettings):
+    """The setting that says which plugins may load, whatever else is set."""
+
+    model_config = SettingsConfigDict(env_prefix="SYNCLINE_", frozen=True, extra="ignore")
+
+    plugins: str | None = None
+
+
 class _PayloadCodec(BaseSettings):
     """The setting needed to encode payloads."""
 
@@ -427,9 +435,7 @@ class Settings(_SecondEmbedding, EmbeddingSettings, _Stores):
     @property
     def allowed_plugins(self) -> frozenset[str] | None:
         """Names of the plugins that may load; None means all."""
-        if self.plugins is None:
-            return None
-        return frozenset(name.strip() for name in self.plugins.split(",") if name.strip())
+        return _named(self.plugins)
 
     @property
     def deployment_version(self) -> str | None:
@@ -522,6 +528,17 @@ def _loaded(kind: type[LoadedT]) -> LoadedT:
 def load_log_format() -> str:
     """Return the log format unvalidated, even if other settings are invalid."""
     return _LogFormat().log_format
+
+
+def load_allowed_plugins() -> frozenset[str] | None:
+    """Return the names of the plugins that may load, even if other settings are missing; None means all."""
+    return _named(_Plugins().plugins)
+
+
+def _named(plugins: str | None) -> frozenset[str] | None:
+    if plugins is None:
+        return None
+    return frozenset(name.strip() for name in plugins.split(",") if name.strip())
 
 
 def load_payload_codec() -> str | None:

@@ -9,10 +9,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from syncline.concurrency import PATIENCE, BaseExceptionRaised, CancelIgnored, TimedOut, bounded
-from syncline.errors import ProviderInvalid, ProviderMisbehaved
+from syncline.errors import ProviderFaulty, ProviderInvalid, ProviderMisbehaved
 from syncline.logs import get_log
 from syncline.messages.sync import SyncResult
 from syncline.provider import SyncContext
+from syncline.raised import PROGRAMMING_ERRORS, described
 from syncline.stores.leases import Leases
 
 __all__ = ["GRACE", "RunCycle", "contained"]
@@ -31,13 +32,15 @@ async def contained(
     context: SyncContext,
     *,
     distribution: str,
+    plugin: str | None = None,
     grace: float = GRACE,
     patience: float = PATIENCE,
 ) -> SyncResult:
     """Run the cycle; return its result or raise its error, both in a form that Temporal can encode.
 
     Raise ProviderMisbehaved if it does not end in time or after its cancellation, tries to end the process,
-    or leaves connections open, which are then closed; ProviderInvalid for an invalid result.
+    or leaves connections open, which are then closed; ProviderFaulty if a plugin raises one of
+    PROGRAMMING_ERRORS; ProviderInvalid for an invalid result.
     """
     leases = Leases()
     try:
@@ -47,6 +50,8 @@ async def contained(
         if left_open := await leases.take_back():
             get_log().warning("connections were taken back", stores=left_open)
         error.__traceback__ = _from_there(error.__traceback__)
+        if isinstance(error, PROGRAMMING_ERRORS) and plugin is not None:
+            raise _faulty(context, distribution, plugin, error) from error
         raise
     if left_open := await leases.take_back():
         raise _misbehaved(
@@ -107,6 +112,17 @@ def _misbehaved(
 ) -> ProviderMisbehaved:
     return ProviderMisbehaved(
         context.run.provider, distribution=distribution, trouble=trouble, did=did, do=do
+    )
+
+
+def _faulty(context: SyncContext, distribution: str, package: str, error: Exception) -> ProviderFaulty:
+    return ProviderFaulty(
+        context.run.provider,
+        distribution=distribution,
+        trouble="faulty",
+        did=f"raised in a cycle of graph '{context.graph.slug}': {described(error, package)}",
+        do="Its code has to be mended; until then an earlier version of the plugin may do. The run is not "
+        "retried, the next one tries again.",
     )
 
 

@@ -48,6 +48,7 @@ ANSWERS: Final[Mapping[str, str]] = {
     "doctor": "syncline.cli.answers:Diagnosis",
     "grants": "list[syncline.cli.answers:DatabaseGrants]",
     "providers": "syncline.operator.fleet:Fleet",
+    "provider check": "syncline.operator.plugins:PluginsChecked",
     "provider promote": "syncline.messages.operator:Promotion",
     "runs": "list[syncline.temporal.runs:RunEntry]",
     "status": "list[syncline.temporal.overview:GraphOverview]",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncline.cli.operators import (
+    STATUS,
     GraphArgument,
     JsonOption,
     ReasonOption,
@@ -16,12 +17,13 @@ from syncline.cli.operators import (
     os_user,
     run,
 )
-from syncline.cli.output import errors_printed, one_line, print_table
+from syncline.cli.output import EXIT_FAILED, errors_printed, one_line, print_error, print_table
 from syncline.quoting import counted
 
 if TYPE_CHECKING:
     from syncline.messages.operator import Promotion
     from syncline.operator.fleet import Fleet, ProviderUse
+    from syncline.operator.plugins import PluginsChecked
 
 __all__ = ["app", "promote", "providers"]
 
@@ -94,6 +96,65 @@ def new(
     for path in written:
         typer.echo(path)
     typer.echo(f"\nNext: cd {folder}, and README.md there has the commands to install and to test it.")
+
+
+@app.command(epilog=STATUS)
+@errors_printed
+def check(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Only this one: a provider's id, entry point or distribution."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which providers a worker of this Python environment would load, from where, and why not.
+
+    It imports each plugin, as a worker does, and asks no server. Run it where the worker is installed.
+    """
+    from syncline.operator.plugins import check_plugins
+    from syncline.settings import load_allowed_plugins
+
+    checked = check_plugins(load_allowed_plugins())
+    if name is not None:
+        found = tuple(plugin for plugin in checked.plugins if name in plugin.names())
+        checked = checked.model_copy(update={"plugins": found, "unmatched": ()})
+    if as_json:
+        typer.echo(checked.model_dump_json(indent=2))
+    else:
+        _print_checked(checked, name)
+    if (
+        checked.unmatched
+        or any(plugin.problem for plugin in checked.plugins)
+        or (name and not checked.plugins)
+    ):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _print_checked(checked: "PluginsChecked", name: str | None) -> None:
+    if not checked.plugins:
+        which = f"No installed distribution contributes '{name}'" if name else "No plugin is installed"
+        typer.echo(f"{which} for {checked.python}; `python -m pip install` adds one there.", err=True)
+        return
+    print_table(
+        ("kind", "provider", "version", "API", "from", "entry point", "loads"),
+        [
+            (
+                plugin.kind or "-",
+                plugin.provider or "-",
+                plugin.version or "-",
+                "-" if plugin.api_version is None else str(plugin.api_version),
+                plugin.distribution,
+                plugin.entry_point,
+                "no" if plugin.problem else "yes",
+            )
+            for plugin in checked.plugins
+        ],
+        styles={"no": "bold red"},
+        spare=("API", "kind", "entry point"),
+    )
+    for plugin in checked.plugins:
+        if plugin.problem:
+            print_error(one_line(plugin.problem))
 
 
 @errors_printed

@@ -6,8 +6,6 @@ guess would sync a graph with the wrong engine.
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from traceback import extract_tb
 from typing import Generic, Literal, Protocol, TypeVar, overload
 from uuid import UUID
 
@@ -27,6 +25,7 @@ from syncline.provider import (
     SyncProvider,
     options_model_of,
 )
+from syncline.raised import place
 from syncline.registry import Registered, Registry
 from syncline.settings import Settings
 
@@ -120,9 +119,9 @@ class Resolved(Generic[ProviderT_co]):
         except ValidationError as error:
             raise composition_invalid(slug, key, error, by=by) from None
         except (Exception, SystemExit) as error:
-            problem = (
-                f"{by} raised {type(error).__name__}{_place(error)}; it must reject options by a ValueError"
-            )
+            where = place(error)
+            raised = type(error).__name__ + (f" at {where}" if where else "")
+            problem = f"{by} raised {raised}; it must reject options by a ValueError"
             # Its message may quote an option, and so may a logged cause.
             raise CompositionInvalid(slug, key, problem) from None
 
@@ -299,9 +298,3 @@ async def _not_installed(
         write("required provider replaced by fallback", graph=graph.slug, provider=entry.provider)
     write(event, graph=graph.slug, kind=kind, provider=entry.provider, known=list(known))
     return Resolved(graph=graph, entry=entry, reason=FallbackReason.NOT_INSTALLED, detail=detail)
-
-
-def _place(error: BaseException) -> str:
-    """Return the file and line that raised the error, if known."""
-    stack = extract_tb(error.__traceback__)
-    return f" at {Path(stack[-1].filename).name}:{stack[-1].lineno} in {stack[-1].name}" if stack else ""

@@ -281,7 +281,7 @@ async def test_whatever_validation_raises_names_graph_key_and_distribution_and_n
         await resolve_sync_provider(services, "world")
     assert str(refused.value).startswith(
         "Graph 'world': composition key 'sync.options' is invalid: options_model of distribution 'own 1.0' "
-        f"raised {raised} at test_resolution.py:"
+        f"raised {raised} at tests/integration/test_resolution.py:"
     )
     assert "hunter2" not in str(refused.value)
     assert refused.value.__cause__ is None

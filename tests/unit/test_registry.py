@@ -1,6 +1,7 @@
 """The registry: built-ins and real entry points through one door, and initialization once."""
 
 import asyncio
+import re
 import subprocess
 import sys
 import textwrap
@@ -12,10 +13,13 @@ from typing import ClassVar, cast
 import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
+from typer.testing import CliRunner
 
 from providers import BUILTIN
+from syncline.cli import app
 from syncline.control.services import Services
 from syncline.errors import ProviderDuplicate, ProviderInvalid, ProviderNotReady
+from syncline.operator.plugins import PluginsChecked, check_plugins
 from syncline.provider import ProviderServices, SyncContext, SyncProvider, SyncResult
 from syncline.registry import Registry
 from syncline.settings import Settings
@@ -278,7 +282,8 @@ async def test_a_failed_initialize_is_tried_again_later_and_later(services: Serv
         assert [type(error) for error in told] == [ProviderNotReady] * 3
         [error] = {str(error) for error in told}
         assert error.startswith(
-            "Provider 'flaky' of distribution 'tests 1' is not ready: initialize raised ConnectionError: not yet."
+            "Provider 'flaky' of distribution 'tests 1' is not ready: initialize raised "
+            "ConnectionError: not yet (at tests/unit/test_registry.py:"
         )
         assert isinstance(told[0], ProviderNotReady)
         waits.append(told[0].retry_after_seconds)
@@ -412,3 +417,54 @@ def _provider(registry: Registry, provider_id: str) -> SyncProvider:
     found = registry.get("sync", provider_id)
     assert found is not None
     return found.provider
+
+
+def test_check_tells_what_would_load_and_why_not(install: Install) -> None:
+    """With the exception's type, file and line, and without asking a server."""
+    install("acme-plugin", PROVIDER.format(id="acme-sync"), version="2.3", acme="make")
+    install("broken-plugin", "import os\nos.nothing", broken="make")
+    install("own-plugin", PROVIDER.format(id="default"), own="make")
+    install("zeta-plugin", PROVIDER.format(id="acme-sync"), zeta="make")
+    found = {plugin.entry_point: plugin for plugin in check_plugins(None).plugins}
+    assert (found["acme"].provider, found["acme"].distribution) == ("acme-sync", "acme-plugin 2.3")
+    assert found["acme"].problem is None
+    assert "AttributeError" in str(found["broken"].problem)
+    assert "broken_plugin_plugin.py:2" in str(found["broken"].problem)
+    assert "'acme-plugin 2.3' and 'zeta-plugin 1.0'" in str(found["zeta"].problem)
+    assert found["own"].problem is not None
+
+    runner = CliRunner(env={"SYNCLINE_PLUGINS": "acme,nobody"})
+    checked = runner.invoke(app, ["provider", "check", "--json"])
+    assert checked.exit_code == 1
+    answer = PluginsChecked.model_validate_json(checked.stdout)
+    assert [plugin.entry_point for plugin in answer.plugins if plugin.problem is None] == ["acme"]
+    assert answer.unmatched == ("nobody",)
+    assert runner.invoke(app, ["provider", "check", "acme-plugin"]).exit_code == 0
+    assert runner.invoke(app, ["provider", "check", "nowhere"]).exit_code == 1
+
+
+def _called(method: str, call: object) -> object:
+    return _with(**{method: call})
+
+
+async def _needs_more(self: object, context: object, other: object) -> None: ...
+
+
+async def _takes_none() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("contribution", "says"),
+    [
+        (_called("sync_cycle", _needs_more), "'sync_cycle' cannot be called as sync_cycle(context): missing"),
+        (
+            _called("initialize", _takes_none),
+            "'initialize' cannot be called as initialize(services): ",
+        ),
+        (_called("close", _needs_more), "'close' cannot be called as close(): missing"),
+    ],
+)
+def test_a_method_that_takes_other_arguments_is_refused(contribution: object, says: str) -> None:
+    """When it registers, not by its first cycle."""
+    with pytest.raises(ProviderInvalid, match=re.escape(says)):
+        Registry().register("sync", contribution, "acme 1")

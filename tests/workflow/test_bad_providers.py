@@ -228,6 +228,7 @@ async def failed_with(run: Run) -> str:
         ("zoo-negative", "ProviderInvalid", "malformed"),
         ("zoo-endless", "ProviderMisbehaved", "overran"),
         ("zoo-leaky", "ProviderMisbehaved", "left_open"),
+        ("zoo-faulty", "ProviderFaulty", "faulty"),
     ],
 )
 async def test_a_bad_cycle_fails_its_run_for_a_reason_that_names_the_distribution(
@@ -449,7 +450,7 @@ async def test_a_provider_that_cannot_be_closed_is_told_of_and_the_others_are_cl
             await lab.run(await lab.add_graph("zoo-clinging"))
     [told] = [line for line in logs if line["event"] == "provider did not close"]
     assert (told["provider"], told["distribution"]) == ("zoo-clinging", "zoo 1.0")
-    assert in_the_page(f"provider did not close: {told['problem']}")
+    assert in_the_page(zoo.plain(f"provider did not close: {told['problem']}"))
 
 
 def test_what_registration_refuses_is_told_in_the_words_of_the_page(zoo: Zoo) -> None:

@@ -34,6 +34,13 @@ class Good(Provider):
     id = "zoo-good"
 
 
+class Faulty(Provider):
+    id = "zoo-faulty"
+
+    async def sync_cycle(self, context: SyncContext) -> SyncResult:
+        return len(context.graph.slug) + "rows"  # type: ignore[operator,no-any-return]
+
+
 class Unready(Provider):
     id = "zoo-unready"
 

@@ -8,6 +8,7 @@ import typer
 
 from syncline.cli.adopt import adopt
 from syncline.cli.drop_collections import drop_collections
+from syncline.cli.fleet import warn_of_missing_providers
 from syncline.cli.graph_record import print_graph, read_json, vector_rules
 from syncline.cli.operators import (
     SECONDS,
@@ -184,6 +185,8 @@ def _change(graph: str, as_json: bool, reason: str, **changes: object) -> None:
     print_graph(changed.graph, as_json=as_json)
     if "schedule" in given:
         warn_of_times(changed.graph)
+    if "composition" in given:
+        warn_of_missing_providers(changed.graph)
     if changed.operators_pause is not None:
         slug = changed.graph.slug
         note = one_line(changed.operators_pause)
@@ -308,6 +311,7 @@ def add(
     added = ask(request, Graph, seconds=timeout)
     print_graph(added, as_json=as_json)
     warn_of_times(added)
+    warn_of_missing_providers(added)
     if map_options(added.composition).map is not None:
         typer.echo(f"Its source tables need capture: `syncline graph adopt {added.slug}`.", err=True)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from syncline.cli.fleet import describe_fleet
 from syncline.cli.operators import (
     STATUS,
     GraphArgument,
@@ -15,14 +16,13 @@ from syncline.cli.operators import (
     ask,
     format_time,
     os_user,
-    run,
 )
 from syncline.cli.output import EXIT_FAILED, errors_printed, one_line, print_error, print_table
 from syncline.quoting import counted
 
 if TYPE_CHECKING:
     from syncline.messages.operator import Promotion
-    from syncline.operator.fleet import Fleet, ProviderUse
+    from syncline.operator.fleet import ProviderUse
     from syncline.operator.plugins import PluginsChecked
 
 __all__ = ["app", "promote", "providers"]
@@ -166,7 +166,7 @@ def providers(
 
     What graphs name and no worker has comes first. A worker answers; it needs no plugin itself.
     """
-    fleet = run(_fleet(timeout))
+    fleet = describe_fleet(timeout)
     if as_json:
         typer.echo(fleet.model_dump_json(indent=2))
         return
@@ -200,26 +200,6 @@ def providers(
     )
     if not fleet.workers:
         typer.echo("No worker has told about itself yet; `syncline doctor` says why.", err=True)
-
-
-async def _fleet(seconds: float) -> "Fleet":
-    from uuid import uuid4
-
-    from syncline import names
-    from syncline.cli.target import connect_temporal, find_task_queue
-    from syncline.operator.fleet import Fleet
-    from syncline.temporal.run import execute_and_wait
-
-    client = await connect_temporal(prepare=False)
-    return await execute_and_wait(
-        client,
-        names.DESCRIBE_FLEET,
-        Fleet,
-        workflow_id=f"describe-fleet/{uuid4().hex[:8]}",
-        task_queue=find_task_queue(),
-        seconds=seconds,
-        summary="Describe the workers and their providers",
-    )
 
 
 def _lines(use: "ProviderUse") -> Iterator[tuple[str, ...]]:

@@ -30,6 +30,9 @@ from tests.kit.command_line import CommandLine
 from tests.workflow.conftest import fast_worker
 from worker import listen
 
+_NOBODYS = '{"sync": {"provider": "nobodys", "on_missing": "hold"}}'
+_ACMES = '{"sync": {"provider": "acme"}}'
+
 
 async def told(services: Services, number: int) -> None:
     """Wait until the control plane knows of so many workers."""
@@ -67,6 +70,15 @@ async def test_providers_says_what_is_installed_where_and_who_uses_it(
         await told(lab.services, 2)
         fleet = await syncline.answer("providers")
         shown = await syncline("providers")
+        slugs = [lab.unique("g") for _ in range(2)]
+        nobodys, acmes = [
+            await syncline("graph", "add", slug, "--no-schedule", "--composition", composed)
+            for slug, composed in zip(slugs, (_NOBODYS, _ACMES), strict=True)
+        ]
+    assert (nobodys.status, acmes.status) == (0, 0)
+    assert "'nobodys'" in nobodys.err
+    assert "held" in nobodys.err
+    assert acmes.err == ""
     uses = {(use["kind"], use["id"]): use for use in fleet["providers"]}
     assert uses.keys() == {
         ("sync", "acme"), ("sync", "spare"), ("sync", "nowhere"), ("definition", "words"),

@@ -18,7 +18,10 @@ from syncline.testing.conformance import Nonconforming, Subject, try_item
 from syncline.testing.conformance.items import ITEMS
 from tests.kit.cases import further
 
-test_the_built_in_provider_conforms = pytest.mark.long(after=7)(exercise_provider(DefaultSyncProvider))
+BUILT_IN = {"entry-point": "the application registers it"}
+test_the_built_in_provider_conforms = pytest.mark.long(after=8)(
+    exercise_provider(DefaultSyncProvider, without=BUILT_IN)
+)
 
 
 class Engine(SyncProvider):
@@ -83,6 +86,13 @@ class KeepsTheDeleted(Engine):
         async with context.write.store.driver() as connection:
             await connection.execute("DELETE FROM kg.sync_tombstone")
         return await run_cycle(context)
+
+
+class Forgets(Engine):
+    async def sync_cycle(self, context: SyncContext) -> SyncResult:
+        result = await run_cycle(context)
+        await on_target(context, "DELETE FROM edges WHERE key = (SELECT min(key) FROM edges)")
+        return result
 
 
 class DropsChildren(Engine):
@@ -179,6 +189,8 @@ BAD = [
     (IsSilent, "heartbeat", "but it called context.heartbeat not once"),
     (Blocks, "heartbeat", "expected the event loop to stay free, but it was blocked for "),
     (WritesAgain, "idempotence", "expected a second cycle to change nothing, but it wrote rows"),
+    (Forgets, "comparison", "after a cycle, but edges: missing"),
+    (Engine, "entry-point", "expected an installed entry point to make it, but none does"),
     (Engine, "temporal", "expected a worker to find the provider, but it has ['default']"),
 ]
 
@@ -215,7 +227,7 @@ def test_what_is_left_out_is_skipped_with_its_reason() -> None:
     [parametrized] = exercised.pytestmark  # type: ignore[attr-defined]
     left_out = {case.id: case.marks[0].kwargs["reason"] for case in parametrized.args[1] if case.marks}
     assert left_out == {"qdrant-down": "it writes no vectors"}
-    with pytest.raises(ValueError, match="no item is named vectors; items are contract, "):
+    with pytest.raises(ValueError, match="no item is named vectors; items are entry-point, "):
         exercise_provider(Engine, without={"vectors": "a typing error"})
 
 
@@ -224,7 +236,9 @@ def test_an_error_of_the_provider_is_told_with_its_name(bench: Bench) -> None:
         async def sync_cycle(self, context: SyncContext) -> SyncResult:
             raise KeyError("gone")
 
-    assert "expected a result, but the cycle raised KeyError: 'gone'. " in str(bench.told(Fails, "ties"))
+    assert "the cycle raised KeyError: 'gone' (at tests/integration/test_conformance.py:" in str(
+        bench.told(Fails, "ties")
+    )
 
 
 def test_what_is_no_provider_is_told_by_the_registry(bench: Bench) -> None:

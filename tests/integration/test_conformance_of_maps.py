@@ -100,8 +100,8 @@ class LosesLinks(Shop):
         return result
 
 
-NO_PACKAGE = {"temporal": "it is no installed package"}
-OF_THE_MAP = ("contract", "late-commits", "deletes", "parked-children", "poison-rows")
+NO_PACKAGE = dict.fromkeys(("entry-point", "temporal"), "it is no installed package")
+OF_THE_MAP = ("contract", "comparison", "late-commits", "deletes", "parked-children", "poison-rows")
 """Items with statements that are made from the map, beyond its rows."""
 
 test_it_conforms_on_tables_of_its_own = exercise_provider(

@@ -8,7 +8,7 @@ from typing import Final
 
 from syncline.errors import ConfigurationError, SynclineError
 from syncline.messages.sync import CycleProgress, CycleStatus
-from syncline.registry import Registry
+from syncline.registry import Registry, plugins
 from syncline.sql import quoted
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.testing.conformance import rows
@@ -56,6 +56,26 @@ def _item(name: str, advice: str) -> Callable[[Check], Check]:
 
 
 @_item(
+    "entry-point",
+    "Workers find a provider by its entry point in group syncline.providers: install its distribution,"
+    " by pip install -e .",
+)
+async def entry_point(trial: Trial) -> None:
+    provider = trial.made()
+    problems = []
+    for point in plugins():
+        try:
+            registered = Registry().add_plugin(point)
+        except ConfigurationError as error:
+            problems.append(str(error))
+            continue
+        if registered.provider.id == provider.id:
+            return
+    seen = " ".join(problems) or "none does"
+    trial.refuse("an installed entry point to make it", seen.rstrip("."), provider=provider)
+
+
+@_item(
     "contract",
     "The contract in docs/providers.md lists what a provider is and what its cycle owes",
 )
@@ -78,11 +98,21 @@ async def contract(trial: Trial) -> None:
             process.refuse("a result that tells of the rows", "it told of none, after a cycle that had some")
         if not result.drained:
             process.refuse("status drained when all has been synced", f"it was {result.status}")
-        await process.equal("after a cycle")
         if await _footprint(process, of_write_db=True) != before:
             process.refuse("the write-db to be read only", "rows of it were written")
         if left := await process.open_transactions():
             process.refuse("no transaction to be left open", f"{left} were")
+
+
+@_item(
+    "comparison",
+    "The map says what each target row and link is made of; what nobody maps is left as it is",
+)
+async def comparison(trial: Trial) -> None:
+    async with trial.process() as process:
+        await write(process.graph, trial.ground.world)
+        await process.cycle()
+        await process.equal("after a cycle")
 
 
 @_item(

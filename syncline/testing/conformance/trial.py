@@ -17,6 +17,7 @@ from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.errors import SynclineError
 from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.provider import GraphVectors, RetryRules, SyncContext, SyncProvider, options_model_of
+from syncline.raised import described
 from syncline.settings import Settings
 from syncline.stores.vectors import VectorStore
 from syncline.testing.conformance.ground import KNOWLEDGE, Ground
@@ -76,7 +77,7 @@ class Trial:
     @asynccontextmanager
     async def process(self) -> AsyncIterator["Process"]:
         """Yield what a worker process has: pools of its own, and an instance that was initialized."""
-        provider = self._made()
+        provider = self.made()
         settings = Settings.model_validate(
             {
                 "write_dsn": SecretStr(self.write_dsn),
@@ -93,7 +94,8 @@ class Trial:
             try:
                 await provider.initialize(services)
             except Exception as error:
-                process.refuse("initialize to succeed", _raised(error), cause=error)
+                package = type(provider).__module__.partition(".")[0]
+                process.refuse("initialize to succeed", f"it {_raised(error, package)}", cause=error)
             try:
                 yield process
             finally:
@@ -101,7 +103,8 @@ class Trial:
                 with suppress(Exception):
                     await provider.close()
 
-    def _made(self) -> SyncProvider:
+    def made(self) -> SyncProvider:
+        """Return a new instance; refuse a subject that makes none."""
         try:
             return self.subject.make()
         except Exception as error:
@@ -122,6 +125,7 @@ class Process:
     ) -> None:
         self.trial, self.provider, self.services = trial, provider, services
         self._options = options
+        self._package = type(provider).__module__.partition(".")[0]
         self._name = name
         self.graph = TestGraph(
             write=services.store("write", None),
@@ -166,7 +170,7 @@ class Process:
         except asyncio.CancelledError:
             self.refuse("a result", "it raised CancelledError, and nobody had cancelled it")
         except Exception as error:
-            self.refuse("a result", f"the cycle {_raised(error)}", cause=error)
+            self.refuse("a result", f"the cycle {_raised(error, self._package)}", cause=error)
         if not isinstance(result, SyncResult):
             self.refuse("a SyncResult", f"sync_cycle returned {type(result).__name__}")
         return result
@@ -263,5 +267,5 @@ def new_run() -> str:
     return str(uuid4())
 
 
-def _raised(error: Exception) -> str:
-    return f"raised {type(error).__name__}: {error}"
+def _raised(error: Exception, package: str = "") -> str:
+    return f"raised {described(error, package)}"

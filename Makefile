@@ -88,6 +88,7 @@ docs: setup ## write the generated pages of docs/ again, from the code
 	@$(BIN)/python -m syncline.settings > docs/settings.md
 	@$(BIN)/python -m syncline.metrics > docs/metrics.md
 	@$(BIN)/python -m tests.kit.temporal_reference > docs/temporal-reference.md
+	@$(BIN)/python -m tests.kit.api_reference > docs/api.md
 	@$(BIN)/python -m syncline.maps.json_schema > docs/map.schema.json
 	@rm -f docs/schemas/* && $(BIN)/python -m syncline.cli.answers docs
 

@@ -17,6 +17,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _PLACES: Final = {
     "pyproject": "pyproject.toml",
     "readme": "README.md",
+    "ci": ".github/workflows/test.yml",
     "provider": "src/$package/__init__.py",
     "tests": "tests/test_$package.py",
 }

@@ -28,6 +28,7 @@ from syncline.settings import Settings
 from syncline.temporal.overview import GraphHealth
 from syncline.testing.conformance.items import ITEMS
 from syncline.testing.graphs import TestGraph
+from tests.kit.api_reference import reference as api_reference
 from tests.kit.temporal_reference import ERRORS
 
 ROOT = Path(__file__).parents[2]
@@ -263,6 +264,11 @@ def test_the_provider_of_the_walk_is_what_the_command_writes(tmp_path: Path) -> 
     [shown] = blocks("providers.md", "python")
     write_project(PluginName("acme-sync"), tmp_path)
     assert (tmp_path / "src" / "acme_sync" / "__init__.py").read_text(encoding="utf-8") == shown
+
+
+def test_reference_of_what_plugins_import_is_up_to_date() -> None:
+    assert api_reference() == text("api.md"), "run: make docs"
+    assert "### SyncContext" in text("api.md")
 
 
 def test_every_item_of_the_conformance_suite_is_documented() -> None:

@@ -104,7 +104,7 @@ format: setup ## rewrite the code in the house format
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 
 constraints: ## pin the newest dependencies again (needs uv)
-	@uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra dev-stack --extra tracing --group dev \
+	@uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra dev-stack --extra mcp --extra tracing --group dev \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header -o constraints.txt
 
 clean: ## remove what the targets made, the development stack's state included

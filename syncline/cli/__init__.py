@@ -12,6 +12,7 @@ from syncline.cli.failures import app as failures
 from syncline.cli.grants import grants
 from syncline.cli.graph import app as graph
 from syncline.cli.map import app as map_
+from syncline.cli.mcp import mcp
 from syncline.cli.migrate import migrate
 from syncline.cli.operators import STATUS, STATUS_IN_GENERAL
 from syncline.cli.parked import parked
@@ -78,6 +79,7 @@ app.command(epilog=STATUS_OF_DOCTOR)(doctor)
 app.command()(dev)
 app.command()(worker)
 app.command()(migrate)
+app.command()(mcp)
 app.command()(grants)
 app.add_typer(graph, name="graph")
 app.add_typer(map_, name="map")

@@ -106,7 +106,7 @@ ANSWERS: Final[Mapping[str, str]] = {
 }
 """Command, and what of it decides -> the model of its answer, as `module:Name` or as a list of that."""
 
-WITHOUT_JSON: Final = ("dev", "worker", "provider new")
+WITHOUT_JSON: Final = ("dev", "worker", "mcp", "provider new")
 """Commands that answer nothing, and so have no `--json`: they run something, or write files."""
 
 
@@ -130,7 +130,7 @@ def pages() -> dict[str, str]:
 
 _PAGE: Final = """# What commands answer
 
-Every command takes `--json`, except these, which run something or write files: {without}.
+Every command takes `--json`, except these, which run or serve something or write files: {without}.
 With it, standard output is one JSON value and nothing else; hints, warnings and errors go to standard error.
 The value keeps to a JSON Schema (draft 2020-12). A later release may add properties; it renames and removes
 none. Times are ISO 8601 in UTC.
@@ -151,6 +151,18 @@ says why in `error`, and exits with 1.
 | Status | Meaning |
 |---|---|
 {statuses}
+
+## Tools for programs
+
+`syncline mcp` serves the commands above as tools of the [Model Context
+Protocol](https://modelcontextprotocol.io) over standard input and output: `graph list` is tool `graph_list`,
+with the command's parameters, and answers its JSON. A tool runs the command in a process of its own, so
+rights, audit and errors are the command's. Only commands that read are served, and `verify` without `--repair`;
+`--allow-changes` serves all of them. `pip install 'syncline[mcp]'` has what it needs.
+
+```json
+{{"mcpServers": {{"syncline": {{"command": "syncline", "args": ["mcp"]}}}}}}
+```
 
 This page and the schemas are generated from `syncline/cli/answers.py`: `make docs`.
 """

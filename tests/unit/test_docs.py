@@ -124,7 +124,7 @@ def test_every_command_with_json_is_in_the_registry_of_answers() -> None:
     registered = {re.sub(r" (GRAPH|--\w+)$", "", command) for command in ANSWERS}
     assert registered == answering
     silent = {name for name, _ in options(get_group(app))} - answering
-    assert silent == {"dev", "worker", "provider new"}, "a command that answers something takes --json"
+    assert silent == {"dev", "worker", "mcp", "provider new"}, "a command that answers something takes --json"
 
 
 def test_the_reference_of_answers_is_what_the_models_say() -> None:
@@ -264,6 +264,14 @@ def test_the_provider_of_the_walk_is_what_the_command_writes(tmp_path: Path) -> 
     [shown] = blocks("providers.md", "python")
     write_project(PluginName("acme-sync"), tmp_path)
     assert (tmp_path / "src" / "acme_sync" / "__init__.py").read_text(encoding="utf-8") == shown
+
+
+def test_llms_names_every_page() -> None:
+    """What programs read first."""
+    index = (DOCS.parent / "llms.txt").read_text(encoding="utf-8")
+    named = set(re.findall(r"\]\(docs/([\w.-]+\.md)\)", index))
+    assert {page.name for page in DOCS.glob("*.md")} - named == {"README.md"}
+    assert [name for name in named if not (DOCS / name).exists()] == []
 
 
 def test_reference_of_what_plugins_import_is_up_to_date() -> None:

@@ -157,8 +157,8 @@ says why in `error`, and exits with 1.
 `syncline mcp` serves the commands above as tools of the [Model Context
 Protocol](https://modelcontextprotocol.io) over standard input and output: `graph list` is tool `graph_list`,
 with the command's parameters, and answers its JSON. A tool runs the command in a process of its own, so
-rights, audit and errors are the command's. Only commands that read are served, and `verify` without `--repair`;
-`--allow-changes` serves all of them. `pip install 'syncline[mcp]'` has what it needs.
+rights, audit and errors are the command's. Only commands that read are served, and `verify` without
+`--repair`; `--allow-changes` serves all of them. `pip install 'syncline[mcp]'` has what it needs.
 
 ```json
 {{"mcpServers": {{"syncline": {{"command": "syncline", "args": ["mcp"]}}}}}}

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Final, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import asyncpg
 
@@ -123,9 +123,14 @@ async def _numbers(
     )
     found = {slug: numbers for here in told for slug, numbers in here.items()}
     for here in held:
-        for slug, (held_by, problem) in here.items():
-            change = {"held_back_by": held_by, "problem": found[slug].problem or problem}
-            found[slug] = found[slug].model_copy(update=change)
+        for slug, held_back in here.items():
+            numbers = found[slug]
+            change = {
+                "held_back_by": held_back.by,
+                "lag_seconds": max(numbers.lag_seconds, held_back.seconds),
+                "problem": numbers.problem or held_back.problem,
+            }
+            found[slug] = numbers.model_copy(update=change)
     return found
 
 
@@ -152,7 +157,9 @@ def _unknown(graph: Graph, problem: str) -> GraphNumbers:
 async def _of_graph(connection: asyncpg.Connection, graph: Graph, schema: str) -> GraphNumbers:
     named = quoted(schema)
     if not await connection.fetchval(_sql("graph_has_numbers"), named):
-        return GraphNumbers(graph=graph.slug, status=graph.status, kept=False)
+        return GraphNumbers(
+            graph=graph.slug, status=graph.status, kept=False, max_lag_seconds=graph.max_lag_seconds
+        )
     row = await connection.fetchrow(_sql("graph_numbers", schema=named))
     delays: list[dict[str, str]] = json.loads(row["delays"])
     return GraphNumbers(
@@ -175,28 +182,40 @@ async def _of_graph(connection: asyncpg.Connection, graph: Graph, schema: str) -
             for delay in delays
         ),
         behind_since=row["behind_since"],
+        lag_seconds=row["behind_seconds"],
+        max_lag_seconds=graph.max_lag_seconds,
     )
 
 
-_HeldBack = Mapping[str, tuple[str | None, str | None]]
-"""Slug -> (the transaction that committed rows wait for, why that could not be asked)."""
+class _HeldBack(NamedTuple):
+    """What committed rows of a graph wait for."""
+
+    by: str | None = None
+    """The open transaction."""
+    seconds: float = 0.0
+    """For how long it has been open, as far as is known."""
+    problem: str | None = None
+    """Why that could not be asked."""
 
 
-async def _held_back(store: PostgresStore, graphs: Sequence[Graph], within: _Within) -> _HeldBack:
+async def _held_back(
+    store: PostgresStore, graphs: Sequence[Graph], within: _Within
+) -> Mapping[str, _HeldBack]:
     """Return which graphs have committed rows behind an open transaction of their write-db."""
 
-    def unknown(problem: str) -> _HeldBack:
-        return {graph.slug: (None, problem) for graph in graphs}
+    def unknown(problem: str) -> Mapping[str, _HeldBack]:
+        return {graph.slug: _HeldBack(problem=problem) for graph in graphs}
 
     return await within.ask(lambda: _behind_writers(store, graphs), unknown)
 
 
-async def _behind_writers(store: PostgresStore, graphs: Sequence[Graph]) -> _HeldBack:
+async def _behind_writers(store: PostgresStore, graphs: Sequence[Graph]) -> Mapping[str, _HeldBack]:
     async with store.driver() as connection:
         row = await connection.fetchrow(_sql("write_horizon"))
     age = row["age_seconds"]
+    least = min([_LONG, *(graph.max_lag_seconds for graph in graphs if graph.max_lag_seconds)])
     # A standby knows no open writers; a role without pg_read_all_stats no age.
-    if not row["standby"] and (not row["writing"] or (age is not None and age < _LONG)):
+    if not row["standby"] and (not row["writing"] or (age is not None and age < least)):
         return {}
     by_schema: dict[str, list[Graph]] = {}
     for graph in graphs:
@@ -209,7 +228,7 @@ async def _behind_writers(store: PostgresStore, graphs: Sequence[Graph]) -> _Hel
             behind |= await changed_tenants(store, schema, tenants, row["horizon"])
         else:
             behind.update(graph.slug for graph in here)
-    return dict.fromkeys(behind, (_writer(row), None))
+    return dict.fromkeys(behind, _HeldBack(by=_writer(row), seconds=age or 0.0))
 
 
 def _writer(row: asyncpg.Record) -> str:

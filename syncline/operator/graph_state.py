@@ -16,6 +16,7 @@ from syncline import errors
 from syncline.errors import EmbeddingBudgetSpent, EmbeddingDiffers, SynclineError
 from syncline.messages.base import GraphStatus, Message
 from syncline.quoting import counted
+from syncline.run_text import format_seconds
 
 __all__ = [
     "ALERTS",
@@ -64,6 +65,8 @@ class GraphHealth(StrEnum):
     """Its last run synced nothing, because no worker has the provider."""
     REFUSED = "refused"
     """Rows that the graph-db refused, or texts or points that a service refused, are not applied."""
+    LATE = "late"
+    """It is further behind its write-db than its record promises."""
     WAITING = "waiting"
     """A run is open, and the vector store or embedding service answers neither its requests nor probes."""
     FALLBACK = "fallback"
@@ -94,7 +97,7 @@ class GraphHealth(StrEnum):
 
 
 _WORST: Final = tuple(GraphHealth)
-_FIRST_YELLOW: Final = _WORST.index(GraphHealth.WAITING)
+_FIRST_YELLOW: Final = _WORST.index(GraphHealth.LATE)
 _FIRST_GREEN: Final = _WORST.index(GraphHealth.PAUSED)
 _PUT_AWAY: Final = (GraphHealth.PAUSED, GraphHealth.ARCHIVED)
 
@@ -115,6 +118,7 @@ ALERTS: Final[Mapping[GraphHealth, tuple[str, ...]]] = {
     GraphHealth.NEVER_DUE: ("SynclineSchedulesNeverDue",),
     GraphHealth.HELD: ("SynclineHeld",),
     GraphHealth.REFUSED: ("SynclineDeadLetters", "SynclineVectorsRefused"),
+    GraphHealth.LATE: ("SynclineMaxLag",),
     GraphHealth.UNKNOWN: ("SynclineGraphStale",),
     GraphHealth.FALLBACK: ("SynclineFallback",),
     GraphHealth.BUDGET_SPENT: ("SynclineEmbeddingBudgetSpent",),
@@ -194,6 +198,10 @@ class GraphNumbers(Message):
     behind_since: datetime | None = None
     held_back_by: str | None = None
     """The open transaction that committed rows wait for, in words."""
+    lag_seconds: float = 0.0
+    """How far it is, or may be, behind: since when a cycle has left rows, or that transaction is open."""
+    max_lag_seconds: int | None = None
+    """The lag that its record allows; null: nothing is promised."""
 
 
 class GraphNumbersRequest(Message):
@@ -252,6 +260,10 @@ def numbers_findings(numbers: GraphNumbers) -> Sequence[Finding]:
         why = f": {numbers.refused_points_example}" if numbers.refused_points_example else ""
         refused = f"{_either(numbers.refused_points, 'text', 'point')} refused{why}"
         found.append(Finding.of(GraphHealth.REFUSED, refused, f"syncline status {slug}"))
+    promised = numbers.max_lag_seconds
+    if promised is not None and numbers.lag_seconds > promised:
+        lag = f"it is, or may be, {format_seconds(numbers.lag_seconds)} behind: {promised} s are promised"
+        found.append(Finding.of(GraphHealth.LATE, lag, f"syncline status {slug}"))
     found += _delayed(numbers)
     if numbers.held_back_by is not None:
         waits = f"committed rows wait for {numbers.held_back_by}"

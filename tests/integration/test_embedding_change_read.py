@@ -68,6 +68,8 @@ async def confirmed(models: TwoModels) -> int:
 
 async def killed_at(models: TwoModels, points: int) -> None:
     """Run a cycle until so many points of the second generation are confirmed, and end it there."""
+    # However slow this process is, the cycle does not end before: the rest is not answered.
+    models.new.most = points + (KILLS + 1) * LANES * BATCH
     running = asyncio.create_task(models.cycle())
 
     async def there() -> bool:
@@ -77,6 +79,7 @@ async def killed_at(models: TwoModels, points: int) -> None:
     assert not running.done()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+    models.new.most = None
     assert await confirmed(models) < TEXTS
 
 

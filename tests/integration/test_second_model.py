@@ -722,3 +722,26 @@ async def test_roles_that_may_queue_points_may_do_so_after_the_migration(embedde
         )
     await connection.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
     await connection.close()
+
+
+@pytest.mark.parametrize("why", ["a refused text", "a delay"])
+async def test_a_second_generation_that_only_waits_is_left_as_it_is(embedded: Change, why: str) -> None:
+    await embedded.cycle()
+    await embedded.start()
+    # Another collection, which owes nothing, was made with the second model too.
+    await on_target(
+        embedded.graph, "INSERT INTO sync_vector_embedding VALUES ('facts@second', 'openai-large-12')"
+    )
+    if why == "a delay":
+        embedded.second.failing = Answer(503, b"{}")
+    embedded.second.refuses = lambda text: text == "node 2"
+    context = replace(embedded.context(), retry=RetryRules())
+    await run_cycle(context)
+    made = "SELECT collection, embedding FROM sync_vector_embedding ORDER BY 1"
+    before = await read(embedded.graph, made), embedded.first.embedded.copy(), await embedded.both()
+    with capture_logs() as logs:
+        result = await run_cycle(context)
+    assert "embedding service changed, all points are embedded again" not in [line["event"] for line in logs]
+    owed = (second_of(result).refused, second_of(result).pending)
+    assert owed == ((1, 0) if why == "a refused text" else (0, 5))
+    assert (await read(embedded.graph, made), embedded.first.embedded, await embedded.both()) == before

@@ -50,6 +50,8 @@ class Model(FaultyServer):
         self.refuses: Callable[[str], bool] = lambda _: False
         self.seconds = 0.0
         """How long each answer takes."""
+        self.most: int | None = None
+        """Once more texts than this were embedded, answers wait."""
 
     def _answer(self, request: Request) -> Answer:
         if request.method != "POST":
@@ -63,7 +65,10 @@ class Model(FaultyServer):
         ]
         usage = {"total_tokens": sum(len(text.split()) for text in texts)}
         body = json.dumps({"data": data, "usage": usage}).encode()
-        return Answer(body=body, silence_seconds=self.seconds)
+        return Answer(body=body, silence_seconds=self.seconds, when=self._may_answer)
+
+    def _may_answer(self) -> bool:
+        return self.most is None or self.embedded.total() <= self.most
 
 
 @dataclass

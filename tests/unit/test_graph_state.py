@@ -47,6 +47,8 @@ def delay(error: str) -> dict[str, object]:
         (delay("EmbeddingBudgetSpent: nothing was sent"), "budget spent", "yellow"),
         (delay("SomethingNew: of a later release"), "vectors delayed", "red"),
         ({"held_back_by": "an open transaction"}, "held back", "yellow"),
+        ({"lag_seconds": 31, "max_lag_seconds": 30, "parked": 1}, "late", "yellow"),
+        ({"lag_seconds": 30, "max_lag_seconds": 30}, "ok", "green"),
         ({"parked": 1}, "parked", "yellow"),
         ({"problem": "its store did not answer within 5 s"}, "unknown", "yellow"),
         ({"invalid": "composition: unknown key"}, "invalid record", "red"),

@@ -1,5 +1,6 @@
 """Incidents made for real, and the state that `status`, `doctor` and the live board say while they last."""
 
+import asyncio
 import io
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -145,6 +146,13 @@ async def test_rows_behind_an_open_transaction_are_held_back(
         found = await told(syncline, graph)
         assert (found["standing"], found["level"]) == ("held back", "yellow")
         assert f"pid {writer.get_server_pid()}" in found["findings"][0]["reason"]
+        # Nothing was promised; then it was, and the one definition says so in the list too.
+        await lab.services.graphs.update(graph.slug, GraphChanges(max_lag_seconds=1))
+        await asyncio.sleep(1)
+        found = await told(syncline, graph)
+        assert (found["standing"], found["level"]) == ("late", "yellow")
+        assert "1 s are promised" in found["findings"][0]["reason"]
+        assert [finding["state"] for finding in found["findings"]] == ["late", "held back"]
         # The open transaction's own rows are not committed: that graph has nothing to wait for.
         assert (await told(syncline, other))["standing"] == "ok"
         await transaction.rollback()

@@ -117,14 +117,6 @@ class CollectionDrain:
         self._upserts: Verdicts[Entry, VectorStoreRejected] = Verdicts()
         self._overwrites: Verdicts[Entry, VectorStoreRejected] = Verdicts()
 
-    def has_work(self, state: State) -> bool:
-        """Return whether anything can be written for the collection now."""
-        return state["owed"] or state["due"] or state["embedding"] not in (None, self._service.name)
-
-    def concerns(self, state: State) -> bool:
-        """Return whether there is anything to do or to report for the collection."""
-        return self.has_work(state) or state["refused"] or state["delayed"]
-
     async def delay(self, failure: VectorStoreError | EmbeddingError) -> None:
         """Delay the collection, longer than the last time."""
         until: datetime | None = None
@@ -136,20 +128,17 @@ class CollectionDrain:
         log("vectors delayed", **self._names, attempts=attempts, error=str(failure))
 
     async def open(self, state: State) -> bool:
-        """Prepare the collection; return whether there is anything to write.
+        """Prepare the collection, which has something to write; return whether there is time for it.
 
         Raises VectorStoreError.
         """
         self._delayed = state["delayed"]
-        if self.has_work(state):
-            if self._out_of_time():
-                return False
-            if self._delayed and isinstance(self._store, Watched):
-                self._store.doubt()
-            await self._prepare(state)
-            return True
-        await self._resume()
-        return False
+        if self._out_of_time():
+            return False
+        if self._delayed and isinstance(self._store, Watched):
+            self._store.doubt()
+        await self._prepare(state)
+        return True
 
     async def write(self, *, share: int) -> None:
         """Write the pending points; `share`: collections that share what is held in memory.

@@ -10,6 +10,7 @@ from syncline.embeddings.service import EmbeddingService
 from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.state import Fence
 from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
+from syncline.engine.template import sql
 from syncline.engine.vectors.collection_drain import CollectionDrain, VectorCounts
 from syncline.engine.vectors.live_alias import LiveAlias
 from syncline.engine.vectors.outbox import Left, State, read_left
@@ -57,13 +58,6 @@ class DrainedGeneration:
         return tuple(sorted(self.counts.rebuilt))
 
 
-def _has_work(state: State, service: EmbeddingService, *, second: bool) -> bool:
-    """Return whether anything can be written for the collection now."""
-    # Which model a second generation is of never changes.
-    other = not second and state["embedding"] not in (None, service.name)
-    return state["owed"] or state["due"] or other
-
-
 class GenerationDrain:
     """The drain of one generation in one cycle."""
 
@@ -94,20 +88,20 @@ class GenerationDrain:
         """Whether there is anything to do or to report."""
         first = self._context.embedding
         return any(
-            _has_work(state, first, second=self._second) or state["refused"] or state["delayed"]
+            self._has_work(state, first) or state["refused"] or state["delayed"]
             for state in self._states.values()
         )
 
     async def run(
         self, report_waiting: Callable[[Waiting | None], None], away: VectorStoreUnavailable | None = None
     ) -> DrainedGeneration:
-        """Write what can be written. `away`: why the vector store is known not to be reached now."""
-        counts, service = VectorCounts(), self._context.embedding
-        chosen = None
-        if any(
-            _has_work(state, service, second=self._second) and not state["waits"]
-            for state in self._states.values()
-        ):
+        """Write what can be written. `away`: why the vector store is known not to be reached now.
+
+        Without anything to write no service is chosen, and none is taken for the one of these vectors.
+        """
+        counts, service = VectorCounts(), None
+        due = {name: state for name, state in self._states.items() if not state["waits"]}
+        if any(self._has_work(state, self._context.embedding) for state in due.values()):
             found = await service_of(
                 self._context,
                 self._states.values(),
@@ -126,14 +120,40 @@ class GenerationDrain:
                 return DrainedGeneration(
                     counts=counts, left=left, error=f"{type(found).__name__}: {found}", away=away
                 )
-            service = chosen = found
-        away = await self._drain(service, counts, report_waiting, away)
+            service = found
+        working = (
+            {}
+            if service is None
+            else {name: state for name, state in due.items() if self._has_work(state, service)}
+        )
+        await self._resume(name for name, state in due.items() if state["delayed"] and name not in working)
+        if service is not None:
+            away = await self._drain(working, service, counts, report_waiting, away)
         left = await self._left()
         error = " ".join(_delays(left)) or None
-        return DrainedGeneration(counts=counts, left=left, error=error, away=away, service=chosen)
+        return DrainedGeneration(counts=counts, left=left, error=error, away=away, service=service)
+
+    def _has_work(self, state: State, service: EmbeddingService) -> bool:
+        """Return whether anything can be written for a collection, if the service makes its vectors."""
+        # Which model a second generation is of never changes.
+        other = not self._second and state["embedding"] not in (None, service.name)
+        return state["owed"] or state["due"] or other
+
+    async def _resume(self, collections: Iterable[str]) -> None:
+        """End the delays of collections that have nothing left to write."""
+        for name in collections:
+            async with self._held.transaction() as target:
+                since = await target.fetchval(sql("outbox_resume"), name)
+            self._context.log.info(
+                "vectors resumed",
+                graph=self._context.graph.slug,
+                collection=self._vectors.collection(self._collections[name][1].collection),
+                since=str(since),
+            )
 
     async def _drain(
         self,
+        working: Mapping[str, State],
         service: EmbeddingService,
         counts: VectorCounts,
         report_waiting: Callable[[Waiting | None], None],
@@ -148,7 +168,7 @@ class GenerationDrain:
         async with silence_reported(report_waiting, services):
             try:
                 return await _drain_all(
-                    [(self._of(name, service, counts, paid), state) for name, state in self._states.items()],
+                    [(self._of(name, service, counts, paid), state) for name, state in working.items()],
                     away,
                 )
             finally:
@@ -184,9 +204,7 @@ class GenerationDrain:
 async def _drain_all(
     drains: Sequence[tuple[CollectionDrain, State]], away: VectorStoreUnavailable | None
 ) -> VectorStoreUnavailable | None:
-    """Drain what does not wait for its retry; delay what fails; return why the whole store is away."""
-    due = [(drain, state) for drain, state in drains if not state["waits"]]
-    working = max(1, sum(drain.has_work(state) for drain, state in due))
+    """Drain each collection; delay what fails; return why the whole store is away."""
     opening = asyncio.Lock()
 
     async def opened(drain: CollectionDrain, state: State) -> bool:
@@ -194,8 +212,7 @@ async def _drain_all(
         async with opening:
             if away is not None:
                 # The same unreachable store: another request would only cost another timeout.
-                if drain.has_work(state):
-                    await drain.delay(away)
+                await drain.delay(away)
                 return False
             try:
                 return await drain.open(state)
@@ -206,11 +223,11 @@ async def _drain_all(
     async def drained(drain: CollectionDrain, state: State) -> None:
         try:
             if await opened(drain, state):
-                await drain.write(share=working)
+                await drain.write(share=len(drains))
         except (VectorStoreError, EmbeddingError) as failure:
             await drain.delay(failure)
 
-    await all_of(*(drained(drain, state) for drain, state in due))
+    await all_of(*(drained(drain, state) for drain, state in drains))
     return away
 
 

@@ -41,7 +41,7 @@ SELECT (SELECT coalesce(sum(entries), 0)::bigint FROM @{schema}.sync_count WHERE
                FROM @{schema}.sync_vector_delay ORDER BY collection LIMIT 10
            ) v
        ) AS delays,
-       s.behind_since
+       s.behind_since, coalesce(extract(epoch FROM clock_timestamp() - s.behind_since), 0)::float8 AS behind_seconds
 FROM @{schema}.sync_state s
 
 -- name: write_horizon

@@ -64,6 +64,8 @@ class GraphHealth(StrEnum):
     """Its last run synced nothing, because no worker has the provider."""
     REFUSED = "refused"
     """Rows that the graph-db refused, or texts or points that a service refused, are not applied."""
+    HALTED = "halted"
+    """A run is open, and an operator has paused its activity, or limited the rate of its task queue."""
     WAITING = "waiting"
     """A run is open, and the vector store or embedding service answers neither its requests nor probes."""
     FALLBACK = "fallback"
@@ -94,7 +96,7 @@ class GraphHealth(StrEnum):
 
 
 _WORST: Final = tuple(GraphHealth)
-_FIRST_YELLOW: Final = _WORST.index(GraphHealth.WAITING)
+_FIRST_YELLOW: Final = _WORST.index(GraphHealth.HALTED)
 _FIRST_GREEN: Final = _WORST.index(GraphHealth.PAUSED)
 _PUT_AWAY: Final = (GraphHealth.PAUSED, GraphHealth.ARCHIVED)
 

@@ -4,8 +4,8 @@ import asyncio
 import gc
 import logging
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 
 from temporalio.client import Client, Plugin
@@ -26,6 +26,7 @@ from activities.process import (
     tracing_plugins,
 )
 from activities.schedules import ScheduleActivities
+from activities.slots import CycleSlots, RateLimitWatch, tuner_of
 from activities.sync import SyncActivities
 from activities.visibility import VisibilityActivities
 from providers import BUILTIN
@@ -68,6 +69,8 @@ __all__ = [
 _OPERATIONS_AT_ONCE = 4
 _SCHEDULES_AT_ONCE = 16
 """Activities that mostly wait for Temporal, which needs seconds for each under load."""
+_WORKFLOW_TASKS_AT_ONCE = 4
+"""Each is a few milliseconds of Python: more at once only bring each closer to the deadlock limit of 2 s."""
 _WAITS_AT_ONCE = 2_000
 """Waits for what is visible: each is a coroutine that does nothing."""
 _STICKY = timedelta(seconds=2)
@@ -136,22 +139,26 @@ def listen(client: Client, services: Services) -> Listening:
     return Listening(services, schedule_trigger, namespace=client.namespace)
 
 
-def serving(
-    client: Client, services: Services, activities: SyncActivities
-) -> AbstractAsyncContextManager[None]:
+@asynccontextmanager
+async def serving(client: Client, services: Services, activities: SyncActivities) -> AsyncIterator[None]:
     """Run all workers of this process while entered: main, operations, Schedules, waits, routed providers."""
     settings = services.settings
+    limits = RateLimitWatch(client, settings.task_queue)
 
     def workers() -> Sequence[Worker]:
         fleet = FleetActivities(services, identity=client.identity)
         return [
-            create_worker(client, activities, settings, fleet=fleet),
+            create_worker(client, activities, settings, fleet=fleet, limits=limits),
             create_operations_worker(client, OperationActivities(services), settings),
             create_schedules_worker(client, ScheduleActivities(services), settings),
             create_waits_worker(client, VisibilityActivities(services), settings),
         ]
 
-    return registered_while_polling(client, services, workers=workers, serve=serve_provider_thread)
+    async with (
+        limits.running(),
+        registered_while_polling(client, services, workers=workers, serve=serve_provider_thread),
+    ):
+        yield
 
 
 def create_worker(
@@ -160,10 +167,12 @@ def create_worker(
     settings: Settings,
     *,
     fleet: FleetActivities | None = None,
+    limits: RateLimitWatch | None = None,
 ) -> Worker:
     """Return the worker of the main task queue; it does not poll until it runs.
 
-    Without `fleet`, its fleet and health activities fail.
+    Without `fleet`, its fleet and health activities fail. Without `limits`, its cycles may pass by a rate
+    limit of the task queue.
     """
     fleet = fleet or FleetActivities(None)
     return Worker(
@@ -186,10 +195,10 @@ def create_worker(
             fleet.describe_graphs,
         ],
         workflow_runner=workflow_runner(sandbox=settings.workflow_sandbox),
-        max_concurrent_activities=settings.max_concurrent_cycles,
-        # A workflow task is a few milliseconds of Python: more concurrency only brings each closer to
-        # the deadlock limit of two seconds.
-        max_concurrent_workflow_tasks=4,
+        tuner=tuner_of(
+            CycleSlots(settings.max_concurrent_cycles, eager=lambda: limits is None or not limits.limited),
+            workflow_tasks=_WORKFLOW_TASKS_AT_ONCE,
+        ),
         max_heartbeat_throttle_interval=_HEARTBEATS,
         max_cached_workflows=settings.max_cached_workflows,
         # Cached runs of a stopping worker wait this long for it; then any other worker replays them.

@@ -137,7 +137,13 @@ class SyncActivities:
             shadowed = graph.shadowed and not request.shadow
             bind_fields(graph=ref.slug)
             cadence = None if request.shadow else await self._cadence_rules(services, graph)
-            resolution = partial(ProviderResolution, graph=ref, cadence=cadence, shadowed=shadowed)
+            resolution = partial(
+                ProviderResolution,
+                graph=ref,
+                cadence=cadence,
+                shadowed=shadowed,
+                fairness=graph.fairness if request.fairness else None,
+            )
             found = resolved.provider or resolved.elsewhere
             if found is not None:
                 answer = resolution(

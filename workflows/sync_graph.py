@@ -63,7 +63,7 @@ with workflow.unsafe.imports_passed_through():
         what_failed,
     )
     from workflows.details import describe_provider, describe_run
-    from workflows.priorities import priority_of_sync
+    from workflows.priorities import lacks_fairness, priority_of_sync
 
 __all__ = [
     "SyncGraph",
@@ -211,7 +211,9 @@ class SyncGraph:
     ) -> ProviderResolution:
         resolution = await workflow.execute_activity_method(
             SyncActivities.resolve_provider,
-            ResolveProviderRequest(graph=request.graph, shadow=request.shadow, unanswered=unanswered),
+            ResolveProviderRequest(
+                graph=request.graph, shadow=request.shadow, unanswered=unanswered, fairness=lacks_fairness()
+            ),
             summary=f"resolve the provider of {(request.about or 'the default graph')[:100]}",
             start_to_close_timeout=timedelta(seconds=30),
             # Two of its heartbeats: the time lost if the worker is killed.
@@ -272,7 +274,7 @@ class SyncGraph:
             schedule_to_start_timeout=None if patience is None else timedelta(seconds=patience),
             heartbeat_timeout=timedelta(seconds=20),
             retry_policy=_RETRY if resolution.task_queue is None else _RETRY_ROUTED,
-            priority=priority_of_sync(shadow=request.shadow),
+            priority=priority_of_sync(shadow=request.shadow, fairness=resolution.fairness),
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
 

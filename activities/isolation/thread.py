@@ -15,17 +15,9 @@ from typing import Final, TypeVar
 
 from temporalio import activity
 from temporalio.client import Client
-from temporalio.worker import (
-    CustomSlotSupplier,
-    FixedSizeSlotSupplier,
-    SlotMarkUsedContext,
-    SlotPermit,
-    SlotReleaseContext,
-    SlotReserveContext,
-    Worker,
-    WorkerTuner,
-)
+from temporalio.worker import Worker, WorkerTuner
 
+from activities.slots import CycleSlots, tuner_of
 from syncline import metrics
 from syncline.concurrency import PATIENCE
 from syncline.control.services import Services
@@ -38,37 +30,11 @@ __all__ = ["ProviderThread", "RunningCycles", "Serve", "UnderWay", "run", "slots
 
 
 def slots_of_this_loop(count: int) -> WorkerTuner:
-    """Return a tuner for `count` concurrent activities that takes tasks only while its event loop runs."""
-    none = FixedSizeSlotSupplier(1)
-    return WorkerTuner.create_composite(
-        workflow_supplier=none,
-        activity_supplier=_SlotsOfALoop(count),
-        local_activity_supplier=none,
-        nexus_supplier=none,
-    )
+    """Return a tuner for `count` concurrent activities that takes tasks only while its event loop runs.
 
-
-class _SlotsOfALoop(CustomSlotSupplier):
-    """Slots granted by the event loop: the SDK's threads would grant theirs even to a blocked loop."""
-
-    def __init__(self, count: int) -> None:
-        self._free = asyncio.Semaphore(count)
-        self._loop = asyncio.get_running_loop()
-
-    async def reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit:  # noqa: ARG002 # the contract's
-        await self._free.acquire()
-        return SlotPermit()
-
-    def try_reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit | None:  # noqa: ARG002
-        return None
-
-    def mark_slot_used(self, ctx: SlotMarkUsedContext) -> None:
-        """Do nothing: the slot was counted when it was reserved."""
-
-    def release_slot(self, ctx: SlotReleaseContext) -> None:  # noqa: ARG002
-        # Called from a thread of the SDK, which may outlive the loop.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._free.release)
+    The SDK's threads would grant their slots even to a blocked loop.
+    """
+    return tuner_of(CycleSlots(count, eager=lambda: False))
 
 
 @dataclass(frozen=True, kw_only=True)

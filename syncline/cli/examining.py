@@ -187,9 +187,17 @@ async def _beside(client: Client, task_queue: str) -> Sequence[Check]:
 async def _runs(client: Client, *, task_queue: str) -> Sequence[Check]:
     """Look at the open runs of every type on the task queue that cannot continue."""
     found = await stalled_runs(client, task_queue)
-    bad = [one for one in found.stalled if one.stall.kind is not StallKind.NOT_TAKEN]
+    by_kind = {kind: [one for one in found.stalled if one.stall.kind is kind] for kind in StallKind}
+    bad = [*by_kind[StallKind.TASK_FAILS], *by_kind[StallKind.NO_WORKER]]
+    halted, busy_runs = by_kind[StallKind.HALTED], by_kind[StallKind.NOT_TAKEN]
+    if not bad and halted:
+        first = halted[0]
+        told = f"an operator holds up {counted(len(halted), 'open run')}. {first.workflow_id}: "
+        return [
+            Check(name="runs", status=CheckStatus.WARN, found=told + first.stall.problem, fix=first.stall.fix)
+        ]
     if not bad:
-        busy = f", and {len(found.stalled)} of them wait for a free worker" if found.stalled else ""
+        busy = f", and {len(busy_runs)} of them wait for a free worker" if busy_runs else ""
         return [Check(name="runs", found=f"{found.open:,} open on {task_queue}{busy}")]
     named = " ".join(f"{one.workflow_id}: {one.stall.problem}" for one in bad[:_RUNS_NAMED])
     more = f" And {len(bad) - _RUNS_NAMED:,} more." if len(bad) > _RUNS_NAMED else ""

@@ -61,6 +61,11 @@ EMBEDDING_HELP = (
 TokensOption = Annotated[int | None, typer.Option(min=0, metavar="N", help=TOKENS_HELP)]
 CollectionsOption = Annotated[str | None, typer.Option(metavar="JSON", help=COLLECTIONS_HELP)]
 MAX_LAG_HELP = "How far its graph-db may be behind; an alarm and `status` hold it to that. 0: no promise."
+FAIRNESS_HELP = (
+    "The tenant that its waiting runs are counted to: of several tenants that wait, each has its turn. "
+    "'': the graph itself."
+)
+WEIGHT_HELP = "The share of that tenant among those that wait, 0.001 to 1000. 0: 1, as without."
 CADENCE_HELP = "The rarer intervals of an adaptive graph; 120,300,900 by default."
 
 
@@ -80,6 +85,10 @@ def set_graph(
     tokens_per_day: TokensOption = None,
     collections: CollectionsOption = None,
     max_lag: Annotated[int | None, typer.Option(min=0, metavar="S", help=MAX_LAG_HELP)] = None,
+    fairness_key: Annotated[str | None, typer.Option(metavar="TENANT", help=FAIRNESS_HELP)] = None,
+    fairness_weight: Annotated[
+        float | None, typer.Option(min=0, max=1000, metavar="N", help=WEIGHT_HELP)
+    ] = None,
     embedding: Annotated[str | None, typer.Option(metavar="NAME", help=EMBEDDING_HELP)] = None,
     drop_shadow: Annotated[
         bool,
@@ -94,24 +103,24 @@ def set_graph(
         every_seconds=every_seconds, cron=cron, notify=notify, adaptive=adaptive, cadence=cadence
     )
     vectors = vector_rules(tokens_per_day, collections)
-    given = (name, composition, schedule or None, vectors or None, max_lag, embedding, drop_shadow or None)
-    if all(option is None for option in given):
+    given: dict[str, object] = {
+        "name": name,
+        "composition": composed,
+        "schedule": schedule or None,
+        "vectors": vectors or None,
+        "max_lag_seconds": max_lag,
+        "fairness_key": fairness_key,
+        "fairness_weight": fairness_weight,
+        "embedding": embedding,
+        "drop_shadow": drop_shadow or None,
+    }
+    if all(option is None for option in given.values()):
         raise ConfigurationError(
             "Nothing is to be set: give --name, --every-seconds, --cron, --notify, --adaptive, --cadence, "
-            "--composition, --tokens-per-day, --collections, --max-lag, --embedding or --drop-shadow."
+            "--composition, --tokens-per-day, --collections, --max-lag, --fairness-key, --fairness-weight, "
+            "--embedding or --drop-shadow."
         )
-    _change(
-        graph,
-        as_json,
-        reason,
-        name=name,
-        composition=composed,
-        schedule=schedule or None,
-        vectors=vectors or None,
-        max_lag_seconds=max_lag,
-        embedding=embedding,
-        drop_shadow=drop_shadow or None,
-    )
+    _change(graph, as_json, reason, **given)
 
 
 @errors_printed
@@ -274,6 +283,10 @@ def add(
     tokens_per_day: TokensOption = None,
     collections: CollectionsOption = None,
     max_lag: Annotated[int | None, typer.Option(min=1, metavar="S", help=MAX_LAG_HELP)] = None,
+    fairness_key: Annotated[str | None, typer.Option(metavar="TENANT", help=FAIRNESS_HELP)] = None,
+    fairness_weight: Annotated[
+        float | None, typer.Option(min=0, max=1000, metavar="N", help=WEIGHT_HELP)
+    ] = None,
     default: Annotated[bool, typer.Option("--default", help="Make it the default graph.")] = False,
     schedule: Annotated[
         bool, typer.Option(help="Make its Temporal Schedule at once, not by reconciliation.")
@@ -306,6 +319,8 @@ def add(
         "is_default": default,
         "vectors": vector_rules(tokens_per_day, collections),
         "max_lag_seconds": max_lag,
+        "fairness_key": fairness_key or None,
+        "fairness_weight": fairness_weight or None,
     }
     request = AddGraphInput(draft=draft_graph(fields), schedule=schedule, who=os_user(), why=reason)
     added = ask(request, Graph, seconds=timeout)

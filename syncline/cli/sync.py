@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from syncline.cli.answers import SyncedRun
     from syncline.cli.following import View
+    from syncline.messages.base import Fairness
     from syncline.messages.sync import SyncGraphInput
 
 __all__ = ["STATUS_OF_SYNC", "sync", "sync_and_wait"]
@@ -110,7 +111,7 @@ async def _sync(
     client = await connect_temporal()
     task_queue = find_task_queue()
     until = None if timeout is None else time.monotonic() + timeout
-    await _require_graph(client, given.graph or "", task_queue)
+    fairness = await _fairness_of(client, given.graph or "", task_queue)
 
     async def waited(begun: "SyncedRun", said: str) -> "SyncedRun":
         from syncline.cli.following import Lines, wait_for_run, warn_if_no_worker
@@ -125,7 +126,7 @@ async def _sync(
         return await wait_for_run(client, begun, task_queue=task_queue, view=view, seconds=left)
 
     for _ in range(_TRIES):
-        begun = await _start(client, given, task_queue)
+        begun = await _start(client, given, task_queue, fairness)
         answer = await waited(begun, "a run by hand is open already" if begun.joined else "started")
         if follow and answer.cycle is CycleStatus.ALREADY_RUNNING:
             holder = await _holder(client, begun)
@@ -137,21 +138,24 @@ async def _sync(
     return answer
 
 
-async def _require_graph(client: "Client", slug: str, task_queue: str) -> None:
-    """Raise ConfigurationError if no graph has this slug: its run would stay in the list for days.
+async def _fairness_of(client: "Client", slug: str, task_queue: str) -> "Fairness | None":
+    """Return the fairness of the graph's Schedule; None without one, the run then asks for it.
 
-    A graph with a Schedule or an open run by hand is known. Of another one a worker is asked; without a
-    worker its run waits.
+    Raise ConfigurationError if no graph has this slug: its run would stay in the list for days. A graph with
+    a Schedule or an open run by hand is known. Of another one a worker is asked; without a worker its run
+    waits.
     """
     from syncline.temporal.graph_numbers import ask_numbers
     from syncline.temporal.runs import is_open
     from syncline.temporal.schedules.list import find_schedule
 
-    if await is_open(client, names.sync_workflow_id(slug)) or await find_schedule(client, slug) is not None:
-        return
+    schedule = await find_schedule(client, slug)
+    if schedule is not None or await is_open(client, names.sync_workflow_id(slug)):
+        return None if schedule is None else schedule.fairness
     answered = await ask_numbers(client, task_queue, seconds=_ASKED_SECONDS, graph=slug)
     if answered.unknown and answered.problem is not None:
         raise ConfigurationError(answered.problem)
+    return None
 
 
 async def _holder(client: "Client", refused: "SyncedRun") -> "SyncedRun | None":
@@ -180,14 +184,16 @@ def _followed_view(*, quiet: bool) -> "View":
     return Live(console) if console.is_terminal else Lines(err=quiet, tables=True)
 
 
-async def _start(client: "Client", given: "SyncGraphInput", task_queue: str) -> "SyncedRun":
+async def _start(
+    client: "Client", given: "SyncGraphInput", task_queue: str, fairness: "Fairness | None"
+) -> "SyncedRun":
     from temporalio.common import SearchAttributePair, TypedSearchAttributes
     from temporalio.exceptions import WorkflowAlreadyStartedError
 
     from syncline.cli.answers import SyncedRun
     from syncline.messages.sync import LONGEST_RUN
     from syncline.temporal.client import GRAPH, temporal_errors_mapped
-    from syncline.temporal.priorities import BY_HAND
+    from syncline.temporal.priorities import BY_HAND, with_fairness
 
     slug = given.graph or ""
     workflow_id = names.sync_workflow_id(slug)
@@ -203,7 +209,7 @@ async def _start(client: "Client", given: "SyncGraphInput", task_queue: str) -> 
                 static_summary=f"Sync graph {slug}, by hand",
                 search_attributes=TypedSearchAttributes([SearchAttributePair(GRAPH, slug)]),
                 memo={"graph": slug, "started_by": os_user()},
-                priority=BY_HAND,
+                priority=with_fairness(BY_HAND, fairness),
             )
         except WorkflowAlreadyStartedError as error:
             run_id, joined = error.run_id, True

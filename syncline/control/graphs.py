@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID, uuid4
 
 from pydantic import (
@@ -28,6 +28,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     DateTime,
+    Double,
     Integer,
     MetaData,
     RowMapping,
@@ -49,7 +50,7 @@ from syncline.control.schedule_spec import ScheduleSpec, never_comes
 from syncline.control.sharing import Sources, check_sharing, has_sources, tenant_named
 from syncline.control.vector_rules import VectorRules
 from syncline.errors import GraphInvalid, GraphNotFound, StoreRejected
-from syncline.messages.base import GraphRef, GraphStatus
+from syncline.messages.base import Fairness, GraphRef, GraphStatus
 from syncline.messages.provider_state import UsedMap
 from syncline.stores.postgres import PostgresStore
 
@@ -85,6 +86,9 @@ QdrantPrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 LONGEST_LAG = 2_592_000
 MaxLag = Annotated[int, Field(ge=1, le=LONGEST_LAG)]
+# What Temporal takes: 64 bytes, and weights outside of these bounds are cut to them in silence.
+FairnessKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/-]*$", max_length=64)]
+FairnessWeight = Annotated[float, Field(ge=0.001, le=1000)]
 
 
 class _Record(BaseModel):
@@ -112,6 +116,10 @@ class GraphDraft(_Record):
     vectors: VectorRules = VectorRules()
     max_lag_seconds: MaxLag | None = None
     """How far its graph-db may be behind; alarms and `status` hold it to that. Null: nothing is promised."""
+    fairness_key: FairnessKey | None = None
+    """The tenant that its waiting work is counted to, by Temporal's fairness. Null: the graph itself."""
+    fairness_weight: FairnessWeight | None = None
+    """The share of that tenant among those that wait; null: 1."""
 
     @model_validator(mode="after")
     def _place_follows_from_slug(self) -> Self:
@@ -149,6 +157,10 @@ class GraphChanges(_Record):
     vectors: VectorRules | None = None
     max_lag_seconds: Annotated[int, Field(ge=0, le=LONGEST_LAG)] | None = None
     """Zero: nothing is promised any more."""
+    fairness_key: FairnessKey | Literal[""] | None = None
+    """Empty: the graph itself."""
+    fairness_weight: FairnessWeight | Literal[0] | None = None
+    """Zero: 1, unless the task queue's configuration has another for the key."""
 
 
 class Graph(_Record):
@@ -174,6 +186,8 @@ class Graph(_Record):
     """As stored, unvalidated: `syncline.composition.parse_composition` validates it."""
     vectors: VectorRules = VectorRules()
     max_lag_seconds: MaxLag | None = None
+    fairness_key: FairnessKey | None = None
+    fairness_weight: FairnessWeight | None = None
     created_at: datetime
     updated_at: datetime
 
@@ -191,6 +205,11 @@ class Graph(_Record):
     def source_schema(self) -> str:
         """The schema of its sources in the write-db; graphs of other tenants may have the same."""
         return self.write_schema or self.schema_name
+
+    @property
+    def fairness(self) -> Fairness:
+        """The tenant that its waiting work is counted to."""
+        return Fairness(key=self.fairness_key or self.slug, weight=self.fairness_weight)
 
     @property
     def ref(self) -> GraphRef:
@@ -235,6 +254,8 @@ _graphs = Table(
     Column("composition", JSONB),
     Column("vectors", JSONB),
     Column("max_lag_seconds", Integer),
+    Column("fairness_key", Text),
+    Column("fairness_weight", Double),
     Column("created_at", DateTime(timezone=True)),
     Column("updated_at", DateTime(timezone=True)),
 )
@@ -395,8 +416,8 @@ class GraphRepository:
         graph = await self.get(reference)
         # None of a nested field is a value (no cron); None of a top-level field means no change.
         values = {name: value for name, value in changes.model_dump(mode="json").items() if value is not None}
-        if values.get("max_lag_seconds") == 0:
-            values["max_lag_seconds"] = None
+        taken_back = {"max_lag_seconds": 0, "fairness_key": "", "fairness_weight": 0}
+        values |= {name: None for name, none in taken_back.items() if values.get(name) == none}
         composition = Composition()
         if changes.composition is not None:
             composition = parse_composition(graph.slug, changes.composition)

@@ -47,6 +47,8 @@ class TemporalDeclaration(_Declared):
     ui_port: int = Field(default=8233, ge=1, le=65535)
     namespace: str = Field(default="default", min_length=1)
     database: Path = Path("temporal.db")
+    dynamic_config: dict[str, JsonValue] = Field(default_factory=dict)
+    """Dynamic configuration of the server, over what the stack gives it (`temporal_server.py`)."""
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:

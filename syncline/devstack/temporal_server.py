@@ -1,10 +1,14 @@
 """The Temporal dev server of the stack: the real server with its Web UI, over one database file."""
 
 import asyncio
+import json
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 from temporalio.client import Client
 
@@ -15,9 +19,20 @@ from syncline.errors import DevStackError, TemporalUnavailable
 from syncline.private_folder import make_private
 from syncline.temporal.client import connect, register_search_attributes
 
-__all__ = ["TemporalServer", "temporal_binary"]
+__all__ = ["TemporalServer", "dynamic_config_options", "temporal_binary"]
 
 _PATIENCE = 60.0
+DYNAMIC_CONFIG: Final[Mapping[str, object]] = {
+    # The open polls of a frozen worker take tasks until the server closes its connection: here before the
+    # heartbeat timeout of a cycle (20 s), after which the next attempt is due.
+    "frontend.keepAliveTime": "10s",
+    "frontend.keepAliveTimeout": "5s",
+    "matching.enableFairness": True,
+    # Priorities and fairness hold within a partition; by default a queue has four.
+    "matching.numTaskqueueReadPartitions": 1,
+    "matching.numTaskqueueWritePartitions": 1,
+}
+"""Dynamic configuration that the dev server gets; `docs/deployment.md` recommends it for others."""
 
 
 class TemporalServer:
@@ -48,12 +63,9 @@ class TemporalServer:
             # Each commit would wait for the disk; so, only a power cut can lose the last of them.
             "--sqlite-pragma", "journal_mode=wal",
             "--sqlite-pragma", "synchronous=normal",
-            # The open polls of a frozen worker take tasks until the server closes its connection: here before
-            # the heartbeat timeout of a cycle (20 s), after which the next attempt is due.
-            "--dynamic-config-value", 'frontend.keepAliveTime="10s"',
-            "--dynamic-config-value", 'frontend.keepAliveTimeout="5s"',
             "--log-level", "error",
         ]  # fmt: skip
+        command += dynamic_config_options(declared.dynamic_config)
         if declared.namespace != "default":
             command += ["--namespace", declared.namespace]
         for attribute, kind in names.SEARCH_ATTRIBUTES.items():
@@ -89,6 +101,13 @@ class TemporalServer:
         """Stop it; nothing happens if it was not started."""
         if self._child is not None:
             await self._child.stop(patience=10, hurry=hurry)
+
+
+def dynamic_config_options(changed: Mapping[str, object] = MappingProxyType({})) -> list[str]:
+    """Return the options that give a dev server our dynamic configuration, with these values changed."""
+    values = {**DYNAMIC_CONFIG, **changed}
+    given = (f"{key}={json.dumps(value)}" for key, value in values.items())
+    return [part for value in given for part in ("--dynamic-config-value", value)]
 
 
 def temporal_binary() -> Path:

@@ -19,6 +19,7 @@ from syncline.errors import InputInvalid
 from syncline.quoting import path_shown, shown
 
 __all__ = [
+    "Fairness",
     "GraphName",
     "GraphRef",
     "GraphStatus",
@@ -52,6 +53,14 @@ class SparseMessage(Message):
     def kept_json(self) -> bytes:
         """Return only the fields that differ from their defaults; an idle run has few."""
         return self.model_dump_json(exclude_defaults=True).encode()
+
+
+class Fairness(SparseMessage):
+    """The tenant that waiting work is counted to, by Temporal's fairness keys."""
+
+    key: str
+    weight: float | None = None
+    """Its share of the workers while several tenants wait; null: 1."""
 
 
 class GraphRef(Message):

@@ -364,6 +364,10 @@ class ChangeGraphInput(_ChangeInput):
     """The rules of the record's vectors that change: `{"tokens_per_day": 1000000}`."""
     max_lag_seconds: int | None = Field(default=None, ge=0, le=2_592_000)
     """How far its graph-db may be behind; 0: nothing is promised any more."""
+    fairness_key: str | None = Field(default=None, max_length=64)
+    """The tenant that its waiting work is counted to; empty: the graph itself."""
+    fairness_weight: float | None = Field(default=None, ge=0, le=1000)
+    """The share of that tenant among those that wait; 0: 1, as without one."""
     embedding: str | None = Field(default=None, min_length=1, max_length=600)
     """Name of the embedding service that its vectors are to be made with; those of another are made again."""
     drop_shadow: bool = False

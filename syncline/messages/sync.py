@@ -16,6 +16,7 @@ from pydantic_core import to_json
 from syncline import names
 from syncline.errors import EmbeddingBudgetSpent, InputInvalid
 from syncline.messages.base import (
+    Fairness,
     GraphName,
     GraphRef,
     LockHolder,
@@ -84,6 +85,8 @@ class ResolveProviderRequest(SparseMessage):
     """The provider that this run was resolved to before, whose cycle no worker started."""
     shadow: bool = False
     """Resolve the provider of the graph's shadow."""
+    fairness: bool = False
+    """Return the graph's fairness too: the run was started without."""
 
 
 class CadenceRules(Message):
@@ -144,6 +147,8 @@ class ProviderResolution(SparseMessage):
     """Fingerprint of the graph's record at resolution; null without a provider, and from an older worker."""
     map: UsedMap | None = None
     """The stored map that the composition names for the built-in provider, and its version for this run."""
+    fairness: Fairness | None = None
+    """The tenant that the cycle is counted to while it waits; null if the run itself says so."""
 
 
 class SyncCycleRequest(SparseMessage):

@@ -65,6 +65,8 @@ class GraphHealth(StrEnum):
     """Its last run synced nothing, because no worker has the provider."""
     REFUSED = "refused"
     """Rows that the graph-db refused, or texts or points that a service refused, are not applied."""
+    HALTED = "halted"
+    """A run is open, and an operator has paused its activity, or limited the rate of its task queue."""
     LATE = "late"
     """It is further behind its write-db than its record promises."""
     WAITING = "waiting"
@@ -97,7 +99,7 @@ class GraphHealth(StrEnum):
 
 
 _WORST: Final = tuple(GraphHealth)
-_FIRST_YELLOW: Final = _WORST.index(GraphHealth.LATE)
+_FIRST_YELLOW: Final = _WORST.index(GraphHealth.HALTED)
 _FIRST_GREEN: Final = _WORST.index(GraphHealth.PAUSED)
 _PUT_AWAY: Final = (GraphHealth.PAUSED, GraphHealth.ARCHIVED)
 

@@ -104,6 +104,8 @@ def run_findings(
         yield Finding.of(GraphHealth.STUCK, f"{stall.problem} {stall.fix}", status)
     if stall is not None and stall.kind is StallKind.NO_WORKER:
         yield Finding.of(GraphHealth.NO_WORKER, f"{stall.problem} {stall.fix}", "syncline doctor")
+    if stall is not None and stall.kind is StallKind.HALTED:
+        yield Finding.of(GraphHealth.HALTED, f"{stall.problem} {stall.fix}", status)
     if schedule is not None and schedule.paused:
         by = (
             "paused with the graph"

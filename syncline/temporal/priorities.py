@@ -1,18 +1,30 @@
 """Priorities of runs and activities that wait for a worker, by Temporal's priority keys.
 
 A task queue dispatches its backlog strictly by key, the lowest first, so low keys are for work that cannot
-flood the queue: operators' runs, then one triggered run per changed graph, then scheduled runs.
+flood the queue: operators' runs, then one triggered run per changed graph, then scheduled runs. Among tasks
+of the same key, tenants take turns by their fairness keys, if the server has fairness enabled.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 from temporalio.common import Priority
 
 from syncline import names
+from syncline.messages.base import Fairness
 
-__all__ = ["BY_HAND", "READING_A_GRAPH", "SCHEDULED", "TRIGGERED", "WAITING", "cron_times", "is_on_time"]
+__all__ = [
+    "BY_HAND",
+    "READING_A_GRAPH",
+    "SCHEDULED",
+    "TRIGGERED",
+    "WAITING",
+    "cron_times",
+    "is_on_time",
+    "with_fairness",
+]
 
 BY_HAND: Final = Priority(priority_key=1)
 """An operator waits for it: a manual run, an operation."""
@@ -24,6 +36,16 @@ WAITING: Final = Priority(priority_key=4)
 """Work that can wait for all others: a shadow's run, a verification."""
 READING_A_GRAPH: Final = frozenset({names.VERIFY_GRAPH, names.TAKE_OVER_GRAPH})
 """Operations that read every row of a graph, and so can wait."""
+
+
+def with_fairness(priority: Priority, fairness: Fairness | None) -> Priority:
+    """Return the priority, counted to a tenant. Temporal lets tenants of one priority key take turns.
+
+    Activities and child workflows inherit what they do not say themselves.
+    """
+    if fairness is None:
+        return priority
+    return replace(priority, fairness_key=fairness.key, fairness_weight=fairness.weight)
 
 
 def is_on_time(due: datetime, times: Sequence[tuple[int, int]]) -> bool:

@@ -29,7 +29,7 @@ from syncline import names
 from syncline.errors import SynclineError
 from syncline.messages.base import Message
 from syncline.messages.sync import CycleProgress, Waiting
-from syncline.temporal.task_queues import Poller, live, pollers
+from syncline.temporal.task_queues import Poller, RateLimit, describe_queue, live, pollers
 
 __all__ = [
     "TAKEN_WITHIN",
@@ -59,6 +59,8 @@ class StallKind(StrEnum):
     """Its workflow task fails: changed workflow code, an unknown type, an unreadable payload, a bug."""
     NO_WORKER = "no_worker"
     """No worker polls the task queue that it waits on, or only workers of other versions do."""
+    HALTED = "halted"
+    """An operator has paused its activity, or limited the rate of the task queue that it waits on."""
     NOT_TAKEN = "not_taken"
     """Workers poll, or did recently, but none has taken it: all are busy, or the last one is gone."""
 
@@ -274,9 +276,49 @@ async def _message(client: Client, failure: Failure) -> str:
     return told if told.endswith((".", "…")) else f"{told}."
 
 
+_PAUSED: Final = (
+    PendingActivityState.PENDING_ACTIVITY_STATE_PAUSED,
+    PendingActivityState.PENDING_ACTIVITY_STATE_PAUSE_REQUESTED,
+)
+
+
+def _paused(run: DescribeWorkflowExecutionResponse, pending: PendingActivityInfo) -> Stall:
+    """Return the stall of an activity that an operator has paused, or one of whose attempts still ends."""
+    by, execution = pending.pause_info.manual, run.workflow_execution_info.execution
+    kind, since = pending.activity_type.name, _at(pending.pause_info.pause_time)
+    reason = by.reason or "no reason given"
+    which = f"--workflow-id {quote(execution.workflow_id)} --activity-id {quote(pending.activity_id)}"
+    return Stall(
+        kind=StallKind.HALTED,
+        task_queue=pending.activity_options.task_queue.name or run.execution_config.task_queue.name,
+        since=since,
+        attempt=pending.attempt,
+        problem=f"{kind} is paused since {since:%Y-%m-%d %H:%M:%S}Z, by {by.identity or 'a rule'}: {reason}.",
+        fix=f"`temporal activity unpause {which}`: it continues after the last committed batch.",
+    )
+
+
+def _limited(task_queue: str, limit: RateLimit, since: datetime, *, activity: str) -> Stall:
+    return Stall(
+        kind=StallKind.HALTED,
+        task_queue=task_queue,
+        since=since,
+        problem=(
+            f"{activity} has waited for {waited(since):.0f} s, since task queue '{task_queue}' is limited: "
+            f"{limit}."
+        ),
+        fix=(
+            f"`temporal task-queue config set --task-queue {quote(task_queue)} --task-queue-type activity "
+            "--queue-rps-limit default --fairness-key-rps-limit-default default` lifts the limit."
+        ),
+    )
+
+
 async def _activities(client: Client, run: DescribeWorkflowExecutionResponse) -> Stall | None:
     """Return why a due activity is not started."""
     for pending in run.pending_activities:
+        if pending.state in _PAUSED:
+            return _paused(run, pending)
         since = _at(pending.scheduled_time)
         if (
             pending.state != PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
@@ -292,9 +334,12 @@ async def _activity(
 ) -> Stall | None:
     home = run.execution_config.task_queue.name
     task_queue = pending.activity_options.task_queue.name or home
-    found = await pollers(client, task_queue, activities=True)
+    queue = await describe_queue(client, task_queue, activities=True)
+    found = queue.pollers
     # Workers without a free slot do not poll for activities, but still poll for workflow tasks.
     if found and live(await pollers(client, home)):
+        if queue.limit is not None and queue.limiting:
+            return _limited(task_queue, queue.limit, since, activity=pending.activity_type.name)
         return not_taken(found, task_queue, since, activity=pending.activity_type.name)
     last = f" The last poll was {min(one.age for one in found):.0f} s ago." if found else ""
     return Stall(
@@ -353,7 +398,8 @@ async def pending_of(client: Client, workflow_id: str, run_id: str | None = None
     failing = _failing(list(run.pending_activities))
     progress = await progress_in(client, run)
     return Pending(
-        trying=next(map(_pending_retry, failing), None),
+        # A pause ends the attempt: what it failed with is no reason.
+        trying=next((_pending_retry(one) for one in failing if one.state not in _PAUSED), None),
         stall=await stall_of(client, run),
         waiting=None if progress is None else progress.waiting,
     )

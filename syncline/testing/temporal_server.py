@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from temporalio.testing import WorkflowEnvironment
 
 from syncline import names
-from syncline.devstack.temporal_server import temporal_binary
+from syncline.devstack.temporal_server import dynamic_config_options, temporal_binary
 from syncline.temporal.data_converter import MESSAGES
 
 __all__ = ["start_temporal"]
@@ -20,7 +20,10 @@ async def start_temporal() -> AsyncIterator[WorkflowEnvironment]:
         data_converter=MESSAGES,
         dev_server_existing_path=str(temporal_binary()),
         dev_server_log_level="error",
-        dev_server_extra_args=[part for item in declared for part in ("--search-attribute", item)],
+        dev_server_extra_args=[
+            *(part for item in declared for part in ("--search-attribute", item)),
+            *dynamic_config_options(),
+        ],
     )
     async with environment:
         yield environment

@@ -28,9 +28,10 @@ async def find_schedule_or_fail(lab: SyncLab, graph: Graph) -> ListedSchedule:
     return found
 
 
-async def priority_of(lab: SyncLab, workflow_id: str) -> int:
+async def priority_of(lab: SyncLab, workflow_id: str) -> tuple[int, str]:
     described = await lab.client.get_workflow_handle(workflow_id).describe()
-    return described.raw_description.workflow_execution_info.priority.priority_key
+    priority = described.raw_description.workflow_execution_info.priority
+    return priority.priority_key, priority.fairness_key
 
 
 async def test_a_run_that_waits_for_a_worker_is_enough_and_one_that_has_begun_is_not(
@@ -57,7 +58,7 @@ async def test_a_run_that_waits_for_a_worker_is_enough_and_one_that_has_begun_is
     assert [await schedule_trigger.trigger(graph) for _ in range(3)] == ["coming"] * 3
     # It overtakes those that only the clock has started; so do its activities.
     run = (await find_schedule_or_fail(lab, graph)).last_runs[0]
-    assert await priority_of(lab, run.workflow_id) == TRIGGERED.priority_key
+    assert await priority_of(lab, run.workflow_id) == (TRIGGERED.priority_key, graph.slug)
     async with lab.make_worker(lab.client, lab.services):
         async with asyncio.timeout(30):
             await began.wait()

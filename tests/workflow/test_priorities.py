@@ -1,70 +1,25 @@
 """Who waits for a worker is served by who has started it: people, then changes, then the clock, then shadows."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from temporalio.client import Client, ScheduleActionStartWorkflow, ScheduleBackfill, ScheduleOverlapPolicy
+from temporalio.client import ScheduleActionStartWorkflow
 from temporalio.common import Priority
-from temporalio.worker import Worker
 
 from activities.operations import OperationActivities
-from activities.sync import SyncActivities
 from syncline import names
-from syncline.control.graphs import Graph
-from syncline.control.services import Services
 from syncline.messages.operator import ListGraphsInput, VerifyGraphInput
 from syncline.messages.sync import SyncResult
 from syncline.provider import SyncContext
 from syncline.temporal.priorities import cron_times, is_on_time
-from syncline.temporal.schedules.graph import ensure_schedule
 from syncline.temporal.schedules.trigger import trigger_run
-from syncline.testing.lab import SyncLab, eventually
+from syncline.testing.lab import SyncLab
 from syncline.testing.providers import FakeProvider, sync_result
+from tests.kit.backlog import ended, one_cycle_at_once, open_runs, scheduled, started_by_the_clock
 from tests.kit.command_line import CommandLine
-from worker import create_operations_worker, create_worker
+from worker import create_operations_worker
 
 WAITING = 40
-
-
-@asynccontextmanager
-async def one_cycle_at_once(client: Client, services: Services) -> AsyncIterator[Worker]:
-    settings = services.settings.model_copy(update={"max_concurrent_cycles": 1})
-    async with create_worker(client, SyncActivities(services), settings) as worker:
-        yield worker
-
-
-async def scheduled(lab: SyncLab, graph: Graph) -> None:
-    await ensure_schedule(lab.client, graph, task_queue=lab.task_queue)
-
-
-async def started_by_the_clock(lab: SyncLab, graph: Graph, runs: int) -> None:
-    """Have the graph's Schedule start as many runs, each for a time of its own."""
-    await scheduled(lab, graph)
-    until = datetime.now(UTC)
-    backfill = ScheduleBackfill(
-        until - timedelta(minutes=runs), until, overlap=ScheduleOverlapPolicy.ALLOW_ALL
-    )
-    await lab.client.get_schedule_handle(names.sync_schedule_id(graph.slug)).backfill(backfill)
-    await open_runs(lab, graph, runs)
-
-
-async def open_runs(lab: SyncLab, graph: Graph, runs: int) -> None:
-    query = f'TemporalScheduledById="{names.sync_schedule_id(graph.slug)}" AND ExecutionStatus="Running"'
-
-    async def all_there() -> bool:
-        return (await lab.client.count_workflows(query)).count >= runs
-
-    await eventually(all_there)
-
-
-async def ended(lab: SyncLab) -> None:
-    async def nothing_open() -> bool:
-        query = f'TaskQueue="{lab.task_queue}" AND ExecutionStatus="Running"'
-        return (await lab.client.count_workflows(query)).count == 0
-
-    await eventually(nothing_open)
 
 
 async def test_the_backlog_is_taken_by_priority(idle_lab: SyncLab, syncline: CommandLine) -> None:
@@ -108,7 +63,7 @@ async def test_a_schedules_runs_have_a_priority(idle_lab: SyncLab) -> None:
     described = await idle_lab.client.get_schedule_handle(names.sync_schedule_id(graph.slug)).describe()
     action = described.schedule.action
     assert isinstance(action, ScheduleActionStartWorkflow)
-    assert action.priority == Priority(priority_key=3)
+    assert action.priority == Priority(priority_key=3, fairness_key=graph.slug)
 
 
 async def test_operations_come_before_a_verification(idle_lab: SyncLab) -> None:

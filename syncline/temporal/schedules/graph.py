@@ -20,7 +20,7 @@ from syncline.errors import GraphInvalid, ScheduleForeign
 from syncline.messages.base import GraphStatus
 from syncline.messages.sync import LONGEST_RUN, SyncGraphInput
 from syncline.temporal.client import FAILURES, FALLBACK, GRAPH, PROVIDER, ROWS, temporal_errors_mapped
-from syncline.temporal.priorities import SCHEDULED, cron_times
+from syncline.temporal.priorities import SCHEDULED, cron_times, with_fairness
 from syncline.temporal.schedules import make as making
 from syncline.temporal.schedules.list import CRON_CATCHUP
 
@@ -44,7 +44,7 @@ ScheduleChange = Literal["created", "updated", "unchanged", "deleted", "absent"]
 PAUSED_WITH_GRAPH: Final = "Paused by Syncline: the graph is paused."
 """Note of a Schedule paused because its graph is paused. Any other pause is an operator's and stays."""
 
-_FORM: Final = 3
+_FORM: Final = 4
 """Increase it when `_desired` changes the Schedule of an unchanged record."""
 
 
@@ -131,6 +131,8 @@ def graph_fingerprint(graph: "Graph", task_queue: str) -> str:
     made_from: list[object] = [graph.slug, {"every_seconds": schedule.every_seconds, "cron": schedule.cron}]
     if schedule.adaptive:
         made_from.append(schedule.intervals)
+    if (graph.fairness_key, graph.fairness_weight) != (None, None):
+        made_from.append(graph.fairness.model_dump())
     return making.fingerprint_of(task_queue, _FORM, _declared(graph), *made_from)
 
 
@@ -164,7 +166,7 @@ def _desired(graph: "Graph", task_queue: str) -> Schedule:
             static_summary=f"Sync graph {graph.slug}",
             typed_search_attributes=_shown_by_runs(graph),
             memo={"graph": graph.slug, names.MEMO_TIMES: times},
-            priority=SCHEDULED,
+            priority=with_fairness(SCHEDULED, graph.fairness),
         ),
         spec=spec,
         policy=making.policy(catchup),

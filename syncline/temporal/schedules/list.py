@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
@@ -24,6 +24,7 @@ from temporalio.client import (
 
 from syncline import names
 from syncline.control.schedule_spec import DueKind, DueProblem, judge
+from syncline.messages.base import Fairness
 from syncline.temporal.client import temporal_errors_mapped
 from syncline.temporal.schedules.make import describe, is_for, shown_fingerprint
 
@@ -73,6 +74,8 @@ class ListedSchedule:
     """Problem with its times; None if there is none, or if it is paused."""
     by_interval: bool = False
     """Whether it has an interval: then the last missed time is always caught up."""
+    fairness: Fairness | None = None
+    """The tenant that its runs are counted to; a list of several does not say it."""
 
     def behind(self, now: datetime) -> bool:
         """Return whether it has yet to process a past time, and to start a run for it."""
@@ -100,7 +103,14 @@ async def find_schedule(client: Client, slug: str) -> ListedSchedule | None:
         found = await describe(client.get_schedule_handle(f"{prefix}{slug}"))
     if found is None:
         return None
-    return _listed(slug, found, found.schedule)
+    return replace(_listed(slug, found, found.schedule), fairness=_fairness(found.schedule))
+
+
+def _fairness(schedule: Schedule) -> Fairness | None:
+    action = schedule.action
+    if not isinstance(action, ScheduleActionStartWorkflow) or not action.priority.fairness_key:
+        return None
+    return Fairness(key=action.priority.fairness_key, weight=action.priority.fairness_weight or None)
 
 
 async def list_schedule_ids(client: Client) -> set[str]:

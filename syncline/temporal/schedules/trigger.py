@@ -149,7 +149,8 @@ async def _raise(client: Client, run: ScheduleActionExecutionStartWorkflow) -> N
         workflow_execution_options=WorkflowExecutionOptions(
             priority=Priority(priority_key=TRIGGERED.priority_key or 0),
         ),
-        update_mask=FieldMask(paths=["priority"]),
+        # Not the whole priority: its fairness key stays.
+        update_mask=FieldMask(paths=["priority.priority_key"]),
         identity=client.identity,
     )
     # It may have started or ended since. An older server does not support the request.

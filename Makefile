@@ -101,6 +101,8 @@ format: setup ## rewrite the code in the house format
 constraints: ## pin the newest dependencies again (needs uv)
 	@uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra dev-stack --extra tracing --group dev \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header -o constraints.txt
+	@uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --extra tracing --constraint constraints.txt \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header -o constraints-runtime.txt
 
 clean: ## remove what the targets made, the development stack's state included
 	@rm -rf $(VENV) .syncline .wordnet .postgres .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 WORDNET := .wordnet/dict
 POSTGRES14 := .postgres/14/bin
 CORE := $(addprefix tests/integration/test_,engine.py deletes.py adoption.py verify.py migrations.py)
-WALKS := $(addprefix tests/acceptance/test_,rolling_deployment.py deployment.py plugin_audit.py dev_stack.py)
+WALKS := $(addprefix tests/acceptance/test_,rolling_deployment.py deployment.py wheel.py plugin_audit.py dev_stack.py)
 .DEFAULT_GOAL := help
 # Bytecode is kept, whatever the shell says: each process of the tests would compile all of them again, 7 s of CPU.
 export PYTHONDONTWRITEBYTECODE :=

@@ -48,6 +48,9 @@ capabilities: { drop: [ALL] }
 {{/* What every container has in its environment: dict with root, secrets, and temporal (unless a controller sets that). */}}
 {{- define "syncline.environment" -}}
 {{- range $variable, $value := .root.Values.settings }}
+{{- if regexMatch "(_DSN|_STORES|_QDRANTS|API_KEY|PASSWORD|SECRET|TOKEN)$" $variable }}
+{{- fail (printf "settings.%s may carry a secret, and all who may read the Deployment could read it: name a Secret in secrets.%s" $variable $variable) }}
+{{- end }}
 - { name: {{ $variable }}, value: {{ $value | toString | quote }} }
 {{- end }}
 {{- range $variable, $secret := .secrets }}

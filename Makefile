@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORDNET := .wordnet/dict
+TOOLS := .production/.ready
+CONTAINER ?= docker
 POSTGRES14 := .postgres/14/bin
 CORE := $(addprefix tests/integration/test_,engine.py deletes.py adoption.py verify.py migrations.py)
-WALKS := $(addprefix tests/acceptance/test_,rolling_deployment.py deployment.py plugin_audit.py dev_stack.py)
+WALKS := $(addprefix tests/acceptance/test_,rolling_deployment.py deployment.py wheel.py plugin_audit.py dev_stack.py)
 .DEFAULT_GOAL := help
 # $(call pytest,OPTIONS): tests that failed beside others are run once more, alone. What fails again fails the target; what passes
 # then is named by the first summary all the same: a race, in the test or in what it tests, to be mended.
@@ -40,7 +42,7 @@ test-long: setup ## run the tests whose core is in `make test`: further roads to
 prove: setup wordnet ## run the long proofs, and the further cases of parameters; results go to docs/proofs.md
 	@$(BIN)/python -m pytest -n 2 -m proof --record-proofs=docs/proofs.md
 
-test-walks: setup ## walk through a rolling and a blue/green deployment, a plugin's project, a stack that was killed
+test-walks: setup ## walk through a rolling and a blue/green deployment, the wheel alone, a plugin's project, a stack that was killed
 	@$(call pytest,-n 2 -m proof $(WALKS))
 
 test-ui: setup ## open the Web UI in a browser and read it; walk through the tutorial
@@ -60,6 +62,20 @@ $(POSTGRES14): tests/field/postgres14.txt | setup
 test-field: setup ## run the tests that need servers which no wheel brings (PgBouncer)
 	@PATH="$$PATH:/usr/sbin"; command -v pgbouncer > /dev/null || { echo 'make test-field needs PgBouncer. On Debian: apt-get install pgbouncer'; exit 1; }
 	@$(call pytest,-n 2 tests/field/check_*.py)
+
+test-production: setup $(TOOLS) ## check chart, compose.yaml and Containerfile; build the image and sync a graph in it (as root, on Debian)
+	@PATH="$$PATH:/usr/sbin" PYTHONPATH=.production $(BIN)/python -m pytest -n 2 tests/production/check_*.py
+
+$(TOOLS): tests/production/tools.txt | setup
+	@rm -rf .production
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target .production -r $<
+	@touch $@
+
+wheel: setup ## build the wheel into dist/
+	@rm -rf dist/syncline-*.whl && $(BIN)/python -m hatchling build -t wheel -d dist
+
+image: wheel ## build the image of the worker with Docker, or CONTAINER=podman or buildah
+	@$(CONTAINER) build --file Containerfile --tag syncline .
 
 screenshots: ## take the pictures in docs/images anew
 	@SCREENSHOTS=docs/images $(MAKE) --silent test-ui
@@ -106,8 +122,12 @@ format: setup ## rewrite the code in the house format
 constraints: ## pin the newest dependencies again (needs uv)
 	@uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra dev-stack --extra mcp --extra tracing --group dev \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header -o constraints.txt
+	@uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --extra tracing --constraint constraints.txt \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header -o constraints-runtime.txt
+	@uv pip compile tests/production/tools.in --quiet --upgrade --no-deps --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header -o tests/production/tools.txt
 
 clean: ## remove what the targets made, the development stack's state included
-	@rm -rf $(VENV) .syncline .wordnet .postgres .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@rm -rf $(VENV) .syncline .wordnet .postgres .production .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
-.PHONY: help setup run test test-long test-walks test-ui test-field test-versions screenshots prove check bench bench-freshness bench-waits bench-fleet docs wordnet format constraints clean
+.PHONY: help setup run test test-long test-walks test-ui test-field test-versions test-production wheel image screenshots prove check bench bench-freshness bench-waits bench-fleet docs wordnet format constraints clean

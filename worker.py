@@ -1,4 +1,4 @@
-"""The worker: settings -> services -> Temporal workers. Composition only; run `python worker.py`."""
+"""The worker: settings -> services -> Temporal workers. Composition only; `syncline worker` runs it."""
 
 import asyncio
 import gc

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 from temporalio.client import Client, Plugin
@@ -104,6 +105,7 @@ async def serve_until(stop: asyncio.Event, services: Services, *, namespace: str
         namespace=namespace,
         providers=sorted(services.registry.known("sync")),
         reconciler=reconciler,
+        application=str(Path(__file__).parents[1]),
     )
     # Imported objects are never freed; frozen, they are not traversed by each full collection.
     gc.collect()

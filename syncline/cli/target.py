@@ -1,18 +1,20 @@
 """Which stores and which Temporal a command works on: the settings', or those of the running dev stack."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from syncline.devstack.environment import clear_temporal_environment, stack_settings
-from syncline.devstack.state import RunningStack, StateFolder
 from syncline.errors import SettingsInvalid
 from syncline.settings import Settings, load_settings, load_task_queue
 
 if TYPE_CHECKING:
     from temporalio.client import Client
+
+    from syncline.devstack.state import RunningStack
 
 __all__ = ["connect_temporal", "find_settings", "find_task_queue"]
 
@@ -64,17 +66,20 @@ async def connect_temporal(*, prepare: bool = True) -> "Client":
     return client
 
 
-def _print_stack(stack: RunningStack) -> None:
+def _print_stack(stack: "RunningStack") -> None:
     """Say on stderr that a stack is used, unless a shell asks for completions."""
     if "_SYNCLINE_COMPLETE" not in os.environ:
         typer.secho(f"using the stack in {_STATE} (pid {stack.dev.pid})", err=True, dim=True)
 
 
-def _temporal_stack() -> RunningStack | None:
+def _temporal_stack() -> "RunningStack | None":
     return None if {"TEMPORAL_ADDRESS", "TEMPORAL_PROFILE"} & os.environ.keys() else _stack()
 
 
-def _stack() -> RunningStack | None:
-    if "SYNCLINE_WRITE_DSN" in os.environ:
+def _stack() -> "RunningStack | None":
+    # What the stack's modules import is in the extra `dev-stack`, which a production environment lacks.
+    if "SYNCLINE_WRITE_DSN" in os.environ or not _STATE.exists() or find_spec("psutil") is None:
         return None
+    from syncline.devstack.state import StateFolder
+
     return StateFolder(_STATE).running()

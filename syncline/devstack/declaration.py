@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from syncline.application_folder import own_application
 from syncline.control.composition import parse_composition
 from syncline.control.graphs import GraphDraft, draft_graph
 from syncline.errors import ConfigurationError, DevStackError
@@ -27,9 +28,11 @@ __all__ = [
     "StackDeclaration",
     "TemporalDeclaration",
     "WorkerDeclaration",
+    "find_declaration",
     "read_declaration",
 ]
 
+_IN_THIS_FOLDER = Path("temporal-dev.yaml")
 _PREFIX = "SYNCLINE_"
 STORE_SELECTING = frozenset({"write_dsn", "graph_dsn", "control_dsn", "stores", "qdrant_path", "owner_role"})
 """Settings that the stack gives its worker itself; nothing from outside may redirect them."""
@@ -141,7 +144,10 @@ class GraphDeclaration(_Declared):
 
 
 class StackDeclaration(_Declared):
-    """The whole stack. `root` is the folder of the file, which is the checkout that has `worker.py`."""
+    """The whole stack. Paths are relative to `root`: the folder of `source`, the file that declares it.
+
+    For the file that Syncline brings it is the folder that the command was given in.
+    """
 
     root: Path = Field(exclude=True)
     source: Path = Field(exclude=True)
@@ -187,14 +193,21 @@ class StackDeclaration(_Declared):
         return self.model_copy(update={"temporal": temporal, "state": state})
 
 
+def find_declaration(named: Path | None) -> StackDeclaration:
+    """Return what the named file declares, else that of this folder, else the one that Syncline brings."""
+    if named is not None or _IN_THIS_FOLDER.exists():
+        return read_declaration(named or _IN_THIS_FOLDER)
+    brought = read_declaration(own_application().stack)
+    return brought.model_copy(update={"root": Path.cwd()})
+
+
 def read_declaration(path: Path) -> StackDeclaration:
     """Return what the file declares, or raise DevStackError naming the file, the key and the fix."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DevStackError(
-            f"There is no {path}. Run `syncline dev` in a checkout of Syncline, "
-            "or name the file with --config."
+            f"There is no {path}. Name another file with --config; without, Syncline starts its own."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise DevStackError(f"{path} cannot be read: {error}") from error

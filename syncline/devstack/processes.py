@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from syncline.errors import DevStackError
 
-__all__ = ["ChildProcess", "ProcessIdentity", "WorkerProcess", "find_worker", "log_tail", "require_free_port"]
+__all__ = ["ChildProcess", "ProcessIdentity", "WorkerProcess", "log_tail", "require_free_port"]
 
 
 class ProcessIdentity(BaseModel):
@@ -177,37 +177,32 @@ _WINDOW = 60.0
 """More than `_RESTARTS` deaths within these seconds are a fault that restarting does not cure."""
 
 
-def find_worker(root: Path) -> Path:
-    """Return the script of the worker of the checkout at `root`, or raise DevStackError if there is none."""
-    script = root / "worker.py"
-    if not script.exists():
-        raise DevStackError(
-            f"There is no {script}. The worker is that of a checkout of Syncline: be in its folder, and keep "
-            "temporal-dev.yaml next to worker.py."
-        )
-    return script
-
-
 class WorkerProcess:
     """Starts, watches and stops the worker."""
 
     def __init__(
-        self, root: Path, environment: Mapping[str, str], *, log: Path, graceful_seconds: float
+        self,
+        script: Path,
+        environment: Mapping[str, str],
+        *,
+        log: Path,
+        graceful_seconds: float,
+        cwd: Path | None = None,
     ) -> None:
-        self._root = root
+        self._script = script
+        self._cwd = cwd
         self._environment = environment
         self._log = log
         self._graceful_seconds = graceful_seconds
         self._child: ChildProcess | None = None
 
     async def start(self) -> ChildProcess:
-        """Start the worker, or raise DevStackError if there is none."""
-        script = find_worker(self._root)
+        """Start the worker, or raise DevStackError if it cannot be started."""
         self._child = await ChildProcess.start(
             "the worker",
-            [sys.executable, script],
+            [sys.executable, self._script],
             log=self._log,
-            cwd=script.parent,
+            cwd=self._cwd,
             env=self._environment,
         )
         return self._child

@@ -12,6 +12,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.markup import escape
 
+from syncline.application_folder import find_application
 from syncline.control.graphs import Graph
 from syncline.devstack.declaration import StackDeclaration
 from syncline.devstack.environment import (
@@ -247,7 +248,8 @@ class DevStack:
 
     @asynccontextmanager
     async def _worker(self, settings: Settings, stores: StackStores) -> AsyncIterator[WorkerProcess]:
-        self._print_line("Starting the worker.")
+        application = find_application(self._declared.root)
+        self._print_line(f"Starting the worker of {application}.")
         log = self._folder.worker_log
         self._folder.keep_one_old_log(log)
         declared = self._declared
@@ -258,7 +260,11 @@ class DevStack:
             namespace=declared.temporal.namespace,
         )
         worker = WorkerProcess(
-            declared.root, environment, log=log, graceful_seconds=settings.graceful_shutdown_seconds
+            application.worker,
+            environment,
+            log=log,
+            graceful_seconds=settings.graceful_shutdown_seconds,
+            cwd=declared.root,
         )
         try:
             self._note_child("worker", await worker.start())

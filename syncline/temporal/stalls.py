@@ -108,7 +108,7 @@ def no_worker(
     where = f"task queue '{task_queue}'"
     fitting = [one for one in found if one.version == version or (version is None and one.takes_new_runs)]
     waits = max(0.0, (datetime.now(UTC) - since).total_seconds())
-    fix = "Start a worker (`python worker.py`): the run then continues by itself."
+    fix = "Start a worker (`syncline worker`): the run then continues by itself."
     if not found:
         problem = f"No worker polls {where}"
     elif not fitting:
@@ -178,7 +178,7 @@ def not_taken(
             f"No worker has taken {activity} from task queue '{task_queue}' for {waited(since):.0f} s: all "
             f"are busy, or gone. The last poll was {last.age:.0f} s ago, of {last.identity}."
         ),
-        fix="Wait for a free worker, or start one more (`python worker.py`).",
+        fix="Wait for a free worker, or start one more (`syncline worker`).",
     )
 
 
@@ -351,7 +351,7 @@ async def _activity(
             f"No worker polls task queue '{task_queue}', where {pending.activity_type.name} has waited for "
             f"{waited(since):.0f} s.{last}"
         ),
-        fix="Start a worker that serves it (`python worker.py`): the run then continues.",
+        fix="Start a worker that serves it (`syncline worker`): the run then continues.",
     )
 
 

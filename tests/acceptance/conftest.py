@@ -242,6 +242,12 @@ def started(folder: Path, ports: tuple[int, int], wait_until: Callable[..., None
             process.wait(60)
 
 
+@pytest.fixture
+def stack_of(wait_until: Callable[..., None]) -> Callable[[Path], AbstractContextManager[RunningStack]]:
+    """A function that starts the stack by what is installed in a folder's `.venv`."""
+    return lambda folder: started(folder, (free_port(), free_port()), wait_until)
+
+
 @pytest.fixture(scope="session")
 def newcomer(wait_until: Callable[..., None]) -> Iterator[Callable[[], AbstractContextManager[RunningStack]]]:
     """A clone where what is installed stays in there; a function that starts its stack, also once more."""

@@ -34,7 +34,6 @@ class Workplace:
             | {
                 "PATH": f"{self.python.parent}:{os.environ['PATH']}",
                 "MYPY_CACHE_DIR": str(self.folder / "mypy"),
-                "SYNCLINE_CHECKOUT": str(ROOT),
             }
             | environment,
             text=True,

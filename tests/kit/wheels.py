@@ -1,8 +1,10 @@
 """Wheels and virtual environments of a test's own: what is installed where, as on a deployed machine.
 
-Nothing is downloaded: what the wheels depend on is borrowed from the environment that runs the test.
+Nothing is downloaded but for a bare environment: what the wheels of others depend on is borrowed from the environment
+that runs the test.
 """
 
+import re
 import subprocess
 import sys
 import sysconfig
@@ -11,7 +13,9 @@ from pathlib import Path
 
 from syncline.devstack.temporal_server import temporal_binary
 
-__all__ = ["build_wheel", "install", "make_environment", "uninstall"]
+__all__ = ["build_wheel", "install", "make_bare_environment", "make_environment", "uninstall"]
+
+_ROOT = Path(__file__).parents[2]
 
 
 def build_wheel(project: Path, into: Path) -> Path:
@@ -36,6 +40,18 @@ def make_environment(folder: Path, *wheels: Path) -> Path:
     # Only this line is read: not the .pth files of the folder that it names.
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     python.with_name("temporal").symlink_to(temporal_binary())
+    return python
+
+
+def make_bare_environment(folder: Path, requirement: str) -> Path:
+    """Make a virtual environment with this and what it requires, in the pinned versions; return its Python."""
+    venv.create(folder, with_pip=True, symlinks=True)
+    python = folder / "bin" / "python"
+    pins = folder / "pins.txt"
+    # With their hashes, pip would want one of the wheel that was built here as well.
+    hashed = (_ROOT / "constraints.txt").read_text(encoding="utf-8")
+    pins.write_text(re.sub(r" *\\\n +--hash=\S+", "", hashed), encoding="utf-8")
+    _run(python, "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(pins), requirement)
     return python
 
 

@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.testing import CliRunner, Result
 
 from syncline import samples
+from syncline.application_folder import find_application, own_application
 from syncline.cli import app
 from syncline.cli.answers import ANSWERS, WITHOUT_JSON
 from syncline.cli.explain import _details
@@ -22,6 +23,7 @@ from syncline.control.services import Services
 from syncline.devstack.environment import StackStores
 from syncline.devstack.processes import ProcessIdentity
 from syncline.devstack.state import RunningStack, StateFolder
+from syncline.errors import ConfigurationError
 from syncline.operator.explanation import Explanation, InGraphDb
 from syncline.samples import SampleTable, World
 from syncline.settings import load_settings
@@ -247,11 +249,11 @@ def test_an_address_that_somebody_has_set_comes_before_the_stack_that_runs_here(
     assert invoke("schedule", "list").stderr.startswith("error: Temporal at 127.0.0.1:2")
 
 
-def test_worker_runs_the_worker_of_this_folder_in_its_own_place(invoke: Invoke, tmp_path: Path) -> None:
-    refused = invoke("worker")
-    assert refused.exit_code == 2
-    assert refused.stderr.startswith(f"error: There is no {tmp_path}/worker.py.")
+def test_worker_runs_the_checkout_in_this_folder_in_its_own_place(tmp_path: Path) -> None:
     (tmp_path / "worker.py").write_text("import os; print(os.getpid()); raise SystemExit(3)")
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "sync_graph.py").touch()
+    assert find_application(tmp_path).folder == tmp_path
     command = [sys.executable, "-c", "from syncline.cli import app; app()", "worker"]
     with subprocess.Popen(
         command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, stdout=-1, text=True
@@ -260,8 +262,17 @@ def test_worker_runs_the_worker_of_this_folder_in_its_own_place(invoke: Invoke, 
     assert (process.returncode, said) == (3, f"{process.pid}\n")
 
 
+def test_worker_of_somebody_else_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "worker.py").write_text("raise SystemExit('another project')")
+    (tmp_path / "workflows").mkdir()
+    assert find_application(tmp_path) == own_application()
+    monkeypatch.setattr("syncline.application_folder._LIBRARY", tmp_path / "library")
+    with pytest.raises(ConfigurationError, match="Install Syncline again"):
+        find_application(tmp_path)
+
+
 def test_dev_refuses_a_wrong_file_before_it_starts_anything(invoke: Invoke, tmp_path: Path) -> None:
-    assert "There is no temporal-dev.yaml" in invoke("dev").stderr
+    assert "There is no elsewhere.yaml" in invoke("dev", "--config", "elsewhere.yaml").stderr
     (tmp_path / "temporal-dev.yaml").write_text("temporal: {prot: 1}\n")
     refused = invoke("dev")
     assert refused.exit_code == 2

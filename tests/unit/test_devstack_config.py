@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncline.devstack.declaration import StackDeclaration, read_declaration
+from syncline.devstack.declaration import StackDeclaration, find_declaration, read_declaration
 from syncline.devstack.environment import StackStores, stack_settings, worker_environment
 from syncline.devstack.processes import ProcessIdentity, require_free_port
 from syncline.devstack.state import RunningStack, StateFolder
@@ -84,8 +84,20 @@ def test_values_of_worker_settings_are_never_repeated(declare: Declare) -> None:
 
 
 def test_a_missing_file_says_where_to_stand(tmp_path: Path) -> None:
-    with pytest.raises(DevStackError, match=r"in a checkout of Syncline, or name the file with --config"):
+    with pytest.raises(DevStackError, match="Name another file with --config"):
         read_declaration(tmp_path / "temporal-dev.yaml")
+
+
+def test_the_file_of_this_folder_comes_before_the_one_that_syncline_brings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    brought = find_declaration(None)
+    assert brought.graphs.keys() == {"world", "world-fallback"}
+    assert brought.state_dir == tmp_path / ".syncline"
+    (tmp_path / "temporal-dev.yaml").write_text("state: own\n")
+    assert find_declaration(None).state_dir == tmp_path / "own"
+    assert find_declaration(CHECKOUT / "temporal-dev.yaml").state_dir == CHECKOUT / ".syncline"
 
 
 def test_the_command_line_comes_before_the_file(declare: Declare, tmp_path: Path) -> None:

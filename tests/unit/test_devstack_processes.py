@@ -72,7 +72,9 @@ def test_another_process_with_the_same_pid_is_left_alone() -> None:
 
 async def test_a_worker_that_is_killed_is_started_again(tmp_path: Path) -> None:
     (tmp_path / "worker.py").write_text("import time; time.sleep(60)")
-    worker = WorkerProcess(tmp_path, dict(os.environ), log=tmp_path / "worker.log", graceful_seconds=1)
+    worker = WorkerProcess(
+        tmp_path / "worker.py", dict(os.environ), log=tmp_path / "worker.log", graceful_seconds=1
+    )
     first = await worker.start()
     restarts: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
     watching = asyncio.create_task(
@@ -89,7 +91,9 @@ async def test_a_worker_that_is_killed_is_started_again(tmp_path: Path) -> None:
 
 async def test_a_worker_that_dies_again_and_again_is_given_up_with_the_end_of_its_log(tmp_path: Path) -> None:
     (tmp_path / "worker.py").write_text("raise SystemExit('no such store')")
-    worker = WorkerProcess(tmp_path, dict(os.environ), log=tmp_path / "worker.log", graceful_seconds=1)
+    worker = WorkerProcess(
+        tmp_path / "worker.py", dict(os.environ), log=tmp_path / "worker.log", graceful_seconds=1
+    )
     await worker.start()
     sentence = await worker.watch(restarted=lambda status, child: None)
     assert "died 4 times" in sentence

@@ -1,12 +1,16 @@
-"""The house stands: names that nobody else owns, a wheel with the library alone, modules of one noun."""
+"""The house stands: names that nobody else owns, a wheel that installs one of them, modules of one noun."""
 
 import ast
 import importlib.util
+import re
+import tarfile
+import tomllib
 import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
 from tests.kit.house import long_modules
@@ -25,6 +29,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         return set(archive.namelist())
 
 
+def _files(*tops: str) -> set[str]:
+    """The files of the tree below these, relative to it."""
+    found = (path for top in tops for path in (ROOT / top, *(ROOT / top).rglob("*")))
+    return {
+        path.relative_to(ROOT).as_posix()
+        for path in found
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
 @pytest.mark.parametrize("name", APPLICATION)
 def test_no_installed_distribution_owns_a_name_of_the_application(name: str) -> None:
     assert packages_distributions().get(name) is None
@@ -38,22 +52,52 @@ def test_a_name_of_the_application_means_this_tree(name: str) -> None:
     assert Path(spec.origin).is_relative_to(ROOT)
 
 
-def test_the_wheel_holds_the_library_and_nothing_else(wheel: set[str]) -> None:
+def test_the_wheel_installs_one_name(wheel: set[str]) -> None:
     tops = {path.split("/", 1)[0] for path in wheel}
     [info] = [top for top in tops if top.endswith(".dist-info")]
     assert tops == {"syncline", info}
     assert {f"{info}/METADATA", f"{info}/entry_points.txt", f"{info}/licenses/LICENSE"} <= wheel
 
 
-def test_the_wheel_holds_every_file_of_the_library(wheel: set[str]) -> None:
-    files = {
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "syncline").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    assert {path for path in wheel if path.startswith("syncline/")} == files
-    assert "syncline/py.typed" in files
-    assert any(path.startswith("syncline/engine/sql/") and path.endswith(".sql") for path in files)
+def test_the_wheel_holds_every_file_of_the_library_and_of_the_application(wheel: set[str]) -> None:
+    library = _files("syncline")
+    application = _files("activities", "providers", "workflows", "worker.py", "temporal-dev.yaml")
+    inside = {f"syncline/application/{path}" for path in application}
+    assert {path for path in wheel if path.startswith("syncline/")} == library | inside
+    assert "syncline/py.typed" in library
+    assert any(path.startswith("syncline/engine/sql/") and path.endswith(".sql") for path in library)
+
+
+def test_the_sdist_holds_what_the_wheel_is_built_from(tmp_path: Path) -> None:
+    [built] = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with tarfile.open(built) as archive:
+        held = {name.split("/", 1)[1] for name in archive.getnames()}
+    project = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"}
+    parts = ("syncline", "activities", "providers", "workflows", "worker.py", "temporal-dev.yaml")
+    assert held - {"PKG-INFO", ".gitignore"} == _files(*parts) | project
+
+
+def test_the_runtime_needs_no_servers_and_no_test_tools() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    runtime, everything = map(_pins, ("constraints-runtime.txt", "constraints.txt"))
+    assert runtime <= everything, "run `make constraints`"
+    pinned = {pin.split("==")[0] for pin, _ in runtime}
+    extras = project["optional-dependencies"]
+    needed, brought = (
+        {re.split(r"[^a-z0-9-]", requirement)[0] for requirement in requirements}
+        for requirements in (project["dependencies"] + extras["tracing"], extras["dev-stack"])
+    )
+    assert needed <= pinned
+    assert not {*brought, "pytest", "hypothesis", "mypy", "ruff"} & pinned
+
+
+def _pins(file: str) -> set[tuple[str, str]]:
+    """The versions that a file pins, each with its hash."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    assert "://" not in text
+    pins = [(pin, re.findall(r"--hash=(\S+)", pin)) for pin in re.split(r"\n(?=\S)", text.strip())]
+    assert all(hashes for _, hashes in pins)
+    return {(pin.split()[0], digest) for pin, hashes in pins for digest in hashes}
 
 
 @pytest.mark.parametrize("side", ["control", "graph", "write"])

@@ -290,7 +290,7 @@ async def test_doctor_without_a_worker_and_without_temporal_still_answers(
     checks = by_name(await syncline.answer("doctor", status=1))
     failing = {name for name, check in checks.items() if check["status"] == "fail"}
     assert failing == {"task queue", "reconciler", "worker"}
-    assert "python worker.py" in checks["task queue"]["fix"]
+    assert "syncline worker" in checks["task queue"]["fix"]
     away = CommandLine({"TEMPORAL_ADDRESS": "127.0.0.1:1"}, tmp_path)
     checks = by_name(await away.answer("doctor", status=1))
     assert checks["temporal"]["status"] == "fail"

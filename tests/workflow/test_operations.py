@@ -219,7 +219,7 @@ async def test_without_a_worker_a_sentence_comes_soon_and_nothing_is_started(
     assert (failed.status, failed.out) == (1, "")
     assert failed.err == (
         f"error: No worker polls task queue '{kg_idle.task_queue}' of namespace 'default'."
-        " Start one: `python worker.py`.\n"
+        " Start one: `syncline worker`.\n"
     )
     query = f"TaskQueue='{kg_idle.task_queue}'"
     assert [run async for run in kg_idle.client.list_workflows(query)] == []

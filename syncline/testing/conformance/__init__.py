@@ -16,7 +16,6 @@ from syncline.testing.conformance.ground import KNOWLEDGE, Ground
 from syncline.testing.conformance.items import ITEMS, VECTORS
 from syncline.testing.conformance.mapped_ground import MappedGround
 from syncline.testing.conformance.trial import Nonconforming, Subject, Trial
-from syncline.testing.conformance.under_temporal import CHECKOUT, find_worker_script
 
 __all__ = ["Nonconforming", "exercise_provider", "try_item"]
 
@@ -49,7 +48,7 @@ def exercise_provider(
     from the beginning into a schema of its own.
 
     It needs `syncline[testing]` and no plugin of pytest. It starts a PostgreSQL and a Temporal of its own;
-    item `temporal` runs the application's worker too, and is skipped when there is no checkout of it.
+    item `temporal` runs the worker too.
     """
     left_out = dict(without or {})
     if unknown := left_out.keys() - ITEMS.keys():
@@ -67,8 +66,6 @@ def exercise_provider(
         plugins = request.config.pluginmanager
         if not plugins.has_plugin(postgres.__name__):
             plugins.register(postgres, postgres.__name__)
-        if item == "temporal" and find_worker_script() is None:
-            pytest.skip(f"it runs worker.py of a checkout of Syncline: {CHECKOUT} names the folder")
         server: EmbeddedPostgres = request.getfixturevalue("postgres_server")
         new_database: Callable[[str], str] = request.getfixturevalue("new_database")
         try:

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 from collections.abc import Mapping
-from pathlib import Path
 
 import asyncpg
 from temporalio.api.enums.v1 import EventType
@@ -13,8 +12,8 @@ from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureEr
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-import syncline
 from syncline import names
+from syncline.application_folder import own_application
 from syncline.control.graphs import draft_graph
 from syncline.messages.sync import LONGEST_RUN, SyncGraphInput, SyncGraphResult
 from syncline.testing.conformance.trial import DIMENSIONS, Process, Trial, connection
@@ -23,26 +22,15 @@ from syncline.testing.one_graph import SCHEMA, write
 from syncline.testing.temporal_server import start_temporal
 from syncline.testing.worker_process import WorkerProcess
 
-__all__ = ["CHECKOUT", "find_worker_script", "under_temporal"]
+__all__ = ["under_temporal"]
 
-CHECKOUT = "SYNCLINE_CHECKOUT"
-"""Environment variable: the folder of the checkout whose `worker.py` this item runs."""
 _QUEUE = "conformance"
 _SECONDS = 60.0
 
 
-def find_worker_script() -> Path | None:
-    """Return the application's `worker.py`, which is in no wheel; None if it is nowhere to be found."""
-    named = os.environ.get(CHECKOUT)
-    script = (Path(named) if named else Path(syncline.__file__).parents[1]) / "worker.py"
-    return script if script.exists() else None
-
-
 async def under_temporal(trial: Trial) -> None:
     """Start a run by name, kill its worker in mid-cycle, and have another one finish it."""
-    script = find_worker_script()
-    if script is None:
-        trial.refuse(f"worker.py in the folder that {CHECKOUT} names", "it is not there")
+    script = own_application().worker
     async with start_temporal() as temporal:
         client = temporal.client
         async with trial.process() as process:

@@ -245,6 +245,8 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
             activities.take_over_graph,
             activities.decide_columns,
             activities.drop_collections,
+            activities.delete_graph,
+            activities.rename_graph,
             activities.plan_embedding,
             activities.describe_embedding,
             activities.change_embedding,

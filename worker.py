@@ -17,6 +17,8 @@ from activities.errors import not_logged_yet
 from activities.isolation.thread import ProviderThread, run, slots_of_this_loop
 from activities.metrics import TemporalMeter, record_providers
 from activities.operations import FleetActivities, OperationActivities
+from activities.probes.thread import probing
+from activities.probes.watched import Watched
 from activities.process import (
     exit_status,
     logged_in,
@@ -112,12 +114,17 @@ async def _serve(settings: Settings, runtime: Runtime, plugins: Sequence[Plugin]
     meter = TemporalMeter(runtime.metric_meter)
     record_providers(meter, registry)
     stop = stop_on_signal()
-    async with Services.open(settings, registry=registry, meter=meter) as services:
+    # Outermost, so that the worker can be probed until it has drained.
+    async with (
+        probing(settings, client, meter) as watched,
+        Services.open(settings, registry=registry, meter=meter) as services,
+    ):
+        watched.services = services
         if await logged_in(services, stop):
-            await _serve_until(stop, client, services)
+            await _serve_until(stop, client, services, watched)
 
 
-async def _serve_until(stop: asyncio.Event, client: Client, services: Services) -> None:
+async def _serve_until(stop: asyncio.Event, client: Client, services: Services, watched: Watched) -> None:
     settings = services.settings
     reconciler = await ensure_reconciler(
         client, task_queue=settings.task_queue, every_seconds=settings.reconcile_seconds
@@ -126,10 +133,12 @@ async def _serve_until(stop: asyncio.Event, client: Client, services: Services) 
     gc.collect()
     gc.freeze()
     async with (
-        serving(client, services, SyncActivities(services)),
-        listen(client, services) if settings.notify else nullcontext(),
+        serving(client, services, SyncActivities(services), watched=watched),
+        listen(client, services) if settings.notify else nullcontext() as watched.listening,
     ):
+        watched.serving = True
         await serve_until(stop, services, namespace=client.namespace, reconciler=reconciler)
+        watched.draining = True
     get_log().info("worker stopped")
 
 
@@ -140,8 +149,13 @@ def listen(client: Client, services: Services) -> Listening:
 
 
 @asynccontextmanager
-async def serving(client: Client, services: Services, activities: SyncActivities) -> AsyncIterator[None]:
-    """Run all workers of this process while entered: main, operations, Schedules, waits, routed providers."""
+async def serving(
+    client: Client, services: Services, activities: SyncActivities, *, watched: Watched | None = None
+) -> AsyncIterator[None]:
+    """Run all workers of this process while entered: main, operations, Schedules, waits, routed providers.
+
+    Probes see through `watched` what runs.
+    """
     settings = services.settings
     limits = RateLimitWatch(client, settings.task_queue)
 
@@ -156,7 +170,9 @@ async def serving(client: Client, services: Services, activities: SyncActivities
 
     async with (
         limits.running(),
-        registered_while_polling(client, services, workers=workers, serve=serve_provider_thread),
+        registered_while_polling(
+            client, services, workers=workers, serve=serve_provider_thread, watched=watched
+        ),
     ):
         yield
 
@@ -240,6 +256,8 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
             activities.take_over_graph,
             activities.decide_columns,
             activities.drop_collections,
+            activities.delete_graph,
+            activities.rename_graph,
             activities.plan_embedding,
             activities.describe_embedding,
             activities.change_embedding,

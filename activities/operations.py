@@ -5,6 +5,7 @@ One module because a worker registers the methods of one class, each of which is
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from temporalio import activity
@@ -15,12 +16,13 @@ from activities.metrics import record_verification
 from activities.run import acting, bind_fields, run_identity
 from syncline import names
 from syncline.control.audit import GraphAuditPage
-from syncline.control.graphs import Graph, check_comes, graph_changes
+from syncline.control.graphs import Graph, GraphChanges, check_comes, graph_changes
 from syncline.control.maps import MapDocument, MapPut
 from syncline.control.services import Services
 from syncline.control.usage import budgets_in_force, read_usage
-from syncline.errors import InputInvalid, OperationRefused
+from syncline.errors import GraphNotFound, InputInvalid, OperationRefused
 from syncline.logs import get_log
+from syncline.messages.base import GraphStatus
 from syncline.messages.embedding import (
     ChangeEmbeddingInput,
     DescribeEmbeddingInput,
@@ -34,11 +36,13 @@ from syncline.messages.operator import (
     CollectionsDropped,
     ColumnsDecided,
     DecideColumnsInput,
+    DeleteGraphInput,
     DiscardFailuresInput,
     DropCollectionsInput,
     ExplainRowInput,
     FailuresActed,
     GraphChanged,
+    GraphDeleted,
     GraphPage,
     ListAuditInput,
     ListFailuresInput,
@@ -52,6 +56,7 @@ from syncline.messages.operator import (
     PromoteShadowInput,
     Promotion,
     PutMapInput,
+    RenameGraphInput,
     RetryFailuresInput,
     ShowMapInput,
     SummarizeFailuresInput,
@@ -81,6 +86,7 @@ from syncline.operator.embedding_state import describe_embedding, read_embedding
 from syncline.operator.explain import explain
 from syncline.operator.explanation import Explanation
 from syncline.operator.fleet import Fleet, describe_fleet
+from syncline.operator.graph_deletion import delete_graph
 from syncline.operator.graph_numbers import read_numbers
 from syncline.operator.graph_state import GraphNumbersPage, GraphNumbersRequest
 from syncline.operator.health.check import Health, HealthRequest
@@ -97,7 +103,13 @@ from syncline.provider import GraphSchema
 from syncline.shadow.comparison import compare_with_shadow
 from syncline.shadow.prepare import drop_shadow
 from syncline.shadow.promote import promote
-from syncline.temporal.schedules.graph import ensure_schedule, operators_pause
+from syncline.temporal.runs import refuse_open_runs
+from syncline.temporal.schedules.graph import (
+    ensure_schedule,
+    operators_pause,
+    remove_schedule,
+    rename_schedule,
+)
 from syncline.verify import verify
 
 __all__ = ["FleetActivities", "OperationActivities"]
@@ -388,6 +400,50 @@ class OperationActivities:
             return await drop_collections(
                 services, graph, known, shadow=shadow, named=request.collections, actor=actor
             )
+
+    @activity.defn(name=names.DELETE_GRAPH_ACTIVITY)
+    async def delete_graph(self, request: DeleteGraphInput) -> GraphDeleted:
+        """Delete a graph that no run syncs, audited; without `delete`, return what would go."""
+        services, client = self._services, activity.client()
+        async with self._at_work(request):
+            try:
+                graph = await services.graphs.get(request.graph)
+            except GraphNotFound:
+                # The record goes last: an attempt that deleted it has done all.
+                gone = await services.graphs.audited_by(run_identity().run_id, "delete")
+                if gone is None:
+                    raise
+                return GraphDeleted(graph=gone, deleted=True)
+            known = await map_of(services, graph)
+            remove = partial(remove_schedule, client, graph.slug, task_queue=services.settings.task_queue)
+            if not request.delete:
+                return await delete_graph(
+                    services, graph, known, keep_data=request.keep_data, actor=None, remove_schedule=remove
+                )
+            actor = await acting(request.who, request.why)
+            await refuse_open_runs(client, graph.slug)
+            if request.archive and graph.status is not GraphStatus.ARCHIVED:
+                archived = GraphChanges(status=GraphStatus.ARCHIVED)
+                graph = await services.graphs.update(graph.id, archived, actor=actor)
+            return await delete_graph(
+                services, graph, known, keep_data=request.keep_data, actor=actor, remove_schedule=remove
+            )
+
+    @activity.defn(name=names.RENAME_GRAPH_ACTIVITY)
+    async def rename_graph(self, request: RenameGraphInput) -> Graph:
+        """Give a graph that no run syncs another slug, and a Schedule of that name in the same state."""
+        services, client = self._services, activity.client()
+        async with self._at_work(request):
+            before = await services.graphs.audited_by(run_identity().run_id, "rename")
+            if before is None:
+                graph = await services.graphs.get(request.graph)
+                await refuse_open_runs(client, graph.slug)
+                actor = await acting(request.who, request.why)
+                before, graph = graph.slug, await services.graphs.rename(graph, request.to, actor=actor)
+            else:
+                graph = await services.graphs.get(request.to)
+            await rename_schedule(client, before, graph, task_queue=services.settings.task_queue)
+            return graph
 
     @activity.defn(name=names.PLAN_EMBEDDING_ACTIVITY)
     async def plan_embedding(self, request: PlanEmbeddingInput) -> EmbeddingPlan:

@@ -17,6 +17,7 @@ from temporalio.worker import Worker
 
 from activities.isolation.thread import ProviderThread, Serve
 from activities.isolation.watchdog import provider_threads
+from activities.probes.watched import Watched
 from syncline.control.readiness import log_in, stores_regained
 from syncline.control.services import Services
 from syncline.control.workers import register_worker
@@ -116,18 +117,29 @@ async def serve_until(stop: asyncio.Event, services: Services, *, namespace: str
 
 @asynccontextmanager
 async def registered_while_polling(
-    client: Client, services: Services, *, workers: Callable[[], Sequence[Worker]], serve: Serve
+    client: Client,
+    services: Services,
+    *,
+    workers: Callable[[], Sequence[Worker]],
+    serve: Serve,
+    watched: Watched | None = None,
 ) -> AsyncIterator[None]:
     """Run these workers, and that of each routed provider (`serve`), while entered.
 
     The process is registered in the control plane while all of them poll: a draining worker gets no new
     cycles. They drain concurrently, so that this takes as long as the slowest.
     """
-    leaving = asyncio.Event()
+    leaving, watched = asyncio.Event(), watched or Watched()
+
+    def made() -> Sequence[Worker]:
+        watched.workers = workers()
+        return watched.workers
+
     async with (
         provider_threads(client, services, serve=serve, dump=True) as opened,
-        _polling(workers, opened, services, leaving),
+        _polling(made, opened, services, leaving),
     ):
+        watched.rooms = opened
         async with register_worker(services, identity=client.identity):
             yield
         # From now on no graph is resolved to this process; cycles resolved just before may still arrive.

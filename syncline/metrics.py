@@ -327,6 +327,13 @@ TRIGGERS: Final = Counter(
     help="Runs triggered by a change, by outcome: started; coming, because a run that reads the change is "
     "due anyway; paused or absent, by the state of the Schedule; failed, which is retried.",
 )
+PROBE_RED: Final = Gauge(
+    name="probe_red",
+    unit="0 or 1",
+    labels=("check",),
+    help="1 while this check of the worker's probes is red: docs/deployment.md#probes. Absent without "
+    "`SYNCLINE_PROBES`.",
+)
 PROVIDER_TROUBLES: Final = Counter(
     name="provider_troubles",
     unit="times",

@@ -42,6 +42,8 @@ PUT_MAP: Final = "PutMap"
 TAKE_OVER_GRAPH: Final = "TakeOverGraph"
 DECIDE_COLUMNS: Final = "DecideColumns"
 DROP_COLLECTIONS: Final = "DropCollections"
+DELETE_GRAPH: Final = "DeleteGraph"
+RENAME_GRAPH: Final = "RenameGraph"
 PLAN_EMBEDDING: Final = "PlanEmbedding"
 DESCRIBE_EMBEDDING: Final = "DescribeEmbedding"
 CHANGE_EMBEDDING: Final = "ChangeEmbedding"
@@ -76,6 +78,8 @@ WORKFLOWS: Final = frozenset(
         TAKE_OVER_GRAPH,
         DECIDE_COLUMNS,
         DROP_COLLECTIONS,
+        DELETE_GRAPH,
+        RENAME_GRAPH,
         PLAN_EMBEDDING,
         DESCRIBE_EMBEDDING,
         CHANGE_EMBEDDING,
@@ -119,6 +123,8 @@ PUT_MAP_ACTIVITY: Final = "put_map"
 TAKE_OVER_GRAPH_ACTIVITY: Final = "take_over_graph"
 DECIDE_COLUMNS_ACTIVITY: Final = "decide_columns"
 DROP_COLLECTIONS_ACTIVITY: Final = "drop_collections"
+DELETE_GRAPH_ACTIVITY: Final = "delete_graph"
+RENAME_GRAPH_ACTIVITY: Final = "rename_graph"
 PLAN_EMBEDDING_ACTIVITY: Final = "plan_embedding"
 DESCRIBE_EMBEDDING_ACTIVITY: Final = "describe_embedding"
 CHANGE_EMBEDDING_ACTIVITY: Final = "change_embedding"

@@ -420,6 +420,12 @@ class Settings(_SecondEmbedding, EmbeddingSettings, _Stores):
         pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$",
         description="Address to serve Prometheus metrics on, e.g. 0.0.0.0:9090; off when not set.",
     )
+    probes: str | None = Field(
+        default=None,
+        pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$",
+        description="Address to serve `/healthz` and `/readyz` on, e.g. 127.0.0.1:9101; off when not set: "
+        "docs/deployment.md.",
+    )
     traces_url: Annotated[str | None, AfterValidator(_url)] = Field(
         default=None,
         description="URL to send traces to by OTLP over HTTP, e.g. http://localhost:4318/v1/traces; off when "

@@ -31,11 +31,13 @@ with workflow.unsafe.imports_passed_through():
         CollectionsDropped,
         ColumnsDecided,
         DecideColumnsInput,
+        DeleteGraphInput,
         DiscardFailuresInput,
         DropCollectionsInput,
         ExplainRowInput,
         FailuresActed,
         GraphChanged,
+        GraphDeleted,
         GraphPage,
         ListAuditInput,
         ListFailuresInput,
@@ -49,6 +51,7 @@ with workflow.unsafe.imports_passed_through():
         PromoteShadowInput,
         Promotion,
         PutMapInput,
+        RenameGraphInput,
         RetryFailuresInput,
         ShowMapInput,
         SummarizeFailuresInput,
@@ -359,6 +362,28 @@ class DropCollections:
         )
 
 
+@workflow.defn(name=names.DELETE_GRAPH, failure_exception_types=FAILS_A_RUN)
+class DeleteGraph:
+    """Delete a graph, or say what would go and what would stay."""
+
+    @workflow.run
+    async def run(self, input: DeleteGraphInput) -> GraphDeleted:  # noqa: A002 # wire name
+        """Delete it step by step, the record last; a run that was interrupted is finished by another."""
+        return await _carry_out(
+            OperationActivities.delete_graph, input, describe=_describe_deletion, within=_LONG
+        )
+
+
+@workflow.defn(name=names.RENAME_GRAPH, failure_exception_types=FAILS_A_RUN)
+class RenameGraph:
+    """Give a graph another slug. Its schemas, collections and id stay."""
+
+    @workflow.run
+    async def run(self, input: RenameGraphInput) -> Graph:  # noqa: A002 # wire name
+        """Rename the record and its Schedule."""
+        return await _carry_out(OperationActivities.rename_graph, input, describe=_describe_graph)
+
+
 @workflow.defn(name=names.PLAN_EMBEDDING, failure_exception_types=FAILS_A_RUN)
 class PlanEmbedding:
     """Say what another embedding of a graph would take. Nothing is written."""
@@ -419,6 +444,8 @@ OPERATIONS: Final = (
     TakeOverGraph,
     DecideColumns,
     DropCollections,
+    DeleteGraph,
+    RenameGraph,
     PlanEmbedding,
     DescribeEmbedding,
     ChangeEmbedding,
@@ -456,6 +483,11 @@ async def _carry_out(
 def _describe_promotion(done: Promotion) -> str:
     despite = "".join(f"\n- although {reason}" for reason in done.despite)
     return f"{done.outcome}{despite}"
+
+
+def _describe_deletion(done: GraphDeleted) -> str:
+    lines = [f"- {part.kind} {part.name}{' stays' if part.stays else ''}" for part in done.parts]
+    return "\n".join([f"**{done.graph}** {'is deleted' if done.deleted else 'is not deleted'}", "", *lines])
 
 
 def _describe_graph(graph: Graph) -> str:

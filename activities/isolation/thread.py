@@ -6,7 +6,6 @@ A provider that blocks its event loop blocks only the cycles of its own graphs.
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from temporalio import activity
 from temporalio.client import Client
 from temporalio.worker import Worker, WorkerTuner
 
+from activities.isolation.pulse import LoopPulse
 from activities.slots import CycleSlots, tuner_of
 from syncline import metrics
 from syncline.concurrency import PATIENCE
@@ -130,7 +130,7 @@ class ProviderThread:
         self._draining = False
         self._leave, self._close = asyncio.Event(), asyncio.Event()
         self._worker: Worker | None = None
-        self._asked_at, self._answered = 0.0, True
+        self._pulse = self.pulse()
         self.blocked = False
         """Whether its loop is blocked, as set by the watchdog."""
         # A daemon: the process can end even if a provider never returns.
@@ -174,17 +174,23 @@ class ProviderThread:
                 graphs=sorted(cycle.graph for cycle in self.under_way.all()),
             )
 
+    @property
+    def polls(self) -> bool:
+        """Whether its worker takes cycles; readable from any thread."""
+        worker = self._worker
+        return worker is not None and worker.is_running and not self.blocked
+
+    def pulse(self) -> LoopPulse:
+        """Return a new pulse of its event loop, for one caller."""
+        return LoopPulse(self._loop, gone=self._ended.done)
+
     def silent_seconds(self) -> float:
-        """Return the seconds since the event loop has not answered; ping it again once it has."""
-        now = time.monotonic()
-        if self._answered or self._ended.done():
-            self._asked_at, self._answered = now, False
-            self._call(self._answer)
-        return now - self._asked_at
+        """Return the seconds since the event loop has not answered; for the watchdog."""
+        return self._pulse.silent_seconds()
 
     def reset_liveness(self) -> None:
         """Restart the measurement of its silence."""
-        self._asked_at = time.monotonic()
+        self._pulse.reset()
 
     def stop_polling(self) -> None:
         """Stop the polling of a blocked thread; once its loop runs, cancel its cycles and restart it."""
@@ -203,9 +209,6 @@ class ProviderThread:
         patience = 1.0 if self.blocked else seconds
         done, _ = await asyncio.wait([asyncio.wrap_future(future)], timeout=patience)
         return bool(done)
-
-    def _answer(self) -> None:
-        self._answered = True
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -77,6 +77,8 @@ ANSWERS: Final[Mapping[str, str]] = {
     "graph takeover": "syncline.cli.answers:TakenOver",
     "graph audit": "syncline.control.audit:GraphAuditPage",
     "graph archive": "syncline.control.graphs:Graph",
+    "graph delete": "syncline.messages.operator:GraphDeleted",
+    "graph rename": "syncline.control.graphs:Graph",
     "graph drop-collections": "syncline.messages.operator:CollectionsDropped",
     "graph list": "list[syncline.control.graphs:Graph]",
     "graph pause": "syncline.control.graphs:Graph",

@@ -14,7 +14,14 @@ from syncline.errors import InputInvalid
 from syncline.messages.base import Message
 from syncline.stores.postgres import PostgresStore
 
-__all__ = ["Actor", "GraphAuditEntry", "GraphAuditPage", "list_graph_audit", "write_graph_audit"]
+__all__ = [
+    "Actor",
+    "GraphAuditEntry",
+    "GraphAuditPage",
+    "audited_slug",
+    "list_graph_audit",
+    "write_graph_audit",
+]
 
 _audit = Table(
     "graph_audit",
@@ -58,7 +65,7 @@ class GraphAuditEntry(Message):
     graph: str
     """Slug of the graph."""
     action: str
-    """`add`, `change`, `pause`, `resume`, `archive`, `promote` or `drop-shadow`."""
+    """`add`, `change`, `pause`, `resume`, `archive`, `promote`, `drop-shadow`, `delete`, …"""
     fields: tuple[str, ...] = Field(default=())
     """Names of the changed fields of its record."""
     who: str = ""
@@ -88,6 +95,14 @@ async def write_graph_audit(
     line = {"graph_id": graph_id, "slug": slug, "action": action, "fields": sorted(fields)}
     values = {**line, **actor.model_dump()}
     await connection.execute(insert(_audit).values(values).on_conflict_do_nothing())
+
+
+async def audited_slug(store: PostgresStore, action: str, run_id: str) -> str | None:
+    """Return the slug of the graph on which this run has audited the action; None if there is none."""
+    wanted = (_audit.c.action == action) & (_audit.c.run_id == run_id)
+    async with store.begin() as connection:
+        found = (await connection.execute(select(_audit.c.slug).where(wanted))).scalars().first()
+    return None if found is None else str(found)
 
 
 async def list_graph_audit(

@@ -43,7 +43,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from syncline import names
-from syncline.control.audit import Actor, GraphAuditPage, list_graph_audit, write_graph_audit
+from syncline.control.audit import Actor, GraphAuditPage, audited_slug, list_graph_audit, write_graph_audit
 from syncline.control.composition import Composition, composition_invalid, parse_composition, swapped
 from syncline.control.maps import MapOptions, named_map, unknown_map
 from syncline.control.schedule_spec import ScheduleSpec, never_comes
@@ -462,6 +462,35 @@ class GraphRepository:
             statement = _graphs.update().where(wanted).values(values).returning(_graphs)
             await _audited(connection, graph, "promote", actor, fields=list(values))
             return _graph((await connection.execute(statement)).mappings().one())
+
+    async def rename(self, graph: Graph, slug: str, *, actor: Actor) -> Graph:
+        """Give the graph another slug, audited, and return it; where it lives stays. Raise GraphInvalid."""
+        try:
+            draft = GraphDraft(slug=slug, schema_name=graph.schema_name)
+        except ValidationError as error:
+            raise _invalid(slug, error) from None
+        statement = (
+            _graphs.update().where(_graphs.c.id == graph.id).values(slug=draft.slug).returning(_graphs)
+        )
+        try:
+            async with self._store.begin() as connection:
+                row = (await connection.execute(statement)).mappings().one_or_none()
+                if row is None:
+                    raise GraphNotFound(graph.slug)
+                await _audited(connection, graph, "rename", actor, fields=[f"{graph.slug} -> {slug}"])
+                return _graph(row)
+        except StoreRejected as error:
+            raise _refusal(slug, error) from error
+
+    async def audited_by(self, run_id: str, action: str) -> str | None:
+        """Return the slug that a graph had when this run audited the action on it; None if it has not."""
+        return await audited_slug(self._store, action, run_id)
+
+    async def delete(self, graph: Graph) -> None:
+        """Delete the record of an archived graph; nothing happens if it is gone, or no longer archived."""
+        archived = _graphs.c.status == GraphStatus.ARCHIVED.value
+        async with self._store.begin() as connection:
+            await connection.execute(_graphs.delete().where(_graphs.c.id == graph.id, archived))
 
     async def audit(self, graph: Graph, action: str, actor: Actor, *, fields: Sequence[str] = ()) -> None:
         """Insert an audit entry for an action on a graph that does not change its record."""

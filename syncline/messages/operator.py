@@ -23,11 +23,14 @@ __all__ = [
     "CollectionsDropped",
     "ColumnsDecided",
     "DecideColumnsInput",
+    "DeleteGraphInput",
+    "DeletedPart",
     "DiscardFailuresInput",
     "DropCollectionsInput",
     "ExplainRowInput",
     "FailuresActed",
     "GraphChanged",
+    "GraphDeleted",
     "GraphPage",
     "ListAuditInput",
     "ListFailuresInput",
@@ -41,6 +44,7 @@ __all__ = [
     "PromoteShadowInput",
     "Promotion",
     "PutMapInput",
+    "RenameGraphInput",
     "RetryFailuresInput",
     "ShowMapInput",
     "SummarizeFailuresInput",
@@ -562,6 +566,72 @@ class CollectionsDropped(Message):
     dropped: bool = False
     made_again: bool = False
     """Whether the graph's cycles make them again, and embed all texts anew."""
+
+
+class DeleteGraphInput(OperationInput):
+    """Input of `DeleteGraph`. Without `delete`, nothing is deleted: the result says what would be."""
+
+    workflow = names.DELETE_GRAPH
+
+    graph: GraphName
+    delete: bool = False
+    keep_data: bool = False
+    """Leave the tables that readers query, and the collections."""
+    archive: bool = False
+    """Archive a graph that is not archived yet, in place of refusing it."""
+    who: Who = ""
+    """Kept in the audit, with who has started the run."""
+    why: Why = ""
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is deleted."""
+        return self.delete
+
+    @property
+    def summary(self) -> str:
+        """One line on the purpose of the run."""
+        if not self.delete:
+            return f"List what belongs to graph {self.graph}"
+        kept = ", keeping its data" if self.keep_data else ""
+        return f"Delete graph {self.graph}{kept}: {self.why}, by {self.who}"
+
+
+class RenameGraphInput(_ChangeInput):
+    """Input of `RenameGraph`. The result is the graph."""
+
+    workflow = names.RENAME_GRAPH
+    summary_format = "Rename graph {graph} to {to}: {why}, by {who}"
+
+    graph: GraphName
+    to: GraphName
+    """The new slug."""
+    who: Who = ""
+    """Kept in the audit, with who has started the run."""
+    why: Why = ""
+
+
+class DeletedPart(Message):
+    """One thing that belongs to a graph."""
+
+    kind: str
+    """`Schedule`, `capture`, `sources`, `state`, `table`, `shadow`, `collection`, `record`, …"""
+    name: str
+    place: str = ""
+    """The store that it is in; empty for Temporal."""
+    detail: str = ""
+    stays: bool = False
+    """Whether the deletion leaves it."""
+
+
+class GraphDeleted(Message):
+    """Result of `DeleteGraph`: what goes and what stays."""
+
+    graph: str
+    parts: tuple[DeletedPart, ...] = ()
+    blockers: tuple[str, ...] = ()
+    """Why it cannot be deleted now: what of others depends on its tables, open runs."""
+    deleted: bool = False
 
 
 class VerificationProgress(Message):

@@ -130,7 +130,7 @@ def worker_control_rights() -> Iterator[Right]:
     yield Right(kind="schema", schema=schema, privileges=("USAGE",), why="read the control plane")
     yield Right(kind="table", schema=schema, names=(VERSION_TABLE,), privileges=READ, why="compare revisions")
     yield Right(
-        kind="table", schema=schema, names=("graphs",), privileges=KEEP, why="store the graphs' records"
+        kind="table", schema=schema, names=("graphs",), privileges=CHANGE, why="store the graphs' records"
     )
     yield Right(kind="table", schema=schema, names=("workers",), privileges=CHANGE, why="register workers")
     yield Right(

@@ -20,7 +20,7 @@ from temporalio.exceptions import ActivityError
 from temporalio.service import RPCError, RPCStatusCode
 
 from syncline import names
-from syncline.errors import QuestionUnanswered
+from syncline.errors import InputInvalid, QuestionUnanswered
 from syncline.messages.base import Message
 from syncline.messages.provider_state import ProviderState
 from syncline.messages.sync import (
@@ -60,6 +60,7 @@ __all__ = [
     "outcome_of",
     "progress_of",
     "quoted",
+    "refuse_open_runs",
     "run_at_work",
     "run_entries",
     "run_of",
@@ -152,6 +153,24 @@ async def run_at_work(client: Client, slug: str, *, but: str) -> ListedRun | Non
     query = f'{names.ATTRIBUTE_GRAPH}={quoted(slug)} AND ExecutionStatus="Running"'
     found = [run async for run in list_runs(client, query, limit=_OPEN) if run.run_id != but]
     return min(found, key=lambda run: run.started_at, default=None)
+
+
+async def refuse_open_runs(client: Client, slug: str, *, seconds: float = 60.0) -> None:
+    """Return once no run of a graph or its shadow is open; raise InputInvalid if one stays open for long."""
+    until = asyncio.get_running_loop().time() + seconds
+    while True:
+        named = (slug, names.shadow_slug(slug))
+        found = [run for name in named if (run := await run_at_work(client, name, but="")) is not None]
+        if not found:
+            return
+        if asyncio.get_running_loop().time() >= until:
+            raise InputInvalid(
+                f"A run of graph '{slug}' has been open since {found[0].started_at:%Y-%m-%d %H:%M:%S} UTC; "
+                "nothing was changed.",
+                fix=f"Wait for its end (`syncline status {slug}`), or end it: "
+                f"`temporal workflow cancel --workflow-id '{found[0].workflow_id}'`.",
+            )
+        await asyncio.sleep(1.0)
 
 
 async def run_of(client: Client, workflow_id: str, run_id: str) -> ListedRun:

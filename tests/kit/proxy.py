@@ -26,6 +26,8 @@ class SilentProxy:
         """Bytes in each direction after which all that is open falls silent."""
         self.deaf = False
         """Whether connections that are made from now on are not answered either."""
+        self.slow = 0.0
+        """Seconds before each part of what the server answers is passed on."""
 
     def through(self, dsn: str) -> str:
         """Return the connection string of the same Postgres database through the proxy."""
@@ -99,6 +101,8 @@ class SilentProxy:
                 if limit is not None and self.passed[way] > limit:
                     self.fall_silent()
                     continue
+                if way == 1 and self.slow:
+                    await asyncio.sleep(self.slow)
                 writer.write(chunk)
                 await writer.drain()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 from uuid import uuid4
@@ -96,6 +97,8 @@ class ListenConnection:
         self._token = uuid4().hex
         self._echo = asyncio.Event()
         self._lost = asyncio.Event()
+        self.answered_at = time.monotonic()
+        """When the write-db last answered a query, on the monotonic clock."""
         connection.add_termination_listener(lambda _: self._lost.set())
 
     async def wait_lost(self, seconds: float | None) -> None:
@@ -215,7 +218,9 @@ class ListenConnection:
 
     async def _ask(self, ask: Callable[..., Awaitable[AnswerT]], *arguments: object) -> AnswerT:
         async with self._turn, asyncio.timeout(_ANSWER_SECONDS):
-            return await ask(*arguments)
+            answer = await ask(*arguments)
+        self.answered_at = time.monotonic()
+        return answer
 
     def _receive(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
         if payload == self._token:

@@ -1,9 +1,10 @@
 """Listeners: one for every write-db that has a graph to run on notification, while a worker runs."""
 
 import asyncio
+import math
 import time
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from syncline import metrics
 from syncline.capture.listen.connection import LEASE_SECONDS, ListenConnection
@@ -17,11 +18,23 @@ from syncline.logs import get_log
 from syncline.provider import Meter
 from syncline.stores.postgres import PostgresStore
 
-__all__ = ["Listener", "Listening", "Runs"]
+__all__ = ["Listener", "ListenerSilence", "Listening", "Runs"]
 
 _STANDBY: Final = 3.0
 _UNABLE: Final = 30.0
 _LEAST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
+_SETTLED: Final = 5.0
+"""Seconds that a connection lasts before it counts as one."""
+
+
+class ListenerSilence(NamedTuple):
+    """How long a listener has had no answer from its write-db."""
+
+    seconds: float
+    lost: bool
+    """Whether it has no connection, or its task has ended."""
+    problem: str | None
+    """Why, or what it waits for while its connection works; None while all is well."""
 
 
 class Listener:
@@ -52,6 +65,25 @@ class Listener:
             retries=None if retries is None else retries.look,
         )
         self._reported: str | None = None
+        self._line: ListenConnection | None = None
+        self._lost_at = self._connected_at = time.monotonic()
+        self._obstacle: str | None = None
+
+    def silence(self) -> ListenerSilence:
+        """Return how long the write-db has not answered; readable from any thread.
+
+        What the write-db itself prevents, as a standby does, is no silence. A connection that keeps ending is
+        no connection.
+        """
+        line, obstacle, now = self._line, self._obstacle, time.monotonic()
+        if obstacle is not None:
+            return ListenerSilence(0.0, False, f"nothing is notified: {obstacle}")
+        if line is None or now - self._connected_at < _SETTLED:
+            return ListenerSilence(now - self._lost_at, True, self._reported or "it is not connected yet")
+        silent = now - line.answered_at
+        return ListenerSilence(
+            silent, False, f"no answer for {silent:.0f} s" if silent > LEASE_SECONDS / 2 else None
+        )
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -67,13 +99,18 @@ class Listener:
                     # Only the catalog's own operators, whatever schemas exist.
                     search_path="pg_catalog, pg_temp",
                 ) as connection:
-                    await self._listen(ListenConnection(connection, self._name))
+                    self._connected_at = time.monotonic()
+                    self._line = ListenConnection(connection, self._name)
+                    await self._listen(self._line)
             except SynclineError as error:
                 self._report(str(error))
             except Exception:
                 # It must not stop the worker: scheduled runs continue.
                 get_log().exception("listener failed", store=self._store.name)
             finally:
+                if self._line is not None and time.monotonic() - self._connected_at >= _SETTLED:
+                    self._lost_at = time.monotonic()
+                self._line = self._obstacle = None
                 self._measure(listening=False)
             pause = (
                 _LEAST_PAUSE if time.monotonic() - began > LEASE_SECONDS else min(2 * pause, _LONGEST_PAUSE)
@@ -83,7 +120,9 @@ class Listener:
     async def _listen(self, line: ListenConnection) -> None:
         while (problem := await line.problem()) is not None:
             self._report(problem)
+            self._obstacle = problem
             await line.wait_lost(_UNABLE)
+        self._obstacle = None
         while not await line.take():
             await line.wait_lost(_STANDBY)
         session = ListenSession(line, self._store, self._context)
@@ -118,6 +157,7 @@ class Listening:
         self._directory = Directory(services.graphs.records)
         self._limiter = RateLimiter(services.settings.notify_runs_per_second)
         self._tasks: dict[str | None, asyncio.Task[None]] = {}
+        self._listeners: dict[str | None, Listener] = {}
         self._alone: dict[str | None, float] = {}
         """Store -> when to give up waiting for a listener."""
         self._roused: dict[str | None, set[str]] = {}
@@ -136,6 +176,17 @@ class Listening:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def silence(self, key: str | None) -> ListenerSilence | None:
+        """Return that of a store's listener, from any thread; None if no graph needs one.
+
+        A task that has ended without being asked to counts as lost for ever.
+        """
+        task, listener = self._tasks.get(key), self._listeners.get(key)
+        for each in (self._opening, task):
+            if each is not None and each.done():
+                return ListenerSilence(math.inf, True, "its task has ended: restart this worker")
+        return None if listener is None else listener.silence()
+
     async def _open(self) -> None:
         """Listen to every store, including stores that later records name."""
         while True:
@@ -143,7 +194,8 @@ class Listening:
             for key in self._directory.stores:
                 try:
                     if key not in self._tasks:
-                        self._tasks[key] = asyncio.create_task(self._listener(key).run())
+                        self._listeners[key] = self._listener(key)
+                        self._tasks[key] = asyncio.create_task(self._listeners[key].run())
                     await self._rouse(key)
                 except SynclineError as error:
                     get_log().debug("store cannot be checked", store=key, error=str(error))

@@ -35,6 +35,7 @@ __all__ = [
     "graph_fingerprint",
     "operators_pause",
     "remove_schedule",
+    "rename_schedule",
     "state_for",
 ]
 
@@ -49,14 +50,20 @@ _FORM: Final = 4
 
 
 async def ensure_schedule(
-    client: Client, graph: "Graph", *, task_queue: str, start_now: bool = False, take_over: bool = True
+    client: Client,
+    graph: "Graph",
+    *,
+    task_queue: str,
+    start_now: bool = False,
+    take_over: bool = True,
+    operators_note: str | None = None,
 ) -> ScheduleChange:
     """Make the graph's Schedule match its record, and return the change.
 
     An operator's pause, and the rest of the Schedule's state, are kept. Until the graph's record changes, so
     are manual changes, and the longer interval of an adaptive graph. A paused graph has a paused Schedule, an
     archived one has none. With `start_now` a new Schedule starts a run at once, unless it has a cron
-    expression.
+    expression. With `operators_note` it is paused with that note.
 
     Raise GraphInvalid if Temporal rejects the record's schedule, TemporalUnavailable if it cannot be reached;
     without `take_over`, ScheduleForeign if the Schedule with the graph's id starts another workflow, or uses
@@ -65,14 +72,21 @@ async def ensure_schedule(
     if graph.status is GraphStatus.ARCHIVED:
         return await remove_schedule(client, graph.slug, task_queue=None if take_over else task_queue)
 
+    def state(current: ScheduleState) -> ScheduleState:
+        if operators_note is not None and not current.paused:
+            current = replace(current, paused=True, note=operators_note)
+        return state_for(graph, current)
+
+    desired = _desired(graph, task_queue)
+    desired.state = state(ScheduleState())
     with temporal_errors_mapped(client):
         try:
             return await making.make(
                 client,
                 names.sync_schedule_id(graph.slug),
-                _desired(graph, task_queue),
+                desired,
                 found_by=_attributes(graph, task_queue),
-                state=partial(state_for, graph),
+                state=state,
                 refuse=None if take_over else partial(_refuse_foreign, task_queue=task_queue),
                 start_now=start_now and graph.schedule.cron is None,
             )
@@ -106,6 +120,22 @@ async def remove_schedule(client: Client, slug: str, *, task_queue: str | None) 
                 return "absent"
             raise
     return "deleted"
+
+
+async def rename_schedule(client: Client, before: str, graph: "Graph", *, task_queue: str) -> None:
+    """Give a renamed graph the Schedule of its slug, paused as the one of slug `before`, which is deleted.
+
+    A step that was done before changes nothing. Raise as `ensure_schedule` and `remove_schedule` do.
+    """
+    with temporal_errors_mapped(client):
+        old = await making.describe(client.get_schedule_handle(names.sync_schedule_id(before)))
+    state = None if old is None else old.schedule.state
+    note = None
+    if state is not None and state.paused and state.note != PAUSED_WITH_GRAPH:
+        note = state.note or "paused before it was renamed"
+    await ensure_schedule(client, graph, task_queue=task_queue, start_now=note is None, operators_note=note)
+    if old is not None and graph.slug != before:
+        await remove_schedule(client, before, task_queue=task_queue)
 
 
 async def operators_pause(client: Client, graph: "Graph") -> str | None:
@@ -170,7 +200,6 @@ def _desired(graph: "Graph", task_queue: str) -> Schedule:
         ),
         spec=spec,
         policy=making.policy(catchup),
-        state=state_for(graph, ScheduleState()),
     )
 
 

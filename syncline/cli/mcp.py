@@ -148,18 +148,18 @@ def server(group: object, *, allow_changes: bool) -> "Server[dict[str, object]]"
             line = known[request.name].line(request.arguments or {})
         except KeyError:
             hint = "" if allow_changes else "; what changes something needs `syncline mcp --allow-changes`"
-            return _told(f"There is no tool {request.name}{hint}.", failed=True)
+            return _answer(f"There is no tool {request.name}{hint}.", failed=True)
         except ValueError as error:
-            return _told(str(error), failed=True)
+            return _answer(str(error), failed=True)
         status, out, err = await _ran(line)
         answered = bool(out.strip())
         # An exit status other than 0 may come with an answer, such as that nothing matched.
         said = "\n".join(
             part for part in (out.strip(), err.strip(), status and f"exit status {status}") if part
         )
-        return _told(said, failed=not answered)
+        return _answer(said, failed=not answered)
 
-    def _told(text: str, *, failed: bool) -> types.CallToolResult:
+    def _answer(text: str, *, failed: bool) -> types.CallToolResult:
         return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=failed)
 
     return Server(

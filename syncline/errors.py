@@ -752,12 +752,13 @@ class QuestionUnanswered(SynclineError):
 
 
 class RunNotFound(SynclineError):
-    """Temporal keeps no run of this graph."""
+    """Temporal keeps no run of this graph. `unasked`: why no worker could say whether it has a record."""
 
-    def __init__(self, slug: str) -> None:
+    def __init__(self, slug: str, *, unasked: str | None = None) -> None:
         self.slug = slug
+        record = "" if unasked is None else f" Whether it has a record was not asked: {unasked}"
         super().__init__(
-            f"Temporal keeps no run of graph {shown(slug)}; `syncline status` lists the graphs with a run."
+            f"Temporal keeps no run of graph {shown(slug)}; `syncline status` lists all graphs.{record}"
         )
 
 

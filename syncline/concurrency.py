@@ -90,6 +90,9 @@ async def each_batch(
 
     The first failure cancels the rest and is raised unchanged. At most `in_flight` batches are in memory.
     """
+    if 0 < total <= size:
+        await send(slice(0, total))
+        return
     starts = iter(range(0, total, size))
 
     async def send_batches() -> None:

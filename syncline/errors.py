@@ -709,10 +709,18 @@ class TemporalUnavailable(SynclineError):
 class NoWorker(SynclineError):
     """No worker that accepts new runs polls the task queue, so a new run would wait forever.
 
-    `others` are the versions of workers that poll it but are not the current version.
+    `others` are the versions of workers that poll it but are not the current version. `last_poll`: the
+    sentence about one that did until lately.
     """
 
-    def __init__(self, task_queue: str, namespace: str, *, others: Sequence[str | None] = ()) -> None:
+    def __init__(
+        self,
+        task_queue: str,
+        namespace: str,
+        *,
+        others: Sequence[str | None] = (),
+        last_poll: str | None = None,
+    ) -> None:
         self.task_queue, self.namespace = task_queue, namespace
         where = f"task queue '{task_queue}' of namespace '{namespace}'"
         problem, fix = f"No worker polls {where}", "Start one: `syncline worker`."
@@ -726,6 +734,8 @@ class NoWorker(SynclineError):
                 "Start a worker of the current version, or make another one current: "
                 f"`temporal worker deployment set-current-version {which}`."
             )
+        elif last_poll is not None:
+            problem = last_poll.removesuffix(".")
         super().__init__(f"{problem}.", fix=fix)
         self.problem = problem
 
@@ -748,12 +758,13 @@ class QuestionUnanswered(SynclineError):
 
 
 class RunNotFound(SynclineError):
-    """Temporal keeps no run of this graph."""
+    """Temporal keeps no run of this graph. `unasked`: why no worker could say whether it has a record."""
 
-    def __init__(self, slug: str) -> None:
+    def __init__(self, slug: str, *, unasked: str | None = None) -> None:
         self.slug = slug
+        record = "" if unasked is None else f" Whether it has a record was not asked: {unasked}"
         super().__init__(
-            f"Temporal keeps no run of graph {shown(slug)}; `syncline status` lists the graphs with a run."
+            f"Temporal keeps no run of graph {shown(slug)}; `syncline status` lists all graphs.{record}"
         )
 
 

@@ -80,12 +80,23 @@ def run(work: Coroutine[object, object, T]) -> T:
     return asyncio.run(work)
 
 
-def ask(request: "OperationInput", result: "type[ResultT]", *, seconds: float = SECONDS) -> "ResultT":
-    """Have a worker carry out what is asked for, and return the result; Temporal is all that is needed."""
-    return run(_ask(request, result, seconds))
+def ask(
+    request: "OperationInput",
+    result: "type[ResultT]",
+    *,
+    seconds: float = SECONDS,
+    patience: float | None = None,
+) -> "ResultT":
+    """Have a worker carry out what is asked for, and return the result; Temporal is all that is needed.
+
+    `patience`: seconds after which it is not waited for if no worker is left to take it.
+    """
+    return run(_ask(request, result, seconds, patience))
 
 
-async def _ask(request: "OperationInput", result: "type[ResultT]", seconds: float) -> "ResultT":
+async def _ask(
+    request: "OperationInput", result: "type[ResultT]", seconds: float, patience: float | None
+) -> "ResultT":
     from uuid import uuid4
 
     from syncline import names
@@ -104,6 +115,7 @@ async def _ask(request: "OperationInput", result: "type[ResultT]", seconds: floa
         summary=request.summary,
         graph=request.about,
         priority=WAITING if request.workflow in READING_A_GRAPH else BY_HAND,
+        patience=patience,
         report=lambda sentence: typer.secho(one_line(sentence), err=True, dim=True),
     )
 

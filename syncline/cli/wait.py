@@ -36,7 +36,7 @@ def wait(
     from syncline.messages.visibility import Visibility, WaitVisibleInput
 
     request = WaitVisibleInput(graph=graph, token=token, vectors=vectors, seconds=timeout)
-    answer = ask(request, Visibility, seconds=timeout + _GRACE)
+    answer = ask(request, Visibility, seconds=timeout + _GRACE, patience=timeout)
     if as_json:
         typer.echo(answer.model_dump_json(indent=2))
     else:

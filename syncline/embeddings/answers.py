@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from syncline.embeddings.service import Vectors
@@ -58,6 +59,8 @@ def parsed_answer(
     of its position: some services leave out all, and those that speak protobuf leave out 0. `variables`: what
     the names of the service's settings begin with.
     """
+    if (encoded_answer := _of_base64(content, texts=texts, dimensions=dimensions)) is not None:
+        return encoded_answer
     try:
         body = _Body.model_validate_json(content)
     except ValidationError as error:
@@ -88,6 +91,26 @@ def parsed_answer(
     if not np.isfinite(vectors).all():
         raise AnswerInvalid("it returned numbers that are not finite", encoded=encoded)
     return Answer(vectors, _tokens(body.usage))
+
+
+def _of_base64(content: bytes, *, texts: int, dimensions: int) -> Answer | None:
+    """Return an answer of the most common shape, in half the CPU; None if it has another."""
+    try:
+        body = orjson.loads(content)
+        data = body["data"]
+        embeddings = [item["embedding"] for item in data]
+        if len(data) != texts or not all(type(embedding) is str for embedding in embeddings):
+            return None
+        rows = [binascii.a2b_base64(embedding, strict_mode=True) for embedding in embeddings]
+    except (orjson.JSONDecodeError, binascii.Error, KeyError, TypeError, ValueError):
+        return None
+    numbers = [item.get("index") for item in data]
+    if any(len(row) != 4 * dimensions for row in rows) or numbers != list(range(texts)):
+        return None
+    vectors = np.frombuffer(b"".join(rows), dtype="<f4").reshape(texts, dimensions)
+    if not np.isfinite(vectors).all():
+        return None
+    return Answer(vectors.astype(np.float32, copy=False), _tokens(body.get("usage")))
 
 
 def _vector(embedding: list[float] | str, variables: str) -> npt.NDArray[np.float32]:

@@ -430,7 +430,7 @@ class QdrantServerStore:
 
 
 def _sizes(points: Sequence[PointPayload]) -> list[int]:
-    return [len(to_json(point.payload)) + _POINT_BYTES for point in points]
+    return [len(to_json(dict(point.payload))) + _POINT_BYTES for point in points]
 
 
 def _last_of_each(points: Sequence[PointPayload]) -> list[int]:

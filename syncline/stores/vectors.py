@@ -1,13 +1,14 @@
 """The vector store port: the operations that the engine needs."""
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 from uuid import UUID
 
 import numpy as np
 from pydantic import JsonValue
+from pydantic_core import from_json
 
 from syncline.embeddings.service import Vectors
 from syncline.errors import VectorStoreRejected
@@ -16,6 +17,35 @@ from syncline.stores.collection_options import CollectionOptions
 AS_IT_IS: Final = CollectionOptions()
 """All settings are left to the store."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
+
+
+class JsonPayload(Mapping[str, JsonValue]):
+    """A payload that is JSON already, as Postgres writes jsonb; parsed where somebody looks into it."""
+
+    __slots__ = ("_parsed", "_text")
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._parsed: Mapping[str, JsonValue] | None = None
+
+    def json(self) -> bytes:
+        """Return the payload as a body has it."""
+        return self._text.encode()
+
+    def __getitem__(self, key: str) -> JsonValue:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @property
+    def _values(self) -> Mapping[str, JsonValue]:
+        if self._parsed is None:
+            self._parsed = from_json(self._text)
+        return self._parsed
 
 
 @dataclass(frozen=True, slots=True)

@@ -294,13 +294,18 @@ async def report_of(
         listed, runs = await asyncio.gather(
             find_schedule(client, slug), runs_of(client, slug, limit=_LOOKED_AT)
         )
-    if listed is None and not runs:
-        raise RunNotFound(slug)
     asking = (
         None
         if task_queue is None
         else asyncio.create_task(ask_numbers(client, task_queue, seconds=seconds, graph=slug))
     )
+    if listed is None and not runs:
+        recorded = None if asking is None else await asking
+        told = None if recorded is None else recorded.graphs.get(slug)
+        # Of a shadow that there is not, the numbers are empty.
+        if told is None or (names.shadowed_slug(slug) is not None and not told.kept):
+            unasked = None if recorded is None or recorded.unknown else recorded.problem
+            raise RunNotFound(slug, unasked=unasked)
     schedule = None if listed is None else GraphSchedule.of(listed)
     running = next((run for run in runs if run.open), None)
     ended = next((run for run in runs if not run.open), None)

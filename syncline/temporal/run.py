@@ -17,7 +17,7 @@ from syncline import errors
 from syncline.errors import ConfigurationError, NoWorker, RunFailed, SynclineError
 from syncline.temporal.client import GRAPH, temporal_errors_mapped
 from syncline.temporal.priorities import BY_HAND
-from syncline.temporal.stalls import Pending, pending_of
+from syncline.temporal.stalls import TAKEN_WITHIN, Pending, StallKind, pending_of
 from syncline.temporal.task_queues import pollers
 
 __all__ = ["execute_and_wait"]
@@ -42,6 +42,7 @@ async def execute_and_wait(
     summary: str,
     graph: str | None = None,
     priority: Priority = BY_HAND,
+    patience: float | None = None,
     report: Callable[[str], None] = lambda _: None,
     begun: Callable[[], None] = lambda: None,
 ) -> ResultT:
@@ -51,6 +52,8 @@ async def execute_and_wait(
     once the run has started. Cancelling the caller cancels the run. Raise ConfigurationError if the run
     failed with one; RunFailed if it failed otherwise, or has not ended within `seconds` (the server then
     times it out); NoWorker, without starting a run, if no worker polls the task queue; TemporalUnavailable.
+    With `patience`, NoWorker too once the workers that polled it lately have not taken the run for so many
+    seconds; it is then terminated.
     """
     with temporal_errors_mapped(client):
         await _require_worker(client, task_queue)
@@ -69,11 +72,12 @@ async def execute_and_wait(
             priority=priority,
         )
         begun()
-        watch = _Watch(client, handle, report)
-        watching = asyncio.create_task(watch.look())
+        watch = _Watch(client, handle, report, patience)
+        # The server times the run out; if that is not seen a little later, stop waiting.
+        waiting = asyncio.timeout(seconds + 5)
+        watching = asyncio.create_task(watch.look(waiting))
         try:
-            # The server times the run out; if that is not seen a little later, stop waiting.
-            async with asyncio.timeout(seconds + 5):
+            async with waiting:
                 return await handle.result()
         except asyncio.CancelledError:
             with contextlib.suppress(RPCError, TimeoutError):
@@ -84,6 +88,10 @@ async def execute_and_wait(
         except WorkflowFailureError as error:
             raise _error_of(error, handle.id) or _late(handle.id, seconds, watch, task_queue) from error
         except TimeoutError as error:
+            if watch.gone is not None:
+                with contextlib.suppress(RPCError):
+                    await handle.terminate("No worker has taken it, and nobody waits for it any more.")
+                raise NoWorker(task_queue, client.namespace, last_poll=watch.gone) from None
             raise _late(handle.id, seconds, watch, task_queue) from error
         except (ValidationError, KeyError) as error:
             unlike = "the worker has another release" if isinstance(error, ValidationError) else _CODEC
@@ -109,16 +117,25 @@ class _Watch:
     """Periodic check of an open run, to report why it has not ended."""
 
     def __init__(
-        self, client: Client, handle: WorkflowHandle[object, ResultT], report: Callable[[str], None]
+        self,
+        client: Client,
+        handle: WorkflowHandle[object, ResultT],
+        report: Callable[[str], None],
+        patience: float | None,
     ) -> None:
         self._client = client
         self._handle = handle
         self._report = report
+        self._patience = patience
         self.trouble: str | None = None
+        self.gone: str | None = None
+        """Why nobody waits any longer, in a sentence: no worker is left."""
 
-    async def look(self) -> None:
-        """Check until cancelled."""
+    async def look(self, waiting: asyncio.Timeout) -> None:
+        """Check until cancelled, or end the waiting because no worker is left."""
         last: object = None
+        loop = asyncio.get_running_loop()
+        patient_until = None if self._patience is None else loop.time() + max(self._patience, TAKEN_WITHIN)
         while True:
             await asyncio.sleep(_LOOK)
             pending = await pending_of(self._client, self._handle.id, self._handle.first_execution_run_id)
@@ -128,6 +145,13 @@ class _Watch:
             if self.trouble is not None and news != last:
                 self._report(self.trouble)
             last = news
+            stall = pending.stall
+            if stall is None or stall.kind is not StallKind.NO_WORKER or patient_until is None:
+                continue
+            if loop.time() >= patient_until - _LOOK / 2:
+                self.gone = stall.problem
+                waiting.reschedule(loop.time())
+                return
 
 
 def _trouble(pending: Pending) -> str | None:

@@ -7,7 +7,7 @@ import numpy as np
 from qdrant_client import models
 
 from syncline.stores.point_bodies import PointBodies
-from syncline.stores.vectors import PointPayload
+from syncline.stores.vectors import JsonPayload, PointPayload
 
 PAYLOADS = (
     {"sync_hash": "a" * 32, "visibility": None, "tags": ["ü", '"', "\u2028"]},
@@ -41,3 +41,11 @@ async def test_a_vector_takes_no_more_than_its_digits_as_float32() -> None:
     matrix /= np.linalg.norm(matrix, axis=1)[:, None]
     bodies = await PointBodies.of([PointPayload(UUID(int=number), {}) for number in range(3)], matrix)
     assert max(bodies.sizes) < 13 * 384
+
+
+async def test_a_payload_that_is_json_already_is_sent_as_it_is() -> None:
+    text = '{"big": 1000000000000000000000000000000, "tags": ["\u00fc", "\\""], "sync_hash": "a"}'
+    points = [PointPayload(UUID(int=1), JsonPayload(text))]
+    bodies = await PointBodies.of(points, np.zeros((1, 2), dtype=np.float32))
+    assert text.encode() in bodies.body([0])
+    assert dict(points[0].payload) == json.loads(text)

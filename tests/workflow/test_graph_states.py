@@ -162,6 +162,10 @@ async def test_rows_behind_an_open_transaction_are_held_back(
 
 async def test_parked_rows_an_archived_and_a_paused_graph_say_so(lab: SyncLab, syncline: CommandLine) -> None:
     graph = await lab.add_graph("default", prepare=True)
+    # It has neither a run nor a Schedule yet, only a record.
+    found = await told(syncline, graph)
+    assert (found["standing"], found["findings"]) == ("never ran", [])
+    assert "'nowhere'" in (await syncline("status", "nowhere")).err
     async with connected(lab, graph) as connection:
         await connection.execute(
             "INSERT INTO write_nodes (id, concept, parent_id) VALUES ('c', 'child', 'nowhere')"

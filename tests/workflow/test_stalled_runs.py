@@ -265,6 +265,11 @@ async def test_a_worker_that_is_gone_is_no_worker_within_seconds(
     assert waited.status == 1
     assert "No worker polls" in waited.err
     assert "s ago" in waited.err
+    # A wait ends with its time, not with that of a busy worker's answer.
+    waits = await syncline("wait", graph.slug, "1:1", "--timeout", "1")
+    assert waits.status == 1
+    assert "any longer" in waits.err
+    assert "did not end" not in waits.err
     answer = await syncline.answer("status GRAPH", graph.slug, "--timeout", "0.2")
     assert answer["standing"] == "no worker"
     found = {entry["graph"]: entry["standing"] for entry in await syncline.answer("status")}

@@ -28,7 +28,7 @@ from syncline.errors import (
 )
 from syncline.provider import GraphVectors, SyncContext
 from syncline.stores.answer_watch import Watched
-from syncline.stores.vectors import PointPayload
+from syncline.stores.vectors import JsonPayload, PointPayload
 from syncline.tracing import span
 
 __all__ = ["CollectionDrain", "VectorCounts"]
@@ -48,7 +48,7 @@ class VectorCounts:
 
 
 def _point(entry: Entry) -> PointPayload:
-    return PointPayload(entry["point_id"], from_json(entry["payload"]))
+    return PointPayload(entry["point_id"], JsonPayload(entry["payload"]))
 
 
 def _outdated(entry: Entry) -> PointPayload:

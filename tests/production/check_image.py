@@ -127,7 +127,8 @@ def _get(url: str) -> str:
 
 def _read(worker: "subprocess.Popen[str]", said: list[str]) -> None:
     assert worker.stdout is not None
-    said.extend(worker.stdout)
+    with worker.stdout:
+        said.extend(worker.stdout)
 
 
 async def _write(dsn: str) -> None:

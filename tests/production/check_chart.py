@@ -12,6 +12,9 @@ import helm_python as helm
 import kubernetes_validate
 import pytest
 import yaml
+from pydantic import SecretStr
+
+from syncline.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "ops" / "chart"
@@ -171,7 +174,27 @@ def test_worker_controller_takes_the_place_of_the_deployment() -> None:
     [worker] = deployment["template"]["spec"]["containers"]
     # The controller sets these itself; the pod has each of them once.
     assert not [entry["name"] for entry in worker["env"] if entry["name"].startswith("TEMPORAL_")]
-    assert worker["args"][0].endswith("exec syncline worker")
+    [script] = worker["args"]
+    assert script.endswith("exec syncline worker")
+    said = subprocess.run(
+        [*worker["command"], script.removesuffix("syncline worker") + "env"],
+        env={
+            "PATH": os.environ["PATH"],
+            "TEMPORAL_DEPLOYMENT_NAME": "prod/demo",
+            "TEMPORAL_WORKER_BUILD_ID": "1-a",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    named = dict(line.split("=", 1) for line in said.splitlines())
+    settings = Settings(
+        write_dsn=SecretStr("postgresql://w"),
+        graph_dsn=SecretStr("postgresql://g"),
+        deployment_name=named["SYNCLINE_DEPLOYMENT_NAME"],
+        build_id=named["SYNCLINE_BUILD_ID"],
+    )
+    assert (settings.deployment_name, settings.build_id) == ("prod/demo", "1-a")
 
 
 def test_compose_takes_its_file_and_every_file_it_mounts_is_there() -> None:

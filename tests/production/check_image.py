@@ -7,12 +7,14 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.error import URLError
 from urllib.request import urlopen
 
 import asyncpg
 import pytest
 
 from syncline.devstack.postgres import EmbeddedPostgres
+from syncline.settings import Settings
 from syncline.testing.lab import eventually
 from tests.kit.ports import free_port
 from tests.kit.proxy import silent_proxy
@@ -21,7 +23,7 @@ from tests.kit.readable_qdrant import ReadableQdrant
 if TYPE_CHECKING:
     from conftest import Image
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def test_image_is_no_root_and_has_no_build_tools(image: "Image") -> None:
@@ -53,7 +55,7 @@ async def test_worker_of_the_image_syncs_a_graph(
 ) -> None:
     write_dsn, graph_dsn = new_database(), new_database()
     socket = _socket(postgres_server)
-    metrics = free_port()
+    metrics, probes = free_port(), free_port()
     with ReadableQdrant() as qdrant:
         async with silent_proxy(socket) as by_tcp:
             environment = temporal_environment | {
@@ -62,7 +64,7 @@ async def test_worker_of_the_image_syncs_a_graph(
                 "SYNCLINE_QDRANT_URL": qdrant.url,
                 "SYNCLINE_TASK_QUEUE": unique("image"),
                 "SYNCLINE_METRICS_ADDRESS": f"127.0.0.1:{metrics}",
-                "SYNCLINE_PROBES": f"127.0.0.1:{free_port()}",
+                "SYNCLINE_PROBES": f"127.0.0.1:{probes}",
             }
 
             async def run(*arguments: str) -> str:
@@ -72,6 +74,7 @@ async def test_worker_of_the_image_syncs_a_graph(
                 return said
 
             assert "control plane: " in await run("migrate")
+            await run("schedule", "list")
             worker = image.start("worker", environment=environment)
             said: list[str] = []
             reading = asyncio.create_task(asyncio.to_thread(_read, worker, said))
@@ -96,6 +99,9 @@ async def test_worker_of_the_image_syncs_a_graph(
                 assert "syncline_provider_info{" in await asyncio.to_thread(
                     _get, f"http://127.0.0.1:{metrics}/metrics"
                 )
+                if "probes" in Settings.model_fields:
+                    await eventually(lambda: _is_green(f"http://127.0.0.1:{probes}/healthz"))
+                    await eventually(lambda: _is_green(f"http://127.0.0.1:{probes}/readyz"))
                 worker.send_signal(signal.SIGTERM)
                 assert await asyncio.to_thread(worker.wait, 60) == 0, "".join(said)
             finally:
@@ -120,6 +126,14 @@ def _rights(process: "subprocess.Popen[str]") -> dict[str, str]:
     return {name: fields[name] for name in ("Uid", "CapEff", "CapBnd")}
 
 
+async def _is_green(url: str) -> bool:
+    try:
+        await asyncio.to_thread(_get, url)
+    except URLError:
+        return False
+    return True
+
+
 def _get(url: str) -> str:
     with urlopen(url, timeout=10) as answer:
         return str(answer.read().decode())
@@ -127,7 +141,8 @@ def _get(url: str) -> str:
 
 def _read(worker: "subprocess.Popen[str]", said: list[str]) -> None:
     assert worker.stdout is not None
-    said.extend(worker.stdout)
+    with worker.stdout:
+        said.extend(worker.stdout)
 
 
 async def _write(dsn: str) -> None:

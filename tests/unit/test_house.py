@@ -10,6 +10,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import yaml
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
@@ -89,6 +90,12 @@ def test_the_runtime_needs_no_servers_and_no_test_tools() -> None:
     )
     assert needed <= pinned
     assert not {*brought, "pytest", "hypothesis", "mypy", "ruff"} & pinned
+
+
+def test_the_chart_is_of_this_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    chart = yaml.safe_load((ROOT / "ops/chart/Chart.yaml").read_text(encoding="utf-8"))
+    assert (chart["version"], chart["appVersion"]) == (project["version"], project["version"])
 
 
 def _pins(file: str) -> set[tuple[str, str]]:

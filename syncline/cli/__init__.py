@@ -11,12 +11,14 @@ from syncline.cli.explain import explain
 from syncline.cli.failures import app as failures
 from syncline.cli.grants import grants
 from syncline.cli.graph import app as graph
+from syncline.cli.logs import EXAMPLES_OF_LOGS, logs
 from syncline.cli.map import app as map_
 from syncline.cli.migrate import migrate
 from syncline.cli.operators import STATUS, STATUS_IN_GENERAL
 from syncline.cli.parked import parked
 from syncline.cli.provider import app as provider
 from syncline.cli.provider import providers
+from syncline.cli.psql import EXAMPLES_OF_PSQL, psql
 from syncline.cli.sample import app as sample
 from syncline.cli.schedule import app as schedule
 from syncline.cli.status import runs, status
@@ -73,12 +75,14 @@ app.command(epilog=STATUS_OF_SYNC)(sync)
 app.command(epilog=STATUS_OF_WAIT)(wait)
 app.command()(status)
 app.command(epilog=STATUS)(runs)
+app.command(epilog=EXAMPLES_OF_LOGS)(logs)
 app.command()(providers)
 app.command(epilog=STATUS_OF_DOCTOR)(doctor)
 app.command()(dev)
 app.command()(worker)
 app.command()(migrate)
 app.command()(grants)
+app.command(epilog=EXAMPLES_OF_PSQL)(psql)
 app.add_typer(graph, name="graph")
 app.add_typer(map_, name="map")
 app.add_typer(provider, name="provider")

@@ -194,7 +194,7 @@ def _change(graph: str, as_json: bool, reason: str, **changes: object) -> None:
         slug = changed.graph.slug
         note = one_line(changed.operators_pause)
         typer.echo(
-            f"Its Schedule is paused by an operator ({note}): `syncline schedule resume {slug}`.", err=True
+            f"Its Schedule is paused by an operator: {note}: `syncline schedule resume {slug}`.", err=True
         )
     if changed.other_embedding is not None:
         typer.echo(

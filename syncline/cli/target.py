@@ -14,7 +14,7 @@ from syncline.settings import Settings, load_settings, load_task_queue
 if TYPE_CHECKING:
     from temporalio.client import Client
 
-__all__ = ["connect_temporal", "find_settings", "find_task_queue"]
+__all__ = ["connect_temporal", "find_settings", "find_task_queue", "stack_log"]
 
 _STATE = Path(".syncline")
 
@@ -62,6 +62,12 @@ async def connect_temporal(*, prepare: bool = True) -> "Client":
     if prepare:
         await register_search_attributes(client)
     return client
+
+
+def stack_log() -> Path | None:
+    """Return the worker's log of the running dev stack that commands use; None without one."""
+    stack = _temporal_stack()
+    return None if stack is None or stack.temporal_address is None else StateFolder(_STATE).worker_log
 
 
 def _print_stack(stack: RunningStack) -> None:

@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncline.cli.adopt import adopt
-from syncline.cli.delete_graph import (
-    EXAMPLES_OF_DELETE,
-    EXAMPLES_OF_RENAME,
-    delete_graph,
-    rename_graph,
-)
+from syncline.cli.delete_graph import STATUS_OF_DELETE, delete_graph, rename_graph
 from syncline.cli.drop_collections import drop_collections
 from syncline.cli.graph_record import print_graph, read_json, vector_rules
 from syncline.cli.operators import (
@@ -214,8 +209,8 @@ app.command()(pause)
 app.command()(resume)
 app.command()(archive)
 app.command("drop-collections", epilog=STATUS)(drop_collections)
-app.command("delete", epilog=EXAMPLES_OF_DELETE)(delete_graph)
-app.command("rename", epilog=EXAMPLES_OF_RENAME)(rename_graph)
+app.command("delete", epilog=STATUS_OF_DELETE)(delete_graph)
+app.command("rename")(rename_graph)
 
 
 @app.command("list")

@@ -23,12 +23,8 @@ from syncline.errors import ConfigurationError
 if TYPE_CHECKING:
     from syncline.temporal.run_lines import LogLine
 
-__all__ = ["EXAMPLES_OF_LOGS", "logs", "of_the_graph"]
+__all__ = ["logs", "of_the_graph"]
 
-EXAMPLES_OF_LOGS: Final = (
-    "Examples: `syncline logs world --since 15m` · `syncline logs world --follow`. "
-    "Exit status: 0 done, 1 failed or nothing matched, 2 wrong usage or configuration."
-)
 _MOST_RUNS: Final = 100
 _EVERY: Final = 2.0
 _SINCE: Final = re.compile(r"(?P<number>[0-9]{1,6})(?P<unit>[smhd])")

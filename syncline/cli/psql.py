@@ -16,11 +16,10 @@ if TYPE_CHECKING:
 
     from syncline.settings import Settings
 
-__all__ = ["EXAMPLES_OF_PSQL", "Side", "psql"]
+__all__ = ["STATUS_OF_PSQL", "Side", "psql"]
 
-EXAMPLES_OF_PSQL: Final = (
-    "Examples: `syncline psql graph world` · `syncline psql write --print`. "
-    "Exit status: psql's own; 1 if there is no psql, 2 wrong usage or configuration."
+STATUS_OF_PSQL: Final = (
+    "Exit status: 0 done, 1 there is no psql, 2 wrong usage or configuration; else that of psql."
 )
 
 

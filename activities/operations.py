@@ -110,6 +110,7 @@ from syncline.temporal.schedules.graph import (
     remove_schedule,
     rename_schedule,
 )
+from syncline.temporal.schedules.notes import PAUSED_WITH_GRAPH, graph_note
 from syncline.verify import verify
 
 __all__ = ["FleetActivities", "OperationActivities"]
@@ -356,7 +357,14 @@ class OperationActivities:
                 )
             graph = await services.graphs.update(present.id, changes, actor=actor)
             task_queue = services.settings.task_queue
-            await ensure_schedule(client, graph, task_queue=task_queue, start_now=True)
+            paused = request.status is GraphStatus.PAUSED
+            await ensure_schedule(
+                client,
+                graph,
+                task_queue=task_queue,
+                start_now=True,
+                graph_note=graph_note(request.why, request.who) if paused else PAUSED_WITH_GRAPH,
+            )
             if request.embedding is not None:
                 await services.embedding_records.accept(graph.id, request.embedding, generation)
                 await services.graphs.audit(graph, "embedding", actor, fields=[request.embedding])

@@ -7,10 +7,12 @@ import typer
 from syncline.cli.dev import dev, worker
 from syncline.cli.doctor import STATUS_OF_DOCTOR, doctor
 from syncline.cli.embedding import app as embedding
+from syncline.cli.examples import EXAMPLES
 from syncline.cli.explain import explain
 from syncline.cli.failures import app as failures
 from syncline.cli.grants import grants
 from syncline.cli.graph import app as graph
+from syncline.cli.logs import logs
 from syncline.cli.map import app as map_
 from syncline.cli.mcp import mcp
 from syncline.cli.migrate import migrate
@@ -18,6 +20,7 @@ from syncline.cli.operators import STATUS, STATUS_IN_GENERAL
 from syncline.cli.parked import parked
 from syncline.cli.provider import app as provider
 from syncline.cli.provider import providers
+from syncline.cli.psql import STATUS_OF_PSQL, psql
 from syncline.cli.sample import app as sample
 from syncline.cli.schedule import app as schedule
 from syncline.cli.status import runs, status
@@ -74,6 +77,7 @@ app.command(epilog=STATUS_OF_SYNC)(sync)
 app.command(epilog=STATUS_OF_WAIT)(wait)
 app.command()(status)
 app.command(epilog=STATUS)(runs)
+app.command(epilog=STATUS)(logs)
 app.command()(providers)
 app.command(epilog=STATUS_OF_DOCTOR)(doctor)
 app.command()(dev)
@@ -81,6 +85,7 @@ app.command()(worker)
 app.command()(migrate)
 app.command()(mcp)
 app.command()(grants)
+app.command(epilog=STATUS_OF_PSQL)(psql)
 app.add_typer(graph, name="graph")
 app.add_typer(map_, name="map")
 app.add_typer(provider, name="provider")
@@ -94,13 +99,17 @@ app.command()(usage)
 app.command(epilog=STATUS_OF_VERIFY)(verify)
 
 
-def _with_exit_statuses(group: typer.Typer) -> None:
-    """Give an epilog to every command that has none of its own."""
+def _with_epilogs(group: typer.Typer, path: str = "") -> None:
+    """Give every command its exit statuses, unless it has its own, and its example."""
     for command in group.registered_commands:
+        name = command.name or ("" if command.callback is None else command.callback.__name__)
+        example = EXAMPLES.get(f"{path}{name}")
         command.epilog = command.epilog or STATUS_IN_GENERAL
+        if example is not None and example not in command.epilog:
+            command.epilog += f" Example: `{example}`"
     for inner in group.registered_groups:
         if inner.typer_instance is not None:
-            _with_exit_statuses(inner.typer_instance)
+            _with_epilogs(inner.typer_instance, f"{path}{inner.name} ")
 
 
-_with_exit_statuses(app)
+_with_epilogs(app)

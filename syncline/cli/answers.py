@@ -50,6 +50,7 @@ ANSWERS: Final[Mapping[str, str]] = {
     "providers": "syncline.operator.fleet:Fleet",
     "provider check": "syncline.operator.plugins:PluginsChecked",
     "provider promote": "syncline.messages.operator:Promotion",
+    "logs": "list[syncline.temporal.run_lines:LogLine]",
     "runs": "list[syncline.temporal.runs:RunEntry]",
     "status": "list[syncline.temporal.overview:GraphOverview]",
     "status GRAPH": "syncline.temporal.overview:GraphReport",
@@ -108,7 +109,7 @@ ANSWERS: Final[Mapping[str, str]] = {
 }
 """Command, and what of it decides -> the model of its answer, as `module:Name` or as a list of that."""
 
-WITHOUT_JSON: Final = ("dev", "worker", "mcp", "provider new")
+WITHOUT_JSON: Final = ("dev", "worker", "mcp", "psql", "provider new")
 """Commands that answer nothing, and so have no `--json`: they run something, or write files."""
 
 

@@ -11,18 +11,11 @@ from syncline.cli.output import EXIT_FAILED, errors_printed, one_line, print_col
 if TYPE_CHECKING:
     from syncline.messages.operator import GraphDeleted
 
-__all__ = ["EXAMPLES_OF_DELETE", "EXAMPLES_OF_RENAME", "delete_graph", "rename_graph"]
+__all__ = ["STATUS_OF_DELETE", "delete_graph", "rename_graph"]
 
 _LONGEST_DELETION = 3600.0
 
-EXAMPLES_OF_DELETE = (
-    "Examples: `syncline graph delete world --dry-run` · `syncline graph delete world --keep-data --reason "
-    "'moved'`. Exit status: 0 done, 1 failed or not confirmed, 2 wrong usage or configuration."
-)
-EXAMPLES_OF_RENAME = (
-    "Example: `syncline graph rename world atlas --reason 'new name'`. "
-    "Exit status: 0 done, 1 failed, 2 wrong usage or configuration."
-)
+STATUS_OF_DELETE = "Exit status: 0 done, 1 failed or not confirmed, 2 wrong usage or configuration."
 
 
 @errors_printed

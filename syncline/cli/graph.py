@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncline.cli.adopt import adopt
-from syncline.cli.delete_graph import (
-    EXAMPLES_OF_DELETE,
-    EXAMPLES_OF_RENAME,
-    delete_graph,
-    rename_graph,
-)
+from syncline.cli.delete_graph import STATUS_OF_DELETE, delete_graph, rename_graph
 from syncline.cli.drop_collections import drop_collections
 from syncline.cli.fleet import warn_of_missing_providers
 from syncline.cli.graph_record import print_graph, read_json, vector_rules
@@ -206,7 +201,7 @@ def _change(graph: str, as_json: bool, reason: str, **changes: object) -> None:
         slug = changed.graph.slug
         note = one_line(changed.operators_pause)
         typer.echo(
-            f"Its Schedule is paused by an operator ({note}): `syncline schedule resume {slug}`.", err=True
+            f"Its Schedule is paused by an operator: {note}: `syncline schedule resume {slug}`.", err=True
         )
     if changed.other_embedding is not None:
         typer.echo(
@@ -226,8 +221,8 @@ app.command()(pause)
 app.command()(resume)
 app.command()(archive)
 app.command("drop-collections", epilog=STATUS)(drop_collections)
-app.command("delete", epilog=EXAMPLES_OF_DELETE)(delete_graph)
-app.command("rename", epilog=EXAMPLES_OF_RENAME)(rename_graph)
+app.command("delete", epilog=STATUS_OF_DELETE)(delete_graph)
+app.command("rename")(rename_graph)
 
 
 @app.command("list")

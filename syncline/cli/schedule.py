@@ -11,6 +11,7 @@ from syncline.cli.operators import (
     JsonOption,
     OptionalGraphArgument,
     format_time,
+    os_user,
     print_json_list,
     run,
     slug_of,
@@ -70,7 +71,7 @@ def trigger(graph: GraphArgument, as_json: JsonOption = False) -> None:
 @app.command()
 @errors_printed
 def pause(
-    reason: Annotated[str, typer.Option(help="Why, for whoever finds it paused.")],
+    reason: Annotated[str, typer.Option(help="Why, for whoever finds it paused; kept with your name.")],
     graph: OptionalGraphArgument = None,
     everything: Annotated[
         bool, typer.Option("--all", help="In place of GRAPH: each that `syncline schedule list` shows.")
@@ -195,18 +196,19 @@ def _require_all(graph: str | None, *, everything: bool) -> None:
 
 
 def _check_reason(reason: str) -> None:
-    from syncline.temporal.schedules.graph import PAUSED_WITH_GRAPH
+    from syncline.temporal.schedules.notes import read_note
 
     # The note of an empty reason would be the server's own, and say nothing.
     if not reason.strip():
         raise ConfigurationError("--reason is empty; say why, for whoever finds it paused.")
-    if reason == PAUSED_WITH_GRAPH:
+    if read_note(reason).with_graph:
         raise ConfigurationError("--reason is the one of graphs that are paused; say another.")
 
 
 def _steer_all(action: "SteeredAction", reason: str, *, as_json: bool) -> None:
     """Pause or resume all, and tell of each as soon as it is done."""
     from syncline.cli.answers import SchedulesSteered
+    from syncline.temporal.schedules.notes import operators_note
     from syncline.temporal.schedules.steer import pause_all, resume_all
 
     done: list[str] = []
@@ -224,8 +226,11 @@ def _steer_all(action: "SteeredAction", reason: str, *, as_json: bool) -> None:
     async def steer() -> None:
         from syncline.cli.target import connect_temporal
 
-        steer_each = pause_all if action == "paused" else resume_all
-        await steer_each(await connect_temporal(), reason, report=report)
+        client = await connect_temporal()
+        if action == "paused":
+            await pause_all(client, operators_note(reason, os_user()), report=report)
+        else:
+            await resume_all(client, reason, report=report)
 
     run(steer())
     if as_json:
@@ -279,8 +284,9 @@ async def _trigger(client: "Client", slug: str) -> None:
 
 async def _pause(client: "Client", slug: str, *, reason: str) -> None:
     from syncline.temporal.schedules import steer
+    from syncline.temporal.schedules.notes import operators_note
 
-    await steer.pause(client, slug, reason)
+    await steer.pause(client, slug, operators_note(reason, os_user()))
 
 
 async def _resume(client: "Client", slug: str) -> None:

@@ -24,7 +24,7 @@ from syncline.run_text import format_lag, format_seconds
 
 if TYPE_CHECKING:
     from syncline.operator.graph_state import Finding
-    from syncline.temporal.overview import GraphOverview, GraphReport, GraphSchedule
+    from syncline.temporal.overview import GraphOverview, GraphReport
     from syncline.temporal.runs import ListedRun, RunEntry
     from syncline.temporal.stalls import PendingRetry
 
@@ -277,7 +277,7 @@ def _schedule_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
         since = format_time(cadence.since)
         yield "cadence", f"every {cadence.every_seconds:,} s since {since}: {cadence.reason}"
     if schedule.paused:
-        yield "paused", _pause(schedule)
+        yield "paused", schedule.pause
     else:
         yield "next run", format_time(schedule.next_at)
     if schedule.due is not None:
@@ -291,12 +291,6 @@ def _run(found: "ListedRun") -> str:
         f"{found.status}, started by {found.started_by} {format_time(found.started_at)}{ended}, "
         f"{format_seconds(found.seconds)}"
     )
-
-
-def _pause(schedule: "GraphSchedule") -> str:
-    if schedule.paused_with_graph:
-        return "paused with the graph"
-    return f"paused by an operator: {schedule.note or 'no reason given'}"
 
 
 def _pending_retry(trying: "PendingRetry") -> str:

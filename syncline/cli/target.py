@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from syncline.devstack.state import RunningStack
 
-__all__ = ["connect_temporal", "find_settings", "find_task_queue"]
+__all__ = ["connect_temporal", "find_settings", "find_task_queue", "stack_log"]
 
 _STATE = Path(".syncline")
 
@@ -64,6 +64,14 @@ async def connect_temporal(*, prepare: bool = True) -> "Client":
     if prepare:
         await register_search_attributes(client)
     return client
+
+
+def stack_log() -> Path | None:
+    """Return the worker's log of the running dev stack that commands use; None without one."""
+    from syncline.devstack.state import StateFolder
+
+    stack = _temporal_stack()
+    return None if stack is None or stack.temporal_address is None else StateFolder(_STATE).worker_log
 
 
 def _print_stack(stack: "RunningStack") -> None:

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from syncline.stores.conninfo import ConnectionStringInvalid, parse_connection_string
 from syncline.stores.tls import Tls, tls_of
 
-__all__ = ["ConnectionStringInvalid", "Dsn", "Host", "Keepalive", "parse_dsn"]
+__all__ = ["ConnectionStringInvalid", "Dsn", "Host", "Keepalive", "parse_dsn", "without_password"]
 
 _PORT: Final = 5432
 _SESSIONS: Final = ("any", "primary", "standby", "prefer-standby", "read-write", "read-only")
@@ -212,6 +212,29 @@ def parse_dsn(text: str, *, environment: Mapping[str, str] = os.environ) -> Dsn:
             user_timeout_ms=read.number("tcp_user_timeout", most=86_400_000) or None,
         ),
     )
+
+
+def without_password(text: str, **more: str) -> str:
+    """Return a connection string for libpq's programs, with `more` parameters and without any secret.
+
+    Raise ConnectionStringInvalid as `parse_dsn` does.
+    """
+    parse_dsn(text)
+    written = parse_connection_string(text)
+    given = _known(written.parameters, nameable=written.nameable)
+    for name in ("password", "sslpassword", "pgbouncer", "sslcompression", "application_name"):
+        given.pop(name, None)
+    if options := " ".join(filter(None, (given.pop("options", None), more.pop("options", None)))):
+        given["options"] = options
+    return " ".join(f"{name}={_quoted(value)}" for name, value in {**given, **more}.items())
+
+
+def _quoted(value: str) -> str:
+    """Return a value as `keyword=value` strings have it."""
+    if re.fullmatch(r"[A-Za-z0-9_./:,@%+-]+", value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 class _Reader:

@@ -10,8 +10,8 @@ from syncline.operator.graph_state import Finding, GraphHealth, numbers_findings
 from syncline.quoting import counted
 from syncline.temporal.graph_numbers import AnsweredNumbers
 from syncline.temporal.runs import ListedRun
-from syncline.temporal.schedules.graph import PAUSED_WITH_GRAPH
 from syncline.temporal.schedules.list import ListedSchedule
+from syncline.temporal.schedules.notes import read_note
 from syncline.temporal.stalls import PendingRetry, Stall, StallKind
 
 __all__ = ["GraphSchedule", "all_findings", "run_findings"]
@@ -25,18 +25,34 @@ class GraphSchedule(Message):
     paused_with_graph: bool = False
     """Paused because the graph is paused, not by an operator."""
     note: str | None = None
+    """As Temporal has it."""
+    reason: str | None = None
+    """Why it is paused, if somebody has said so."""
+    paused_by: str | None = None
+    """Who said to have paused it."""
     next_at: datetime | None = None
     due: DueProblem | None = None
     """Problem with its times; null if there is none, or if it is paused."""
 
+    @property
+    def pause(self) -> str:
+        """Return why and by whom it is paused, in words."""
+        said = read_note(self.note)
+        if not self.paused_with_graph:
+            return f"paused by an operator: {said.text}"
+        return "paused with the graph" + (f": {said.text}" if said.reason or said.who else "")
+
     @classmethod
     def of(cls, listed: ListedSchedule) -> "GraphSchedule":
         """Return the fields of a listed Schedule that concern the graph."""
+        said = read_note(listed.note if listed.paused else None)
         return cls(
             spec=listed.spec,
             paused=listed.paused,
-            paused_with_graph=listed.paused and listed.note == PAUSED_WITH_GRAPH,
+            paused_with_graph=said.with_graph,
             note=listed.note,
+            reason=said.reason,
+            paused_by=said.who,
             next_at=listed.next_at,
             due=listed.due,
         )
@@ -107,17 +123,12 @@ def run_findings(
     if stall is not None and stall.kind is StallKind.HALTED:
         yield Finding.of(GraphHealth.HALTED, f"{stall.problem} {stall.fix}", status)
     if schedule is not None and schedule.paused:
-        by = (
-            "paused with the graph"
-            if schedule.paused_with_graph
-            else f"paused by an operator: {schedule.note or 'no reason given'}"
-        )
         command = (
             f"syncline graph resume {slug}"
             if schedule.paused_with_graph
             else f"syncline schedule resume {slug}"
         )
-        yield Finding.of(GraphHealth.PAUSED, by, command)
+        yield Finding.of(GraphHealth.PAUSED, schedule.pause, command)
     if trying is not None:
         reason = f"attempt {trying.attempt} of {trying.activity}; the last failed: {trying.problem}"
         yield Finding.of(GraphHealth.RETRYING, reason, status)

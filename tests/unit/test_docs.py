@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typer.main import get_group
 from syncline import metrics, names
 from syncline.cli import app
 from syncline.cli.answers import ANSWERS, pages, schema_of
+from syncline.cli.examples import EXAMPLES
 from syncline.cli.output import EXIT_STATUSES
 from syncline.control.composition import parse_composition
 from syncline.messages.provider_state import FallbackReason
@@ -124,7 +126,9 @@ def test_every_command_with_json_is_in_the_registry_of_answers() -> None:
     registered = {re.sub(r" (GRAPH|--\w+)$", "", command) for command in ANSWERS}
     assert registered == answering
     silent = {name for name, _ in options(get_group(app))} - answering
-    assert silent == {"dev", "worker", "mcp", "provider new"}, "a command that answers something takes --json"
+    assert silent == {"dev", "worker", "mcp", "psql", "provider new"}, (
+        "a command that answers something takes --json"
+    )
 
 
 def test_the_reference_of_answers_is_what_the_models_say() -> None:
@@ -145,6 +149,15 @@ def test_every_command_says_its_exit_statuses(name: str, command: TyperCommand) 
     assert (command.epilog or "").startswith("Exit status: 0 "), name
     told = {int(code) for code in re.findall(r"(?<=[ ,])(\d+) ", command.epilog or "")}
     assert told <= EXIT_STATUSES.keys()
+
+
+@pytest.mark.parametrize(("name", "command"), list(options(get_group(app))))
+def test_every_command_has_an_example_that_it_takes(name: str, command: TyperCommand) -> None:
+    assert EXAMPLES[name] in (command.epilog or "")
+    program, *words = shlex.split(EXAMPLES[name])
+    path = name.split()
+    assert (program, words[: len(path)]) == ("syncline", path)
+    assert command.make_context(name, words[len(path) :]).args == []
 
 
 @pytest.mark.parametrize(

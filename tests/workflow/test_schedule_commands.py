@@ -11,10 +11,12 @@ from temporalio.api.workflowservice.v1 import UpdateScheduleRequest
 from temporalio.service import RPCError, RPCStatusCode, WorkflowService
 
 from syncline import names
+from syncline.cli.operators import os_user
 from syncline.control.graphs import Graph
 from syncline.messages.base import GraphStatus
 from syncline.temporal.schedules.graph import PAUSED_WITH_GRAPH, ensure_schedule
 from syncline.temporal.schedules.list import list_schedules
+from syncline.temporal.schedules.notes import read_note
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider
 from syncline.testing.temporal_server import start_temporal
@@ -60,7 +62,8 @@ async def described(lab: SyncLab, graph: Graph):
 
 async def state(lab: SyncLab, graph: Graph) -> tuple[bool, str | None]:
     found = (await described(lab, graph)).schedule.state
-    return found.paused, found.note
+    said = read_note(found.note)
+    return found.paused, PAUSED_WITH_GRAPH if said.with_graph else said.reason
 
 
 async def runs(lab: SyncLab, graph: Graph) -> int:
@@ -94,7 +97,7 @@ async def test_schedules_are_listed_with_spec_pause_note_and_runs(
     header, *lines = listed.out.splitlines()
     assert header.split() == ["graph", "schedule", "state", "next", "run", "last", "run", "note"]
     [line] = [line for line in lines if line.startswith(f"{cron.slug} ")]
-    assert line.split("  ")[-1].strip() == "store maintenance"
+    assert line.split("  ")[-1].strip() == f"store maintenance (by {os_user()})"
     assert "paused" in line
 
 
@@ -401,8 +404,13 @@ async def test_a_graph_is_paused_resumed_and_archived_with_its_schedule(
     lab: SyncLab, syncline: CommandLine
 ) -> None:
     graph = await scheduled(lab)
-    assert (await syncline("graph", "pause", graph.slug, "--json")).json["status"] == "paused"
+    paused = await syncline("graph", "pause", graph.slug, "--reason", "too big", "--json")
+    assert paused.json["status"] == "paused"
     assert await state(lab, graph) == (True, PAUSED_WITH_GRAPH)
+    [row] = [row for row in await syncline.answer("status") if row["graph"] == graph.slug]
+    schedule = row["schedule"]
+    assert (schedule["reason"], schedule["paused_by"]) == ("too big", os_user())
+    assert "too big" in (await syncline("status", graph.slug)).out
     resumed = await syncline("graph", "resume", graph.slug)
     assert "status          active" in resumed.out
     assert resumed.err == ""
@@ -425,7 +433,10 @@ async def test_an_operators_pause_is_told_when_the_graph_is_resumed(
     await syncline("schedule", "pause", graph.slug, "--reason", "mine")
     resumed = await syncline("graph", "resume", graph.slug)
     assert resumed.status == 0
-    assert f"paused by an operator (mine): `syncline schedule resume {graph.slug}`" in resumed.err
+    assert (
+        f"paused by an operator: mine (by {os_user()}): `syncline schedule resume {graph.slug}`"
+        in resumed.err
+    )
     assert await state(lab, graph) == (True, "mine")
 
 

@@ -23,6 +23,7 @@ from syncline.temporal.client import FAILURES, FALLBACK, GRAPH, PROVIDER, ROWS, 
 from syncline.temporal.priorities import SCHEDULED, cron_times, with_fairness
 from syncline.temporal.schedules import make as making
 from syncline.temporal.schedules.list import CRON_CATCHUP
+from syncline.temporal.schedules.notes import PAUSED_WITH_GRAPH, read_note
 
 if TYPE_CHECKING:
     # Commands that only read Schedules import this package without a database driver.
@@ -42,9 +43,6 @@ __all__ = [
 ScheduleChange = Literal["created", "updated", "unchanged", "deleted", "absent"]
 """Change of a Schedule; `absent` means that there was none to delete."""
 
-PAUSED_WITH_GRAPH: Final = "Paused by Syncline: the graph is paused."
-"""Note of a Schedule paused because its graph is paused. Any other pause is an operator's and stays."""
-
 _FORM: Final = 4
 """Increase it when `_desired` changes the Schedule of an unchanged record."""
 
@@ -57,13 +55,14 @@ async def ensure_schedule(
     start_now: bool = False,
     take_over: bool = True,
     operators_note: str | None = None,
+    graph_note: str = PAUSED_WITH_GRAPH,
 ) -> ScheduleChange:
     """Make the graph's Schedule match its record, and return the change.
 
     An operator's pause, and the rest of the Schedule's state, are kept. Until the graph's record changes, so
     are manual changes, and the longer interval of an adaptive graph. A paused graph has a paused Schedule, an
     archived one has none. With `start_now` a new Schedule starts a run at once, unless it has a cron
-    expression. With `operators_note` it is paused with that note.
+    expression. With `operators_note` it is paused with that note; `graph_note` is that of a paused graph.
 
     Raise GraphInvalid if Temporal rejects the record's schedule, TemporalUnavailable if it cannot be reached;
     without `take_over`, ScheduleForeign if the Schedule with the graph's id starts another workflow, or uses
@@ -75,7 +74,7 @@ async def ensure_schedule(
     def state(current: ScheduleState) -> ScheduleState:
         if operators_note is not None and not current.paused:
             current = replace(current, paused=True, note=operators_note)
-        return state_for(graph, current)
+        return state_for(graph, current, note=graph_note)
 
     desired = _desired(graph, task_queue)
     desired.state = state(ScheduleState())
@@ -131,9 +130,17 @@ async def rename_schedule(client: Client, before: str, graph: "Graph", *, task_q
         old = await making.describe(client.get_schedule_handle(names.sync_schedule_id(before)))
     state = None if old is None else old.schedule.state
     note = None
-    if state is not None and state.paused and state.note != PAUSED_WITH_GRAPH:
+    if state is not None and state.paused and not read_note(state.note).with_graph:
         note = state.note or "paused before it was renamed"
-    await ensure_schedule(client, graph, task_queue=task_queue, start_now=note is None, operators_note=note)
+    with_graph = state.note if state is not None and note is None and state.paused else None
+    await ensure_schedule(
+        client,
+        graph,
+        task_queue=task_queue,
+        start_now=note is None,
+        operators_note=note,
+        graph_note=with_graph or PAUSED_WITH_GRAPH,
+    )
     if old is not None and graph.slug != before:
         await remove_schedule(client, before, task_queue=task_queue)
 
@@ -166,11 +173,17 @@ def graph_fingerprint(graph: "Graph", task_queue: str) -> str:
     return making.fingerprint_of(task_queue, _FORM, _declared(graph), *made_from)
 
 
-def state_for(graph: "Graph", current: ScheduleState) -> ScheduleState:
-    """Return the desired state of the graph's Schedule, given its current state."""
-    if graph.status is GraphStatus.PAUSED and not current.paused:
-        return replace(current, paused=True, note=PAUSED_WITH_GRAPH)
-    if graph.status is GraphStatus.ACTIVE and current.paused and current.note == PAUSED_WITH_GRAPH:
+def state_for(graph: "Graph", current: ScheduleState, *, note: str = PAUSED_WITH_GRAPH) -> ScheduleState:
+    """Return the desired state of the graph's Schedule, given its current state.
+
+    `note` is that of a paused graph's; without a reason in it the present one stays.
+    """
+    with_graph = current.paused and read_note(current.note).with_graph
+    if graph.status is GraphStatus.PAUSED and (
+        not current.paused or (with_graph and note not in (PAUSED_WITH_GRAPH, current.note))
+    ):
+        return replace(current, paused=True, note=note)
+    if graph.status is GraphStatus.ACTIVE and with_graph:
         return replace(current, paused=False, note=None)
     return current
 

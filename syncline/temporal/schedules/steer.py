@@ -28,9 +28,9 @@ from temporalio.service import RPCError, RPCStatusCode
 from syncline import names
 from syncline.errors import ConfigurationError, SchedulePaused, TemporalUnavailable
 from syncline.temporal.client import temporal_errors_mapped
-from syncline.temporal.schedules.graph import PAUSED_WITH_GRAPH
 from syncline.temporal.schedules.list import list_schedules
 from syncline.temporal.schedules.make import change
+from syncline.temporal.schedules.notes import read_note
 
 __all__ = ["backfill", "count_times", "pause", "pause_all", "resume", "resume_all", "start_run"]
 
@@ -53,7 +53,7 @@ async def resume(client: Client, slug: str) -> None:
     """Resume the graph's Schedule; raise SchedulePaused if the graph itself is paused, or the SDK's error."""
 
     def resumed(state: ScheduleState) -> ScheduleState:
-        if state.paused and state.note == PAUSED_WITH_GRAPH:
+        if state.paused and read_note(state.note).with_graph:
             # It would be paused again within half a minute.
             raise SchedulePaused(slug)
         return replace(state, paused=False, note=None) if state.paused else state
@@ -75,10 +75,13 @@ async def pause_all(client: Client, reason: str, *, report: _Report) -> None:
 
 
 async def resume_all(client: Client, reason: str, *, report: _Report) -> None:
-    """Resume each listed Schedule of a graph paused with exactly this note; otherwise like `pause_all`."""
+    """Resume each listed Schedule of a graph paused for exactly this reason; otherwise like `pause_all`.
+
+    By whom does not matter.
+    """
 
     def resumed(state: ScheduleState) -> ScheduleState:
-        mine = state.paused and state.note == reason
+        mine = state.paused and reason in (state.note, read_note(state.note).reason)
         return replace(state, paused=False, note=None) if mine else state
 
     await _steer_all(client, _to(resumed), report)

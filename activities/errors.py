@@ -1,5 +1,6 @@
 """Error translation: the library's errors become ApplicationError here, and are logged once."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -83,6 +84,10 @@ def _innermost(traceback: TracebackType | None) -> TracebackType | None:
 
 
 def not_logged_yet(record: logging.LogRecord) -> bool:
-    """Filter the SDK's activity log: drop the traceback of errors that `errors_translated` has logged."""
+    """Filter the SDK's activity log: drop the traceback of what has been logged in a line of its own.
+
+    Errors by `errors_translated`, a cancelled cycle by itself: the server no longer knows an attempt that was
+    reset, and the SDK takes that for a failure.
+    """
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, ApplicationError)
+    return not isinstance(error, ApplicationError | asyncio.CancelledError)

@@ -65,9 +65,13 @@ def _of_table(misfit: "Misfit", looked: Looked, known: KnownSide) -> str:
     name, tables = looked.table.name, looked.catalog.tables.values()
     now = next((table.name for table in tables if table.oid == known.oid), None)
     if now is None:
+        gone = f"Table {looked.place} was dropped, or moved to another schema. Leave {name} out of the map"
+        if looked.target:
+            return misfit.said(f"{gone}, or make the table again.")
+        # An empty one in its place would be read as it is: all rows would leave the graph-db.
         return misfit.said(
-            f"Table {looked.place} was dropped, or moved to another schema. Leave {name} out of the map, or "
-            "make the table again."
+            f"{gone}: its rows stay in the graph-db. Or restore it with its rows: those that it lacks would "
+            "leave."
         )
     return misfit.said(
         f"Table {looked.place} was renamed to {now}. Rename it back, or name {now} in the map of {name}.",
@@ -102,7 +106,12 @@ def _of_column(misfit: "Misfit", looked: Looked, known: KnownSide, there: "Table
             f"{looked.elsewhere} too if it has the column by this name.",
             statement=f"{alter} RENAME COLUMN {quoted(now)} TO {quoted(name)}",
         )
-    again = "add it and fill it by `syncline verify --repair`" if looked.target else "add it again"
-    return misfit.said(
-        f"{place} was dropped. Leave it out of the map of {table}, or {again}.", statement=misfit.statement
-    )
+    leave = f"Leave it out of the map of {table}"
+    if looked.target:
+        told = f"{leave}, or add it and fill it by `syncline verify --repair`."
+    else:
+        told = (
+            f"{leave}: what the graph-db has of it stays. Or add it again with its values, in one "
+            "transaction: an empty column would empty that of the graph-db."
+        )
+    return misfit.said(f"{place} was dropped. {told}", statement=misfit.statement)

@@ -3,7 +3,9 @@
 Imports `qdrant_edge`, an optional dependency, so import this module late. The engine's errors pass through.
 """
 
+import errno
 import fcntl
+import math
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +20,9 @@ from syncline.stores.vectors import PointPayload
 
 _DESCRIPTION, _SHARD = "collection.json", "shard"
 _POINTS_PER_UPDATE = 1000  # the engine holds Python's GIL during an update: about 15 ms at this size
+_KEPT_FREE = 64 * 2**20
+"""Bytes of the disk that no write may count on: others write too, and the engine has files of its own."""
+_WRITTEN_PER_BYTE = 4  # measured: a vector is in the write-ahead log, in a segment, and there once more
 _NEVER_INDEX = 2**40  # kB; below this, searches scan: building HNSW graphs would stall the writes
 
 
@@ -30,8 +35,8 @@ class _Description(BaseModel):
 class EdgeShard:
     """An open shard; used by one thread at a time. Every write is on disk when it returns."""
 
-    def __init__(self, shard: edge.EdgeShard, dimensions: int, lock: IO[str]) -> None:
-        self._shard, self.dimensions, self._lock = shard, dimensions, lock
+    def __init__(self, folder: Path, shard: edge.EdgeShard, dimensions: int, lock: IO[str]) -> None:
+        self._folder, self._shard, self.dimensions, self._lock = folder, shard, dimensions, lock
 
     @classmethod
     def create(cls, folder: Path, dimensions: int) -> bool:
@@ -42,6 +47,7 @@ class EdgeShard:
         with _locked(folder):
             missing = not folder.exists()
             if missing:
+                _require_room(folder.parent)
                 cls._build(folder, dimensions)
         return missing
 
@@ -73,11 +79,12 @@ class EdgeShard:
             description = _Description.model_validate_json((folder / _DESCRIPTION).read_bytes())
             shard = edge.EdgeShard.load(str(folder / _SHARD))
             # Reclaims the space of deleted points once they are a fifth; otherwise returns at once.
-            shard.optimize()
+            if _has_room(folder, _size(folder)):
+                shard.optimize()
         except BaseException:
             lock.close()
             raise
-        return cls(shard, description.dimensions, lock)
+        return cls(folder, shard, description.dimensions, lock)
 
     def remove(self, folder: Path) -> None:
         """Close the shard and delete its folder."""
@@ -97,6 +104,8 @@ class EdgeShard:
     def index(self, fields: Iterable[str]) -> None:
         """Add the missing keyword payload indexes."""
         missing = set(fields) - set(self._shard.info().payload_schema)
+        if missing:
+            _require_room(self._folder)
         for field in sorted(missing):
             self._shard.update(edge.UpdateOperation.create_field_index(field, edge.PayloadSchemaType.Keyword))
         if missing:
@@ -104,6 +113,7 @@ class EdgeShard:
 
     def upsert(self, points: Sequence[PointPayload], vectors: Vectors) -> None:
         """Write points with vectors of the right dimension."""
+        _require_room(self._folder, _WRITTEN_PER_BYTE * (vectors.nbytes + _payload_bytes(points)))
         for start in range(0, len(points), _POINTS_PER_UPDATE):
             part = slice(start, start + _POINTS_PER_UPDATE)
             batch = [
@@ -117,6 +127,7 @@ class EdgeShard:
 
     def overwrite_payload(self, points: Sequence[PointPayload]) -> None:
         """Replace payloads; ids that do not exist are ignored."""
+        _require_room(self._folder, _WRITTEN_PER_BYTE * _payload_bytes(points))
         for point in points:
             # By filter, because the engine rejects unknown ids.
             only = edge.Filter(must=[edge.HasIdCondition({point.id})])
@@ -127,6 +138,7 @@ class EdgeShard:
 
     def delete(self, ids: Sequence[UUID]) -> None:
         """Delete points; ids that do not exist are ignored."""
+        _require_room(self._folder)
         self._shard.update(edge.UpdateOperation.delete_points(list(ids)))
         self._shard.flush()
 
@@ -172,3 +184,28 @@ def _locked(folder: Path) -> IO[str]:
         lock.close()
         raise
     return lock
+
+
+def _require_room(folder: Path, written: int = 0) -> None:
+    """Raise OSError (ENOSPC) unless the disk has room for what is about to be written.
+
+    The engine writes to mapped files: without room the process gets a SIGBUS instead of an error, and again
+    after each restart.
+    """
+    if not _has_room(folder, written):
+        wanted, there = math.ceil((_KEPT_FREE + written) / 2**20), shutil.disk_usage(folder).free // 2**20
+        raise OSError(errno.ENOSPC, f"its disk is full: {there} MiB are free, {wanted} MiB are needed")
+
+
+def _has_room(folder: Path, written: int) -> bool:
+    return shutil.disk_usage(folder).free >= _KEPT_FREE + written
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes that the files take on disk; mapped ones are sparse."""
+    return sum(512 * file.stat().st_blocks for file in folder.rglob("*") if file.is_file())
+
+
+def _payload_bytes(points: Sequence[PointPayload]) -> int:
+    """Return about how much the payloads are."""
+    return sum(len(str(point.payload)) for point in points)

@@ -398,8 +398,7 @@ async def pending_of(client: Client, workflow_id: str, run_id: str | None = None
     failing = _failing(list(run.pending_activities))
     progress = await progress_in(client, run)
     return Pending(
-        # A pause ends the attempt: what it failed with is no reason.
-        trying=next((_pending_retry(one) for one in failing if one.state not in _PAUSED), None),
+        trying=next(map(_pending_retry, failing), None),
         stall=await stall_of(client, run),
         waiting=None if progress is None else progress.waiting,
     )
@@ -418,8 +417,16 @@ async def progress_in(client: Client, run: DescribeWorkflowExecutionResponse) ->
     return None
 
 
+_BY_AN_OPERATOR: Final = frozenset({"ActivityPause", "ActivityReset"})
+"""What the SDK has an attempt fail with that an operator has ended: nothing is wrong with it."""
+
+
 def _failing(pending: list[PendingActivityInfo]) -> list[PendingActivityInfo]:
-    return [activity for activity in pending if activity.HasField("last_failure")]
+    return [activity for activity in pending if activity.HasField("last_failure") and not _ended(activity)]
+
+
+def _ended(activity: PendingActivityInfo) -> bool:
+    return activity.last_failure.application_failure_info.type in _BY_AN_OPERATOR
 
 
 def _pending_retry(activity: PendingActivityInfo) -> PendingRetry:

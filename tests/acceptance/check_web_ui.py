@@ -244,7 +244,7 @@ def test_the_timeline_has_a_summary_of_each_activity(ui: WebUI) -> None:
 def test_a_failed_table_is_told_with_what_to_do(ui: WebUI) -> None:
     ui.open_run('SynclineGraph="broken" AND ExecutionStatus="Failed"', "timeline")
     advice = "1 of 12 tables of graph 'broken' failed. nodes: broken.write_nodes.concept was dropped. "
-    ui.shows("Failed", advice + "Leave it out of the map of nodes, or add it again.")
+    ui.shows("Failed", advice + "Leave it out of the map of nodes: what the graph-db has of it stays.")
     ui.open_run('SynclineGraph="broken" AND ExecutionStatus="Failed"', "user-metadata")
     ui.shows("Graph broken: failed in ", "nodes: broken.write_nodes.concept was dropped. ")
     ui.screenshot("failure")

@@ -35,6 +35,7 @@ KINDS = [
     Ddl("widen", "ALTER TABLE articles ALTER COLUMN size TYPE bigint"),
     Ddl("lengthen", "ALTER TABLE articles ALTER COLUMN note TYPE varchar(40)"),
     Ddl("narrow", "ALTER TABLE articles ALTER COLUMN note TYPE varchar(5)"),
+    Ddl("null", "ALTER TABLE articles ALTER COLUMN note SET NOT NULL"),
     Ddl("rewrite", "ALTER TABLE articles ALTER COLUMN title TYPE text USING upper(title)"),
     Ddl("key_type", "ALTER TABLE articles ALTER COLUMN code TYPE varchar(40)"),
     Ddl("key_name", "ALTER TABLE articles RENAME COLUMN code TO number"),
@@ -183,3 +184,38 @@ async def test_each_kind_of_ddl_has_the_outcome_that_the_handbook_says(
     wanted = head + "".join(f"{line}\n" for line in lines)
     if said != wanted:
         pytest.fail(f"between <!-- ddl --> and <!-- /ddl --> of {PAGE} should be\n{wanted}")
+
+
+async def test_hint_of_what_was_dropped_blanks_nothing(
+    new_database: Callable[..., str], tmp_path: Path
+) -> None:
+    """Each way that the message names is gone; the target's values are there after all of them."""
+
+    def table(kind: str, *columns: Column) -> TableMap:
+        return TableMap(name=f"goods_of_{kind}", source=f"articles_of_{kind}", key=("code",), columns=columns)
+
+    kinds = [kind for kind in KINDS if kind.name in ("drop", "replace", "table_drop")]
+    before = SchemaMap(name="shop", tables=tuple(table(kind.name, *COLUMNS) for kind in kinds))
+    after = SchemaMap(name="shop", tables=(table("drop", *COLUMNS[1:]), table("replace", *COLUMNS)))
+    async with bare_graph(new_database, tmp_path) as graph:
+        await migrate_bookkeeping(graph.target, "kg")
+        await made_by(graph, write=sources(), target=targets())
+        await adopt(graph.write, "kg", before)
+        await SyncEngine(before).run_cycle(graph.context())
+        for kind in kinds:
+            await run(graph, kind, kind.statement)
+        result = await SyncEngine(before).run_cycle(graph.context())
+        assert all(each.error and "stay" in each.error for each in result.tables)
+        filled = (
+            "BEGIN; ALTER TABLE articles_of_replace ADD COLUMN title text;"
+            "UPDATE articles_of_replace SET title = CASE code WHEN 'a1' THEN 'axe' ELSE 'bolt' END; COMMIT"
+        )
+        await write(graph, filled)
+        for _ in range(2):
+            result = await SyncEngine(after).run_cycle(graph.context())
+        assert [each.error for each in result.tables] == [None, None]
+        connection = await graph.connect_target()
+        for kind in kinds:
+            rows = await connection.fetch(f"SELECT title FROM goods_of_{kind.name} ORDER BY key")
+            assert [row["title"] for row in rows] == ["axe", "bolt"], kind.name
+        await connection.close()

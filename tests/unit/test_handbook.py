@@ -50,7 +50,8 @@ def commands(page: Path) -> set[str]:
     text = page.read_text(encoding="utf-8")
     blocks = re.findall(r"^```sh\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
-    found = [*"\n".join(blocks).splitlines(), *re.findall(r"`((?:temporal|syncline) [^`\n]+)`", prose)]
+    whole = "\n".join(blocks).replace("\\\n", " ")
+    found = [*whole.splitlines(), *re.findall(r"`((?:temporal|syncline) [^`\n]+)`", prose)]
     return {line for line in found if line.startswith(("temporal ", "syncline "))}
 
 

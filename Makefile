@@ -64,7 +64,7 @@ test-field: setup ## run the tests that need servers which no wheel brings (PgBo
 	@$(call pytest,-n 2 tests/field/check_*.py)
 
 test-production: setup $(TOOLS) ## check chart, compose.yaml and Containerfile; build the image and sync a graph in it (as root, on Debian)
-	@PATH="$$PATH:/usr/sbin" PYTHONPATH=.production $(BIN)/python -m pytest -n 2 tests/production/check_*.py
+	@PATH="$$PATH:/usr/sbin" PYTHONPATH=.production $(BIN)/python -m pytest tests/production/check_*.py
 
 $(TOOLS): tests/production/tools.txt | setup
 	@rm -rf .production

@@ -61,6 +61,7 @@ def terminal(stack: "RunningStack") -> Iterator[Terminal]:
 @pytest.mark.timeout(1200)
 def test_the_wheel_is_enough_from_an_empty_folder(
     empty: Path,
+    tmp_path: Path,
     stack_of: 'Callable[[Path], AbstractContextManager["RunningStack"]]',
     wait_until: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
@@ -71,7 +72,7 @@ def test_the_wheel_is_enough_from_an_empty_folder(
         with capsys.disabled():
             sys.stdout.write(f"\n{(time.monotonic() - began) / 60:.1f} minutes: {what}")
 
-    wheel = build_wheel(ROOT, empty.with_name(f"{empty.name}.wheel"))
+    wheel = build_wheel(ROOT, tmp_path)
     python = make_bare_environment(empty / ".venv", f"{wheel}[testing]")
     # Another distribution's package of the same name does no harm.
     [site] = (empty / ".venv").glob("lib/python*/site-packages")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from itertools import chain
@@ -220,6 +221,16 @@ def test_compose_takes_its_file_and_every_file_it_mounts_is_there() -> None:
     refused = subprocess.run(command, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
     assert refused.returncode != 0
     assert "SYNCLINE_PASSWORD" in refused.stderr
+
+
+def test_qdrant_of_compose_is_one_that_the_client_knows() -> None:
+    """The client takes servers that are one minor version away at most."""
+    [server] = re.findall(r"/qdrant:v(\d+)\.(\d+)", COMPOSE.read_text())
+    [client] = re.findall(
+        r"^qdrant-client==(\d+)\.(\d+)", (ROOT / "constraints-runtime.txt").read_text(), re.MULTILINE
+    )
+    assert server[0] == client[0]
+    assert abs(int(server[1]) - int(client[1])) <= 1
 
 
 def test_containerfile_passes_the_linter() -> None:

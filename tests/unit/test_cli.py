@@ -274,11 +274,15 @@ def test_worker_runs_the_checkout_in_this_folder_in_its_own_place(tmp_path: Path
     (tmp_path / "workflows" / "sync_graph.py").touch()
     assert find_application(tmp_path).folder == tmp_path
     command = [sys.executable, "-c", "from syncline.cli import app; app()", "worker"]
+    ours, terminal = os.openpty()
     with subprocess.Popen(
-        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, stdout=-1, text=True
+        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, stdout=-1, stderr=terminal, text=True
     ) as process:
         said, _ = process.communicate(timeout=60)
     assert (process.returncode, said) == (3, f"{process.pid}\n")
+    assert f"Running the worker of checkout {tmp_path}." in os.read(ours, 4096).decode()
+    os.close(ours)
+    os.close(terminal)
 
 
 def test_worker_of_somebody_else_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

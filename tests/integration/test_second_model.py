@@ -16,7 +16,7 @@ from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.vectors import drain as drain_module
 from syncline.engine.vectors.generations import Generations
 from syncline.engine.vectors.live_alias import LiveAlias
-from syncline.engine.vectors.outbox import Entry, Outbox
+from syncline.engine.vectors.outbox import Entry, Outbox, Settled
 from syncline.errors import CycleFenced, EmbeddingDiffers, StoreUnavailable, VectorStoreUnavailable
 from syncline.messages.sync import CycleStatus, SecondVectors, SyncResult
 from syncline.migrations import migrate_bookkeeping
@@ -137,6 +137,27 @@ async def write_nodes(graph: TestGraph, first: int, last: int) -> None:
         first,
         last,
     )
+
+
+async def test_a_second_generation_is_filled_in_the_transaction_of_its_last_point(
+    embedded: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await embedded.cycle()
+    await embedded.start()
+    real = Outbox.settle
+
+    async def dies_after_it(outbox: Outbox, settled: Settled) -> object:
+        await real(outbox, settled)
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Outbox, "settle", dies_after_it)
+        with pytest.raises(asyncio.CancelledError):
+            await embedded.cycle()
+    await embedded.graph.wait_until_free()
+    # No later cycle has a reason to look.
+    assert (await embedded.cycle()).idle
+    assert await filled(embedded)
 
 
 async def test_both_generations_follow_every_change_and_each_text_is_paid_once_per_model(

@@ -29,6 +29,7 @@ from syncline.operator.second_model import (
     start_second,
 )
 from syncline.provider import RetryRules, SyncContext
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.testing.graphs import TestGraph, write
 from syncline.testing.lab import eventually
@@ -333,6 +334,31 @@ async def test_a_cycle_that_ends_between_a_collection_and_its_alias_is_followed_
     await embedded.graph.wait_until_free()
     assert (await embedded.cycle()).vectors.rebuilt == ("nodes",)
     assert await embedded.graph.vectors.aliases() == {"kg_nodes.live": "kg_nodes"}
+
+
+@pytest.mark.long(after=2)
+@pytest.mark.parametrize("what", ["an idle cycle", "a change", "the second is looked at"])
+async def test_an_alias_that_somebody_deleted_is_made_again_by_the_next_cycle(
+    change: Change, what: str, qdrant: QdrantServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syncline.engine.vectors.live_alias._SEEN_FOR", 0.0)
+    await change.cycle()
+    live = "kg_nodes"
+    if what == "the second is looked at":
+        await change.start()
+        await change.cycle()
+        await mark_switched(change.context().target, switched=True)
+        live = "kg_nodes.2"
+    store = change.graph.vectors
+    await store.set_aliases({"kg_nodes.live": live})
+    qdrant.aliases.clear()
+    if isinstance(store, EmbeddedQdrantStore):
+        store._aliases.change(lambda _: {})
+    assert await store.aliases() == {}
+    if what == "a change":
+        await write_nodes(change.graph, 6, 6)
+    await change.cycle()
+    assert await store.aliases() == {"kg_nodes.live": live}
 
 
 QUEUE = "INSERT INTO kg.sync_outbox (collection, point_id) SELECT 'nodes', id FROM kg.nodes"

@@ -29,6 +29,7 @@ from syncline.engine.state import Fence, Ledger, payloads, read_ledger
 from syncline.engine.table_map import SchemaMap
 from syncline.engine.template import sql
 from syncline.engine.vectors.drain import Drained, drain_outbox
+from syncline.engine.vectors.live_alias import aliases_lost, make_again
 from syncline.engine.vectors.outbox import due_sql
 from syncline.engine.visible import Look, advance, answer, look, notify, request
 from syncline.errors import RowsFiltered, SchemaMoved, StatementOutdated, StoreError
@@ -351,6 +352,7 @@ class _Cycle:
             drained = await self._drain_outbox(ledger.vector_generation)
             self.progress.vectors, self.embedding = drained.vectors, drained.embedding
             self.filling |= drained.filling
+        await self._keep_aliases(ledger)
         # Last: nothing depends on it. A shadow prunes nothing, nor does one of several readers.
         if context.alone and not context.shadow and not pending.standby:
             if pending.prunable:
@@ -486,6 +488,15 @@ class _Cycle:
             elif ledger.waited_for:
                 await answer(target, wanted=ledger.wanted)
         self.progress.run = announced
+
+    async def _keep_aliases(self, ledger: Ledger) -> None:
+        """Make aliases again that somebody has deleted: readers find nothing without them."""
+        tables = self._statements.schema_map
+        collections = [table.vector.collection for table in tables if table.vector is not None]
+        made = [name for name in collections if name in ledger.collections]
+        lost = await aliases_lost(self._context.vectors, made)
+        if lost:
+            await make_again(self._held, self._context, lost, generation=ledger.vector_generation)
 
     async def _drain_outbox(self, generation: int | None) -> Drained:
         with span("index"):

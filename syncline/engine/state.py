@@ -147,6 +147,8 @@ class Ledger:
     """Prefix of this schema's collections; None unless a promotion set it."""
     vector_generation: int | None = None
     """The main generation of its collections; None if the bookkeeping tables know of none yet: the first."""
+    collections: frozenset[str] = frozenset()
+    """Collections that have got vectors, as the outbox names them."""
     fills: Mapping[str, Cursor] = field(default_factory=dict)
     """Table -> how far its rows have been read again for columns that were added to the map."""
     not_landed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -232,6 +234,7 @@ async def read_ledger(
         sources=json.loads(row["sources"]),
         comparisons=frozenset(row["comparisons"]).intersection(cursors),
         marks=row["marks"],
+        collections=frozenset(row["collections"]),
         not_landed={name: (parked, dead) for name, (parked, dead) in json.loads(row["not_landed"]).items()},
         vector_prefix=row["vector_prefix"],
         vector_generation=row["vector_generation"],

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol, TypeVar
 
@@ -16,10 +17,11 @@ from syncline.errors import GraphNotFound, SynclineError
 from syncline.messages.base import GraphStatus
 from syncline.operator.graph_state import GraphNumbers, GraphNumbersPage, VectorDelay
 from syncline.operator.schema import checked_limit
-from syncline.provider import GraphSchema
+from syncline.provider import GraphSchema, GraphVectors
 from syncline.run_text import format_seconds
 from syncline.sql import quoted, statements_of
 from syncline.stores.postgres import PostgresStore
+from syncline.stores.vectors import VectorStore
 
 __all__ = ["read_numbers"]
 
@@ -32,6 +34,7 @@ _LONG: Final = 5.0
 
 
 AnswerT = TypeVar("AnswerT")
+_Told = tuple[GraphNumbers, Sequence[str]]
 
 
 class Asked(Protocol):
@@ -42,6 +45,9 @@ class Asked(Protocol):
 
     def write_schema(self, graph: Graph) -> GraphSchema:
         """Return the graph's schema, as Services do."""
+
+    def graph_vectors(self, graph: Graph, *, shadow: bool = False) -> GraphVectors:
+        """Return the graph's collections, as Services do."""
 
 
 class _Within:
@@ -115,13 +121,23 @@ async def _numbers(
     for graph in graphs:
         targets.setdefault(services.target_schema(graph).store, []).append(graph)
         sources.setdefault(services.write_schema(graph).store, []).append(graph)
-    told, held = await asyncio.gather(
+    told, held, aliases = await asyncio.gather(
         asyncio.gather(
             *(_of_store(services, store, here, within, shadow=shadow) for store, here in targets.items())
         ),
         asyncio.gather(*(_held_back(store, here, within) for store, here in sources.items())),
+        _aliases(services, graphs, within, shadow=shadow),
     )
-    found = {slug: numbers for here in told for slug, numbers in here.items()}
+    found: dict[str, GraphNumbers] = {}
+    for of_store in told:
+        for slug, (numbers, collections) in of_store.items():
+            vectors, present = aliases.get(slug, (None, None))
+            missing = (
+                []
+                if vectors is None or present is None
+                else set(map(vectors.alias, collections)) - set(present)
+            )
+            found[slug] = numbers.model_copy(update={"missing_aliases": tuple(sorted(missing))})
     for here in held:
         for slug, held_back in here.items():
             numbers = found[slug]
@@ -136,33 +152,35 @@ async def _numbers(
 
 async def _of_store(
     services: Asked, store: PostgresStore, graphs: Sequence[Graph], within: _Within, *, shadow: bool
-) -> dict[str, GraphNumbers]:
+) -> dict[str, _Told]:
     slots = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(graph: Graph) -> GraphNumbers:
+    async def one(graph: Graph) -> _Told:
         async with slots, store.driver() as connection:
             return await _of_graph(connection, graph, services.target_schema(graph, shadow=shadow).schema)
 
-    async def bounded(graph: Graph) -> GraphNumbers:
+    async def bounded(graph: Graph) -> _Told:
         return await within.ask(lambda: one(graph), lambda problem: _unknown(graph, problem))
 
     found = await asyncio.gather(*map(bounded, graphs))
-    return {numbers.graph: numbers for numbers in found}
+    return {told[0].graph: told for told in found}
 
 
-def _unknown(graph: Graph, problem: str) -> GraphNumbers:
-    return GraphNumbers(graph=graph.slug, status=graph.status, problem=problem)
+def _unknown(graph: Graph, problem: str) -> _Told:
+    return GraphNumbers(graph=graph.slug, status=graph.status, problem=problem), ()
 
 
-async def _of_graph(connection: asyncpg.Connection, graph: Graph, schema: str) -> GraphNumbers:
+async def _of_graph(connection: asyncpg.Connection, graph: Graph, schema: str) -> _Told:
+    """Return the numbers of a graph, and its collections with points."""
     named = quoted(schema)
     if not await connection.fetchval(_sql("graph_has_numbers"), named):
-        return GraphNumbers(
+        none = GraphNumbers(
             graph=graph.slug, status=graph.status, kept=False, max_lag_seconds=graph.max_lag_seconds
         )
+        return none, ()
     row = await connection.fetchrow(_sql("graph_numbers", schema=named))
     delays: list[dict[str, str]] = json.loads(row["delays"])
-    return GraphNumbers(
+    numbers = GraphNumbers(
         graph=graph.slug,
         status=graph.status,
         refused_rows=row["refused_rows"],
@@ -185,6 +203,26 @@ async def _of_graph(connection: asyncpg.Connection, graph: Graph, schema: str) -
         lag_seconds=row["behind_seconds"],
         max_lag_seconds=graph.max_lag_seconds,
     )
+    return numbers, row["collections"]
+
+
+async def _aliases(
+    services: Asked, graphs: Sequence[Graph], within: _Within, *, shadow: bool
+) -> Mapping[str, tuple[GraphVectors, Collection[str] | None]]:
+    """Return slug -> its vectors, and all aliases of their store; None where it does not say."""
+    vectors: dict[str, GraphVectors] = {}
+    for graph in graphs:
+        with suppress(SynclineError):
+            vectors[graph.slug] = services.graph_vectors(graph, shadow=shadow)
+    stores = list({id(one.store): one.store for one in vectors.values()}.values())
+
+    async def ask(store: VectorStore) -> Collection[str] | None:
+        return await within.ask(store.aliases, lambda _: None)
+
+    present = {
+        id(store): found for store, found in zip(stores, await asyncio.gather(*map(ask, stores)), strict=True)
+    }
+    return {slug: (one, present[id(one.store)]) for slug, one in vectors.items()}
 
 
 class _HeldBack(NamedTuple):

@@ -71,6 +71,8 @@ class GraphHealth(StrEnum):
     """It is further behind its write-db than its record promises."""
     WAITING = "waiting"
     """A run is open, and the vector store or embedding service answers neither its requests nor probes."""
+    NO_ALIAS = "no alias"
+    """Readers find none of its points: the vector store lacks the alias that they query."""
     FALLBACK = "fallback"
     """Its last run fell back to the built-in engine."""
     BUDGET_SPENT = "budget spent"
@@ -200,6 +202,8 @@ class GraphNumbers(Message):
     behind_since: datetime | None = None
     held_back_by: str | None = None
     """The open transaction that committed rows wait for, in words."""
+    missing_aliases: tuple[str, ...] = ()
+    """What readers are to query, for collections with points, and the vector store does not have."""
     lag_seconds: float = 0.0
     """How far it is, or may be, behind: since when a cycle has left rows, or that transaction is open."""
     max_lag_seconds: int | None = None
@@ -266,6 +270,11 @@ def numbers_findings(numbers: GraphNumbers) -> Sequence[Finding]:
     if promised is not None and numbers.lag_seconds > promised:
         lag = f"it is, or may be, {format_seconds(numbers.lag_seconds)} behind: {promised} s are promised"
         found.append(Finding.of(GraphHealth.LATE, lag, f"syncline status {slug}"))
+    if numbers.missing_aliases:
+        lost = f"readers of {' and '.join(numbers.missing_aliases)} find nothing: there is no such alias"
+        found.append(
+            Finding.of(GraphHealth.NO_ALIAS, f"{lost}; the next cycle makes it", f"syncline sync {slug}")
+        )
     found += _delayed(numbers)
     if numbers.held_back_by is not None:
         waits = f"committed rows wait for {numbers.held_back_by}"

@@ -16,7 +16,7 @@ from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.vectors import drain as drain_module
 from syncline.engine.vectors.generations import Generations
 from syncline.engine.vectors.live_alias import LiveAlias
-from syncline.engine.vectors.outbox import Entry, Outbox
+from syncline.engine.vectors.outbox import Entry, Outbox, Settled
 from syncline.errors import CycleFenced, EmbeddingDiffers, StoreUnavailable, VectorStoreUnavailable
 from syncline.messages.sync import CycleStatus, SecondVectors, SyncResult
 from syncline.migrations import migrate_bookkeeping
@@ -29,6 +29,7 @@ from syncline.operator.second_model import (
     start_second,
 )
 from syncline.provider import RetryRules, SyncContext
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.testing.graphs import TestGraph, write
 from syncline.testing.lab import eventually
@@ -137,6 +138,27 @@ async def write_nodes(graph: TestGraph, first: int, last: int) -> None:
         first,
         last,
     )
+
+
+async def test_a_second_generation_is_filled_in_the_transaction_of_its_last_point(
+    embedded: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await embedded.cycle()
+    await embedded.start()
+    real = Outbox.settle
+
+    async def dies_after_it(outbox: Outbox, settled: Settled) -> object:
+        await real(outbox, settled)
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Outbox, "settle", dies_after_it)
+        with pytest.raises(asyncio.CancelledError):
+            await embedded.cycle()
+    await embedded.graph.wait_until_free()
+    # No later cycle has a reason to look.
+    assert (await embedded.cycle()).idle
+    assert await filled(embedded)
 
 
 async def test_both_generations_follow_every_change_and_each_text_is_paid_once_per_model(
@@ -312,6 +334,31 @@ async def test_a_cycle_that_ends_between_a_collection_and_its_alias_is_followed_
     await embedded.graph.wait_until_free()
     assert (await embedded.cycle()).vectors.rebuilt == ("nodes",)
     assert await embedded.graph.vectors.aliases() == {"kg_nodes.live": "kg_nodes"}
+
+
+@pytest.mark.long(after=2)
+@pytest.mark.parametrize("what", ["an idle cycle", "a change", "the second is looked at"])
+async def test_an_alias_that_somebody_deleted_is_made_again_by_the_next_cycle(
+    change: Change, what: str, qdrant: QdrantServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syncline.engine.vectors.live_alias._SEEN_FOR", 0.0)
+    await change.cycle()
+    live = "kg_nodes"
+    if what == "the second is looked at":
+        await change.start()
+        await change.cycle()
+        await mark_switched(change.context().target, switched=True)
+        live = "kg_nodes.2"
+    store = change.graph.vectors
+    await store.set_aliases({"kg_nodes.live": live})
+    qdrant.aliases.clear()
+    if isinstance(store, EmbeddedQdrantStore):
+        store._aliases.change(lambda _: {})
+    assert await store.aliases() == {}
+    if what == "a change":
+        await write_nodes(change.graph, 6, 6)
+    await change.cycle()
+    assert await store.aliases() == {"kg_nodes.live": live}
 
 
 QUEUE = "INSERT INTO kg.sync_outbox (collection, point_id) SELECT 'nodes', id FROM kg.nodes"

@@ -224,6 +224,26 @@ async def test_a_store_that_takes_nothing_costs_at_most_one_request_of_texts_per
     assert await differences(served) == []
 
 
+async def test_a_slow_store_leaves_no_more_unsettled_than_two_requests_of_texts_per_lane(
+    served: TestGraph, embedding: EmbeddingServer, qdrant: QdrantServer
+) -> None:
+    lanes, batch = 2, 10
+    served.embedding = service = OpenAIEmbedding(embedding.url, "few", DIMENSIONS, lanes=lanes, batch=batch)
+    await write_facts(served, 300)
+    unsettled: list[int] = []
+
+    def slow(request: Request) -> None:
+        if is_upsert(request):
+            time.sleep(0.1)
+            unsettled.append(embedding.embedded.total() - len(qdrant.collections["kg_facts"]))
+
+    qdrant.before = slow
+    assert (await vectors(at_once(served))).upserted == 300
+    # What a worker that is killed now would pay for again.
+    assert max(unsettled) <= 2 * lanes * batch
+    await service.close()
+
+
 async def test_what_was_paid_for_when_the_store_fell_silent_is_written_later(
     served: TestGraph, embedding: EmbeddingServer, qdrant: QdrantServer
 ) -> None:

@@ -47,6 +47,7 @@ def delay(error: str) -> dict[str, object]:
         (delay("EmbeddingBudgetSpent: nothing was sent"), "budget spent", "yellow"),
         (delay("SomethingNew: of a later release"), "vectors delayed", "red"),
         ({"held_back_by": "an open transaction"}, "held back", "yellow"),
+        ({"missing_aliases": ("kg_nodes.live",), "parked": 1}, "no alias", "yellow"),
         ({"lag_seconds": 31, "max_lag_seconds": 30, "parked": 1}, "late", "yellow"),
         ({"lag_seconds": 30, "max_lag_seconds": 30}, "ok", "green"),
         ({"parked": 1}, "parked", "yellow"),
@@ -87,4 +88,4 @@ def test_alerts_and_saved_views_go_by_the_same_definition() -> None:
     for query in SAVED_VIEWS.values():
         assert query in views
     unwell = [state for state in GraphHealth if level_of(state) is not Level.GREEN]
-    assert set(unwell) - ALERTS.keys() == {GraphHealth.HALTED, GraphHealth.WAITING}
+    assert set(unwell) - ALERTS.keys() == {GraphHealth.HALTED, GraphHealth.WAITING, GraphHealth.NO_ALIAS}

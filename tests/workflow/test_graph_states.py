@@ -22,6 +22,7 @@ from syncline.messages.base import GraphStatus
 from syncline.operator.graph_numbers import read_numbers
 from syncline.operator.graph_state import GraphHealth
 from syncline.settings import Settings
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.temporal.overview import GraphOverview
 from syncline.temporal.overview_reader import OverviewReader
 from syncline.temporal.runs import runs_of
@@ -181,12 +182,22 @@ async def test_parked_rows_an_archived_and_a_paused_graph_say_so(lab: SyncLab, s
     assert [entry["standing"] for entry in answer if entry["graph"] == graph.slug] == ["archived"]
 
 
-async def test_a_graph_whose_store_is_away_is_unknown(
+async def test_a_graph_whose_alias_or_store_is_away_is_not_ok(
     lab: SyncLab, syncline: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("syncline.temporal.graph_numbers._SHARE", 0.1)
+    monkeypatch.setattr("syncline.engine.vectors.live_alias._SEEN_FOR", 0.0)
     graph = await lab.add_graph("default", prepare=True)
     await insert_nodes(lab, graph, 1)
+    await lab.run(graph)
+    assert (await told(syncline, graph))["standing"] == "ok"
+    # By hand, as one does it on a server.
+    store, alias = lab.services.vector_store(None), f"{graph.qdrant_prefix}nodes.live"
+    assert isinstance(store, EmbeddedQdrantStore)
+    store._aliases.change(lambda present: {name: of for name, of in present.items() if name != alias})
+    found = await told(syncline, graph)
+    assert (found["standing"], found["level"]) == ("no alias", "yellow")
+    assert alias in found["findings"][0]["reason"]
     await lab.run(graph)
     assert (await told(syncline, graph))["standing"] == "ok"
     # Nobody can read what waits: a lock stands for a store that does not answer.

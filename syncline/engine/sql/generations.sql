@@ -12,4 +12,10 @@ SELECT generation, started_at, filled_at, switched_at FROM sync_second
 DELETE FROM sync_outbox WHERE collection LIKE '%@@second' AND NOT EXISTS (SELECT FROM sync_second)
 
 -- name: second_filled
-UPDATE sync_second SET filled_at = clock_timestamp() WHERE generation = $1 AND filled_at IS NULL RETURNING started_at
+-- In the transaction that settles its last entry: $1 are the names of its collections. Triggers keep the counts.
+UPDATE sync_second SET filled_at = clock_timestamp()
+WHERE filled_at IS NULL AND NOT EXISTS (
+    SELECT FROM sync_count k
+    WHERE k.counted = 'sync_outbox' AND k.name = ANY ($1::text[]) AND NOT k.refused AND k.entries > 0
+)
+RETURNING started_at

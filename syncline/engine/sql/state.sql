@@ -37,6 +37,7 @@ SELECT s.write_cluster, s.reader::text AS reader, s.position, j.state ->> 'vecto
            AS cursors,
        coalesce((SELECT jsonb_object_agg(c.table_name, c.hash) FROM sync_source c), '{}')::text AS sources,
        ARRAY(SELECT c.table_name FROM sync_comparison c) AS comparisons,
+       ARRAY(SELECT e.collection FROM sync_vector_embedding e) AS collections,
        @{released} AS released,
        (SELECT row_id FROM sync_requeue ORDER BY table_name, row_id LIMIT 1) IS NOT NULL
            OR coalesce(@{next_retry} <= now(), false) AS requeued,

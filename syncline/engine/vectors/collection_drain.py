@@ -87,6 +87,7 @@ class CollectionDrain:
         paid: PaidVectors,
         *,
         entries: str,
+        filling: Sequence[str],
         vectors: GraphVectors,
         service: EmbeddingService,
         alias: LiveAlias,
@@ -95,7 +96,10 @@ class CollectionDrain:
         out_of_time: Callable[[], bool],
         beat: Callable[[int], None],
     ) -> None:
-        """Drain the entries of this name into the collection of this generation, by this service."""
+        """Drain the entries of this name into the collection of this generation, by this service.
+
+        `filling`: the names of all entries of its generation, if that is the second.
+        """
         self._context, self._vector, self._counts, self._paid = context, vector, counts, paid
         self._out_of_time, self._beat = out_of_time, beat
         self._store, self._vectors, self._alias = vectors.store, vectors, alias
@@ -107,6 +111,7 @@ class CollectionDrain:
             table,
             vector,
             collection=entries,
+            filling=filling,
             fence=fence,
             turns=turns,
             embedding=self._service.name,
@@ -249,7 +254,13 @@ class CollectionDrain:
         return bool(settled.written)
 
     async def _settle(self, settled: Settled) -> None:
-        await self._outbox.settle(settled)
+        if (started := await self._outbox.settle(settled)) is not None:
+            self._context.log.info(
+                "second generation is filled",
+                graph=self._context.graph.slug,
+                generation=self._vectors.generation,
+                started_at=str(started),
+            )
         if settled.refused:
             log = self._context.log
             log.warning(

@@ -15,7 +15,7 @@ from syncline.engine.state import Fence
 from syncline.engine.table_map import SchemaMap, TableMap, VectorProjection
 from syncline.engine.template import sql
 from syncline.engine.vectors.generation_drain import DrainedGeneration, GenerationDrain
-from syncline.engine.vectors.generations import Generations, SecondGeneration, read_generations
+from syncline.engine.vectors.generations import Generations, read_generations
 from syncline.engine.vectors.live_alias import LiveAlias
 from syncline.engine.vectors.outbox import State, read_states
 from syncline.messages.sync import SecondVectors, VectorProgress, Waiting
@@ -113,7 +113,6 @@ class _Drain:
                     second=True,
                 )
                 filled = await drain.run(report_waiting, None if done is None else done.away)
-                await self._note_filled(second, filled)
                 progress = _second_progress(filled, live=second.switched_at is not None)
                 return Drained(
                     vectors=vectors.model_copy(update={"second": progress}),
@@ -164,20 +163,6 @@ class _Drain:
             graph=self._context.graph.slug,
             entries=int(gone.rpartition(" ")[2]),
         )
-
-    async def _note_filled(self, second: SecondGeneration, drained: DrainedGeneration) -> None:
-        if second.filled_at is not None or drained.pending or drained.error is not None:
-            return
-        async with self._held.transaction() as target:
-            started = await target.fetchval(sql("second_filled"), second.generation)
-        if started is not None:
-            self._context.log.info(
-                "second generation is filled",
-                graph=self._context.graph.slug,
-                generation=second.generation,
-                started_at=str(started),
-                refused=drained.refused,
-            )
 
 
 def _waits(state: State) -> bool:

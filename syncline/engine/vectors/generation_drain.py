@@ -187,6 +187,7 @@ class GenerationDrain:
             counts,
             paid,
             entries=name,
+            filling=list(self._collections) if self._second else (),
             vectors=self._vectors,
             service=service,
             alias=self._alias,

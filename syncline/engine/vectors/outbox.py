@@ -166,6 +166,7 @@ class Outbox:
         vector: VectorProjection,
         *,
         collection: str,
+        filling: Sequence[str] = (),
         fence: Fence,
         turns: asyncio.Lock,
         embedding: str,
@@ -174,9 +175,10 @@ class Outbox:
     ) -> None:
         """Read at most `rows` entries at once, fewer if texts are large.
 
-        `collection`: as entries name it. `turns`: of all who use the connection.
+        `collection`: as entries name it. `filling`: all collections of its generation, if that is the second.
+        `turns`: of all who use the connection.
         """
-        self.collection = collection
+        self.collection, self._filling = collection, list(filling)
         self._held, self._target = held, held.connection
         self._fence, self._embedding, self._retry = fence, embedding, retry
         self._rows = self._limit = rows
@@ -248,8 +250,12 @@ class Outbox:
             await self._fence.require(self._target)
             await self._target.execute(sql("outbox_mark_unconfirmed"), self.collection, *ids)
 
-    async def settle(self, settled: Settled) -> None:
-        """Remove from the outbox what the vector store has confirmed, and set rejected points aside."""
+    async def settle(self, settled: Settled) -> datetime | None:
+        """Remove from the outbox what the vector store has confirmed, and set rejected points aside.
+
+        Return when the second generation was started if these were the first after which it owed nothing.
+        """
+        started: datetime | None = None
         done = [*settled.written, *settled.relabelled, *settled.gone]
         async with self._transaction(BY_INDEX):
             await self._fence.require(self._target)
@@ -270,6 +276,9 @@ class Outbox:
                     self._retry.dead_letter_seconds,
                     self._retry.dead_letter_attempts,
                 )
+            if self._filling:
+                started = await self._target.fetchval(sql("second_filled"), self._filling)
+        return started
 
     async def retry(self) -> None:
         """Queue rejected points again whose retry is due."""

@@ -28,6 +28,8 @@ _VECTOR_BYTES: Final = 32 * 1024 * 1024
 _WRITE_ROWS: Final = 2000
 _TEXT_BYTES: Final = 16 * 1024 * 1024
 """Texts and payloads after which nothing more is read; one reading may go beyond it."""
+_UNSETTLED: Final = 2
+"""Requests of texts per lane that are under way, or paid and not settled: what a killed worker pays again."""
 _AHEAD: Final = 4
 """Texts at hand, as a multiple of those that all lanes take."""
 
@@ -107,6 +109,7 @@ class VectorPipe:
         self._inside: dict[UUID, int] = {}
         """Points in the pipe, and their bytes. A newer entry waits: two writes could overtake each other."""
         self._in_flight: dict[asyncio.Task[None], int] = {}
+        self._being_written = 0
         self._at_end = self._ended = self._writing = False
         self._took = self._in_vain = self._sent_any = self._began = False
         self._failure: EmbeddingError | VectorStoreError | None = None
@@ -199,6 +202,9 @@ class VectorPipe:
         """Return the texts of the next request; None if it has to wait."""
         lanes = self._pace.lanes if self._took else 0 if self._writing or self._arrived.changed else 1
         waiting = sum(self._in_flight.values()) + len(self._arrived.changed)
+        unsettled = waiting + self._being_written
+        if unsettled and unsettled > (_UNSETTLED * self._pace.lanes - 1) * self._pace.rows:
+            return None
         rows = min(self._pace.rows, self._room - waiting)
         if not self._to_ask or len(self._in_flight) >= lanes or rows < 1:
             return None
@@ -290,6 +296,7 @@ class VectorPipe:
                 await self._change()
                 continue
             batch, self._writing = self._arrived.take(self._most_written), True
+            self._being_written = len(batch.changed)
             try:
                 took = await self._write(batch)
                 self._began = True
@@ -298,7 +305,7 @@ class VectorPipe:
             except VectorStoreError as failure:
                 self._failure = failure
             finally:
-                self._writing = False
+                self._writing, self._being_written = False, 0
                 for entry in batch.entries():
                     self._bytes_inside -= self._inside.pop(entry["point_id"], 0)
                 self._changed.set()

@@ -41,6 +41,14 @@ SELECT (SELECT coalesce(sum(entries), 0)::bigint FROM @{schema}.sync_count WHERE
                FROM @{schema}.sync_vector_delay ORDER BY collection LIMIT 10
            ) v
        ) AS delays,
+       ARRAY(
+           SELECT e.collection FROM @{schema}.sync_vector_embedding e
+           WHERE e.collection NOT LIKE '%@@second' AND (
+               SELECT v.point_id FROM @{schema}.sync_vector v
+               WHERE v.collection = e.collection ORDER BY v.point_id LIMIT 1
+           ) IS NOT NULL
+           ORDER BY e.collection
+       ) AS collections,
        s.behind_since, coalesce(extract(epoch FROM clock_timestamp() - s.behind_since), 0)::float8 AS behind_seconds
 FROM @{schema}.sync_state s
 

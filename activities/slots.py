@@ -6,7 +6,6 @@ given to such an activity; it then waits in the queue like all others.
 """
 
 import asyncio
-import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from temporalio.client import Client
+from temporalio.service import RPCError
 from temporalio.worker import (
     CustomSlotSupplier,
     FixedSizeSlotSupplier,
@@ -51,12 +51,12 @@ class RateLimitWatch:
             yield
         finally:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with suppress(asyncio.CancelledError):
                 await task
 
     async def _look(self) -> None:
         while True:
-            with suppress(SynclineError):
+            with suppress(SynclineError, RPCError):
                 found = await describe_queue(self._client, self._task_queue, activities=True)
                 if self.limited != (found.limit is not None):
                     self.limited = found.limit is not None
@@ -105,7 +105,7 @@ class CycleSlots(CustomSlotSupplier):
 
     def release_slot(self, ctx: SlotReleaseContext) -> None:  # noqa: ARG002
         """Give the slot to who has waited longest. Called from a thread that may outlive the loop."""
-        with contextlib.suppress(RuntimeError):
+        with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._released)
 
     def _released(self) -> None:

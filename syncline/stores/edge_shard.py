@@ -47,7 +47,7 @@ class EdgeShard:
         with _locked(folder):
             missing = not folder.exists()
             if missing:
-                _require_room(folder.parent)
+                _require_space(folder.parent)
                 cls._build(folder, dimensions)
         return missing
 
@@ -79,7 +79,7 @@ class EdgeShard:
             description = _Description.model_validate_json((folder / _DESCRIPTION).read_bytes())
             shard = edge.EdgeShard.load(str(folder / _SHARD))
             # Reclaims the space of deleted points once they are a fifth; otherwise returns at once.
-            if _has_room(folder, _size(folder)):
+            if _has_space(folder, _size(folder)):
                 shard.optimize()
         except BaseException:
             lock.close()
@@ -105,7 +105,7 @@ class EdgeShard:
         """Add the missing keyword payload indexes."""
         missing = set(fields) - set(self._shard.info().payload_schema)
         if missing:
-            _require_room(self._folder)
+            _require_space(self._folder)
         for field in sorted(missing):
             self._shard.update(edge.UpdateOperation.create_field_index(field, edge.PayloadSchemaType.Keyword))
         if missing:
@@ -113,7 +113,7 @@ class EdgeShard:
 
     def upsert(self, points: Sequence[PointPayload], vectors: Vectors) -> None:
         """Write points with vectors of the right dimension."""
-        _require_room(self._folder, _WRITTEN_PER_BYTE * (vectors.nbytes + _payload_bytes(points)))
+        _require_space(self._folder, _WRITTEN_PER_BYTE * (vectors.nbytes + _payload_bytes(points)))
         for start in range(0, len(points), _POINTS_PER_UPDATE):
             part = slice(start, start + _POINTS_PER_UPDATE)
             batch = [
@@ -127,7 +127,7 @@ class EdgeShard:
 
     def overwrite_payload(self, points: Sequence[PointPayload]) -> None:
         """Replace payloads; ids that do not exist are ignored."""
-        _require_room(self._folder, _WRITTEN_PER_BYTE * _payload_bytes(points))
+        _require_space(self._folder, _WRITTEN_PER_BYTE * _payload_bytes(points))
         for point in points:
             # By filter, because the engine rejects unknown ids.
             only = edge.Filter(must=[edge.HasIdCondition({point.id})])
@@ -138,7 +138,7 @@ class EdgeShard:
 
     def delete(self, ids: Sequence[UUID]) -> None:
         """Delete points; ids that do not exist are ignored."""
-        _require_room(self._folder)
+        _require_space(self._folder)
         self._shard.update(edge.UpdateOperation.delete_points(list(ids)))
         self._shard.flush()
 
@@ -186,18 +186,18 @@ def _locked(folder: Path) -> IO[str]:
     return lock
 
 
-def _require_room(folder: Path, written: int = 0) -> None:
+def _require_space(folder: Path, written: int = 0) -> None:
     """Raise OSError (ENOSPC) unless the disk has room for what is about to be written.
 
     The engine writes to mapped files: without room the process gets a SIGBUS instead of an error, and again
     after each restart.
     """
-    if not _has_room(folder, written):
+    if not _has_space(folder, written):
         wanted, there = math.ceil((_KEPT_FREE + written) / 2**20), shutil.disk_usage(folder).free // 2**20
         raise OSError(errno.ENOSPC, f"its disk is full: {there} MiB are free, {wanted} MiB are needed")
 
 
-def _has_room(folder: Path, written: int) -> bool:
+def _has_space(folder: Path, written: int) -> bool:
     return shutil.disk_usage(folder).free >= _KEPT_FREE + written
 
 

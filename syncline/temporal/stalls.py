@@ -317,7 +317,8 @@ def _limited(task_queue: str, limit: RateLimit, since: datetime, *, activity: st
 async def _activities(client: Client, run: DescribeWorkflowExecutionResponse) -> Stall | None:
     """Return why a due activity is not started."""
     for pending in run.pending_activities:
-        if pending.state in _PAUSED:
+        # Between the end of its attempt and the pause it is neither.
+        if pending.paused or pending.state in _PAUSED:
             return _paused(run, pending)
         since = _at(pending.scheduled_time)
         if (

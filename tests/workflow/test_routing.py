@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -10,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.run import signal_run
@@ -27,6 +29,7 @@ from syncline.registry import Registry
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 from tests.kit.gate import Gate
+from tests.kit.temporal_command import temporal
 from tests.workflow.test_carried_state import SELDOM, scheduled
 from tests.workflow.test_replay import replay
 from worker import create_provider_worker, serving
@@ -45,7 +48,11 @@ class Fleet:
     async def client(self, identity: str) -> Client:
         """Return the connection of a process."""
         host = self.lab.client.service_client.config.target_host
-        return await Client.connect(host, identity=identity, data_converter=pydantic_data_converter)
+        # `temporal worker list` knows a worker by its heartbeats, once a minute unless said otherwise.
+        runtime = Runtime(telemetry=TelemetryConfig(), worker_heartbeat_interval=timedelta(seconds=1))
+        return await Client.connect(
+            host, identity=identity, data_converter=pydantic_data_converter, runtime=runtime
+        )
 
     @asynccontextmanager
     async def services(
@@ -148,6 +155,19 @@ async def test_in_a_mixed_fleet_every_run_is_the_providers(fleet: Fleet) -> None
         state = await fleet.lab.state(runs[0])
         attributes = await fleet.lab.attributes(runs[0])
         details = await fleet.lab.details(runs[0])
+        polls = {"": "", "/providers/acme": ""}
+
+        async def listed() -> bool:
+            """As the handbook has it: who has a plugin polls its queue."""
+            for queue in polls:
+                query = f'TaskQueue="{fleet.lab.task_queue}{queue}"'
+                polls[queue] = await temporal(fleet.lab.client, "worker", "list", "--query", query)
+            return all("host:" in printed for printed in polls.values())
+
+        await eventually(listed)
+        assert "old@host:1" in polls[""]
+        assert "new@host:2" in polls["/providers/acme"]
+        assert "old@host:1" not in polls["/providers/acme"]
     assert {(result.provider_id, result.provider_version, result.fallback) for result in results} == {
         ("acme", "1.2", None)
     }

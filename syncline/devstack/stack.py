@@ -17,6 +17,7 @@ from syncline.devstack.declaration import StackDeclaration
 from syncline.devstack.environment import (
     StackStores,
     clear_temporal_environment,
+    exports_of,
     stack_settings,
     worker_environment,
 )
@@ -281,6 +282,9 @@ class DevStack:
 
     def _places(self, stores: StackStores) -> dict[str, str]:
         temporal = self._declared.temporal
+        exports = exports_of(
+            stores, self._folder.path, address=temporal.address, namespace=temporal.namespace
+        )
         return {
             "Web UI": f"http://{temporal.ip}:{temporal.ui_port}/namespaces/{temporal.namespace}/workflows",
             "Temporal": f"{temporal.address}, namespace {temporal.namespace}",
@@ -288,6 +292,7 @@ class DevStack:
             "graph-db": stores.graph_dsn,
             "worker log": str(self._folder.worker_log),
             "Temporal log": str(self._folder.temporal_log),
+            **({"in other shells": exports} if exports else {}),
             "": "Ctrl-C stops everything",
         }
 

@@ -21,6 +21,7 @@ from syncline.devstack.environment import (
     stack_settings,
     worker_environment,
 )
+from syncline.devstack.guard import guarded
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.devstack.processes import (
     ChildProcess,
@@ -91,14 +92,16 @@ class DevStack:
             self._require_ports()
             clear_temporal_environment()
             self._folder.write(self._record)
-            try:
-                async with AsyncExitStack() as running:
-                    return await self._start_and_show(running)
-            except _StopRequested:
-                return 0
-            finally:
-                self._folder.delete_record()
-                self._print_line("Stopped.")
+            # Left last: what it would end is gone by then, and so is the record.
+            with guarded(self._folder.path, self._folder.path / self._declared.postgres.data):
+                try:
+                    async with AsyncExitStack() as running:
+                        return await self._start_and_show(running)
+                except _StopRequested:
+                    return 0
+                finally:
+                    self._folder.delete_record()
+                    self._print_line("Stopped.")
 
     async def _start_and_show(self, running: AsyncExitStack) -> int:
         declared, folder = self._declared, self._folder

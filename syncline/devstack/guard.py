@@ -8,6 +8,7 @@ that starts meanwhile either waits for it or does this itself.
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,6 +54,10 @@ def main(state: Path, data: Path) -> None:
     sys.stdin.buffer.read()
     folder = StateFolder(state)
     record = folder.read()
+    # A process that dies closes its files first.
+    until = time.monotonic() + _PATIENCE
+    while record is not None and record.dev.process() is not None and time.monotonic() < until:
+        time.sleep(0.05)
     if record is None or record.dev.process() is not None:
         return
     with suppress(DevStackError), folder.locked(as_guard=True):

@@ -383,7 +383,8 @@ async def test_probes_of_a_process_are_red_within_thirty_seconds_of_each_death(
         await red("event loop blocked", "event loop", "/healthz")
         block.unlink()
         await probe.until_green("/healthz")
-        await run.terminate()
+        with suppress(RPCError):
+            await run.terminate()
 
         await lab.start(blocking)
         await red("provider's thread hung", "event loop of provider zoo-sleeper", "/healthz")

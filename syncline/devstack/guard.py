@@ -25,7 +25,10 @@ _PATIENCE: Final = 5.0
 
 @contextmanager
 def guarded(state: Path, data: Path) -> Iterator[None]:
-    """While entered, a guard stands by; afterwards it has ended. `data` is PostgreSQL's folder."""
+    """While entered, a guard stands by; then it is ended, so leave once the record is deleted.
+
+    `data` is PostgreSQL's folder.
+    """
     guard = subprocess.Popen(  # noqa: S603 # our own module
         [sys.executable, "-m", "syncline.devstack.guard", str(state), str(data)],
         stdin=subprocess.PIPE,
@@ -37,14 +40,11 @@ def guarded(state: Path, data: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        # What it would end has ended, and the record is gone: nothing is left to it.
+        guard.kill()
+        guard.wait()
         if guard.stdin is not None:
-            with suppress(OSError):
-                guard.stdin.close()
-        try:
-            guard.wait(timeout=_PATIENCE)
-        except subprocess.TimeoutExpired:
-            guard.kill()
-            guard.wait()
+            guard.stdin.close()
 
 
 def main(state: Path, data: Path) -> None:

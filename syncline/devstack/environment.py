@@ -6,6 +6,7 @@ production DSN is never touched by a development stack.
 """
 
 import os
+import shlex
 from collections.abc import Container, Mapping
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from syncline.errors import SettingsInvalid
 from syncline.settings import Settings
 
-__all__ = ["StackStores", "clear_temporal_environment", "stack_settings", "worker_environment"]
+__all__ = ["StackStores", "clear_temporal_environment", "exports_of", "stack_settings", "worker_environment"]
 
 _DROPPED = ("owner_role", "control_dsn", "stores", "qdrant_url", "qdrant_api_key", "qdrants", "task_queue")
 
@@ -103,6 +104,25 @@ def stack_settings(stores: Mapping[str, JsonValue], overrides: Mapping[str, Json
         raise SettingsInvalid(problems) from None
     except SettingsError as error:
         raise SettingsInvalid(f"{error}: it must be a JSON object") from None
+
+
+def exports_of(stores: StackStores, folder: Path, *, address: str, namespace: str) -> str | None:
+    """Return the `export` line with which other shells reach the stack; None where they need none.
+
+    Temporal's own tools need it on another port or namespace; our commands only for a state folder that is
+    not `./.syncline`, where they find the stack by themselves.
+    """
+    found = {}
+    elsewhere = folder.resolve() != Path(".syncline").resolve()
+    if elsewhere or address.rpartition(":")[2] != "7233":
+        found["TEMPORAL_ADDRESS"] = address
+    if namespace != "default":
+        found["TEMPORAL_NAMESPACE"] = namespace
+    if elsewhere:
+        found |= {"SYNCLINE_WRITE_DSN": stores.write_dsn, "SYNCLINE_GRAPH_DSN": stores.graph_dsn}
+    if not found:
+        return None
+    return " ".join(["export", *(f"{name}={shlex.quote(value)}" for name, value in found.items())])
 
 
 def clear_temporal_environment() -> None:

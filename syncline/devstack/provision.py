@@ -19,7 +19,7 @@ from syncline.messages.base import GraphStatus
 from syncline.quoting import counted
 from syncline.rights.databases import Places, Roles, grants, places_of
 from syncline.rights.needed import Place
-from syncline.samples import load_sample, open_sample
+from syncline.samples import holds_rows, load_sample, open_sample
 from syncline.settings import Settings
 from syncline.sql import quoted, statements_of, string_literal
 from syncline.temporal.client import temporal_errors_mapped
@@ -58,12 +58,16 @@ async def prepare_graphs(
 async def load_samples(
     declaration: StackDeclaration, settings: Settings, graphs: Sequence[Graph], *, say: Callable[[str], None]
 ) -> None:
-    """Load the samples of the graphs that declare one, as their writer does."""
+    """Load the samples of the graphs that declare one, as their writer does; once, so that edits stay."""
     async with Services.open(settings) as services:
         for graph in graphs:
             sample = declaration.graphs[graph.slug].sample
             if sample is not None:
                 target = services.write_schema(graph)
+                if await holds_rows(target.store, target.schema, open_sample(sample)):
+                    again = f"`syncline sample {sample} --graph {graph.slug}` loads it again"
+                    say(f"Graph {graph.slug}: sample {sample} is there already; {again}.")
+                    continue
                 changed = await load_sample(target.store, target.schema, open_sample(sample))
                 say(f"Graph {graph.slug}: sample {sample}, {counted(sum(changed.values()), 'row')} written.")
 

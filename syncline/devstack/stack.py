@@ -18,9 +18,11 @@ from syncline.devstack.declaration import StackDeclaration
 from syncline.devstack.environment import (
     StackStores,
     clear_temporal_environment,
+    exports_of,
     stack_settings,
     worker_environment,
 )
+from syncline.devstack.guard import guarded
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.devstack.processes import (
     ChildProcess,
@@ -91,14 +93,16 @@ class DevStack:
             self._require_ports()
             clear_temporal_environment()
             self._folder.write(self._record)
-            try:
-                async with AsyncExitStack() as running:
-                    return await self._start_and_show(running)
-            except _StopRequested:
-                return 0
-            finally:
-                self._folder.delete_record()
-                self._print_line("Stopped.")
+            # Left last: what it would end is gone by then, and so is the record.
+            with guarded(self._folder.path, self._folder.path / self._declared.postgres.data):
+                try:
+                    async with AsyncExitStack() as running:
+                        return await self._start_and_show(running)
+                except _StopRequested:
+                    return 0
+                finally:
+                    self._folder.delete_record()
+                    self._print_line("Stopped.")
 
     async def _start_and_show(self, running: AsyncExitStack) -> int:
         declared, folder = self._declared, self._folder
@@ -287,6 +291,9 @@ class DevStack:
 
     def _places(self, stores: StackStores) -> dict[str, str]:
         temporal = self._declared.temporal
+        exports = exports_of(
+            stores, self._folder.path, address=temporal.address, namespace=temporal.namespace
+        )
         return {
             "Web UI": f"http://{temporal.ip}:{temporal.ui_port}/namespaces/{temporal.namespace}/workflows",
             "Temporal": f"{temporal.address}, namespace {temporal.namespace}",
@@ -294,6 +301,7 @@ class DevStack:
             "graph-db": stores.graph_dsn,
             "worker log": str(self._folder.worker_log),
             "Temporal log": str(self._folder.temporal_log),
+            **({"in other shells": exports} if exports else {}),
             "": "Ctrl-C stops everything",
         }
 

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,12 @@ from syncline.devstack.processes import ProcessIdentity
 from syncline.errors import DevStackError
 from syncline.private_folder import make_private
 
-__all__ = ["RunningStack", "StateFolder", "private_files"]
+__all__ = ["GUARD", "RunningStack", "StateFolder", "private_files"]
 
+GUARD: Final = "guard "
+"""Begins what the guard of a killed stack writes into the lock file."""
+_CLEARING: Final = 60.0
+"""Seconds that it may take."""
 _FOR_NOBODY_ELSE: Final = 0o077
 
 _OWNER_ONLY: Final = 0o700
@@ -90,10 +95,11 @@ class StateFolder:
         self.path.chmod(_OWNER_AND_ON_THE_WAY if passed_through else _OWNER_ONLY)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, as_guard: bool = False) -> Iterator[None]:
         """Hold the folder, or raise DevStackError naming who does.
 
-        The operating system releases the lock when its holder dies, so it is never stale.
+        The operating system releases the lock when its holder dies, so it is never stale. A guard that ends
+        what a killed stack has left is waited for.
         """
         try:
             descriptor = os.open(self.path / "dev.lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -103,16 +109,21 @@ class StateFolder:
                 "Choose another with --state-dir."
             ) from error
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-                raise DevStackError(
-                    f"Another `syncline dev` (pid {holder}) is running over {self.path}; "
-                    f"stop it (kill {holder}) or use --state-dir."
-                ) from None
+            until = time.monotonic() + _CLEARING
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+                if not holder.startswith(GUARD) or as_guard or time.monotonic() > until:
+                    raise DevStackError(
+                        f"Another `syncline dev` (pid {holder}) is running over {self.path}; "
+                        f"stop it (kill {holder}) or use --state-dir."
+                    )
+                time.sleep(0.1)
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            os.pwrite(descriptor, f"{GUARD if as_guard else ''}{os.getpid()}\n".encode(), 0)
             yield
         finally:
             os.close(descriptor)

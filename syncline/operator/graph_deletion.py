@@ -107,7 +107,7 @@ def _refuse(graph: Graph, plan: _Plan) -> None:
     if plan.blockers:
         raise InputInvalid(
             f"Graph '{graph.slug}' was not deleted: {'; '.join(plan.blockers)}.",
-            fix="Drop or move that first, or keep the graph's data: `--keep-data`.",
+            fix="Mend that first; what depends on tables that readers query is left by `--keep-data`.",
         )
 
 
@@ -141,6 +141,9 @@ async def _plan(services: Services, graph: Graph, known: GraphMap, *, keep_data:
         kept = (VERSION_TABLE, *readers) if keep_data else ()
         going = [name for name in found if name in (*_BOOKKEEPING, *readers) and name not in kept]
         dependents = await connection.fetch(sql("deletion_dependents"), target.schema, going)
+        foreign = await connection.fetchrow(
+            sql("deletion_of_others"), target.schema, going, target.store.owner_role
+        )
         shadowed = bool(await connection.fetch(sql("deletion_tables"), shadow.schema, ["sync_state"]))
     for name, rows in found.items():
         stays = name not in going
@@ -165,7 +168,14 @@ async def _plan(services: Services, graph: Graph, known: GraphMap, *, keep_data:
         capture=bool(steps),
         shadow=shadowed,
         parts=tuple(parts),
-        blockers=tuple(f"{row['dependent']} depends on its tables" for row in dependents),
+        blockers=(
+            *(f"{row['dependent']} depends on its tables" for row in dependents),
+            *(
+                f"table {target.schema}.{row['name']} is role '{row['owner']}'s, which the workers' role is "
+                "not: set SYNCLINE_OWNER_ROLE on the workers"
+                for row in ([] if foreign is None else [foreign])
+            ),
+        ),
     )
 
 

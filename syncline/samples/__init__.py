@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from syncline.errors import SampleInvalid
-from syncline.samples.sample import Row, Sample, SampleTable, load_sample
+from syncline.samples.sample import Row, Sample, SampleTable, holds_rows, load_sample
 from syncline.samples.wordnet import WordNet
 from syncline.samples.world import World
 
@@ -24,4 +24,14 @@ def open_sample(name: str, *, dict_dir: Path | None = None) -> Sample:
     raise SampleInvalid(f"There is no sample '{name}' (known: {', '.join(SAMPLES)}).")
 
 
-__all__ = ["SAMPLES", "Row", "Sample", "SampleTable", "WordNet", "World", "load_sample", "open_sample"]
+__all__ = [
+    "SAMPLES",
+    "Row",
+    "Sample",
+    "SampleTable",
+    "WordNet",
+    "World",
+    "holds_rows",
+    "load_sample",
+    "open_sample",
+]

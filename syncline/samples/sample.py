@@ -81,6 +81,16 @@ async def load_sample(store: PostgresStore, schema: str, sample: Sample) -> dict
     return changed
 
 
+async def holds_rows(store: PostgresStore, schema: str, sample: Sample) -> bool:
+    """Return whether a table that the sample fills has any row: then somebody may have changed it since."""
+    tables = [f"{quoted(schema)}.{quoted(table.table)}" for table in sample.tables()]
+    async with store.driver() as connection:
+        for table in tables:
+            if await connection.fetchval(_sql("filled", table=table)):
+                return True
+    return False
+
+
 async def _load_table(connection: asyncpg.Connection, schema: str, table: SampleTable) -> int:
     stage = f"sample_{table.table}"
     target = f"{quoted(schema)}.{quoted(table.table)}"

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from syncline.errors import SampleInvalid
 from syncline.migrations import migrate_write
-from syncline.samples import SampleTable, WordNet, World, load_sample
+from syncline.samples import SampleTable, WordNet, World, holds_rows, load_sample
 from syncline.stores.postgres import PostgresStore
 from tests.kit.small_wordnet import SMALL, write_small_wordnet
 
@@ -192,3 +192,11 @@ async def test_a_malformed_line_leaves_nothing_behind(store: PostgresStore, smal
 async def test_a_schema_without_the_tables_is_named(store: PostgresStore) -> None:
     with pytest.raises(SampleInvalid, match=r"no table nowhere\.write_nodes .* `syncline migrate`"):
         await load_sample(store, "nowhere", Nodes(("a", "A")))
+
+
+async def test_holds_rows_says_whether_a_sample_may_have_been_edited(store: PostgresStore) -> None:
+    """A stack that starts again leaves such a sample alone."""
+    nodes = Nodes(("n1", "one"))
+    assert not await holds_rows(store, SCHEMA, nodes)
+    await load_sample(store, SCHEMA, nodes)
+    assert await holds_rows(store, SCHEMA, nodes)

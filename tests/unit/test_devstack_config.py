@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from syncline.devstack.declaration import StackDeclaration, find_declaration, read_declaration
-from syncline.devstack.environment import StackStores, stack_settings, worker_environment
+from syncline.devstack.environment import StackStores, exports_of, stack_settings, worker_environment
 from syncline.devstack.processes import ProcessIdentity, require_free_port
 from syncline.devstack.state import RunningStack, StateFolder
 from syncline.errors import DevStackError, SettingsInvalid
@@ -203,3 +203,19 @@ def test_a_record_of_a_dead_stack_is_not_a_running_stack(tmp_path: Path) -> None
     assert folder.running() is None
     (tmp_path / "dev.json").write_text("{half a reco")
     assert folder.read() is None
+
+
+def test_exports_are_told_on_other_ports_and_for_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the defaults nothing is to be exported: commands find the stack, and Temporal is where it always is."""
+    monkeypatch.chdir(tmp_path)
+    stores = StackStores(write_dsn="postgresql://w@/x?host=/run/a b", graph_dsn="g", qdrant_path=Path("q"))
+    usual = {"address": "127.0.0.1:7233", "namespace": "default"}
+    assert exports_of(stores, Path(".syncline"), **usual) is None
+    moved = exports_of(stores, Path(".syncline"), address="127.0.0.1:7300", namespace="lab")
+    assert moved == "export TEMPORAL_ADDRESS=127.0.0.1:7300 TEMPORAL_NAMESPACE=lab"
+    elsewhere = exports_of(stores, tmp_path / "other", **usual)
+    assert elsewhere is not None
+    assert "TEMPORAL_ADDRESS=127.0.0.1:7233" in elsewhere
+    assert "SYNCLINE_WRITE_DSN='postgresql://w@/x?host=/run/a b' SYNCLINE_GRAPH_DSN=g" in elsewhere

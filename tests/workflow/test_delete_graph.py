@@ -1,17 +1,22 @@
 """A graph is deleted and renamed by command: listed, asked about, audited, finished after a death at each step."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from syncline.control.audit import Actor
 from syncline.control.graphs import Graph, GraphChanges, GraphStatus
-from syncline.errors import GraphNotFound
+from syncline.errors import GraphNotFound, InputInvalid
+from syncline.messages.sync import SyncResult
 from syncline.operator.graph_deletion import STEPS, delete_graph
 from syncline.operator.maps import map_of
+from syncline.provider import SyncContext
+from syncline.temporal.runs import refuse_open_runs
 from syncline.temporal.schedules.graph import ensure_schedule
 from syncline.temporal.schedules.list import find_schedule
-from syncline.testing.lab import SyncLab
+from syncline.testing.lab import SyncLab, eventually
+from syncline.testing.providers import FakeProvider, sync_result
 from tests.kit.cases import further
 from tests.kit.command_line import CommandLine
 from tests.workflow.test_freshness import SELDOM
@@ -63,6 +68,11 @@ async def test_graph_delete_lists_asks_deletes_and_leaves_what_is_others(
     assert (await lab.services.graphs.get(graph.slug)).status is GraphStatus.ARCHIVED
 
     await asked(lab, "graph", f"DROP VIEW {schema}.theirs")
+    target = lab.services.target_schema(graph).store
+    target.owner_role = "pg_monitor"  # a role that has nothing
+    refused = await syncline("graph", "delete", graph.slug, "--yes", "--reason", "moved")
+    assert (refused.status, "SYNCLINE_OWNER_ROLE" in refused.err) == (2, True)
+    target.owner_role = None
     await asked(lab, "graph", f"CREATE TABLE {schema}.notes ()")
     unanswered = await syncline("graph", "delete", graph.slug, "--reason", "moved")
     assert (unanswered.status, points in unanswered.err) == (1, True)
@@ -151,3 +161,26 @@ async def test_graph_rename_moves_the_schedule_with_its_pause(lab: SyncLab, sync
     assert result.graph.slug == slug
     page: Any = await syncline.answer("graph audit", slug, "--limit", "1")
     assert page["entries"][0]["fields"] == [f"{graph.slug} -> {slug}"]
+
+
+async def test_refuse_open_runs_names_the_run_and_its_end(lab: SyncLab) -> None:
+    gate = asyncio.Event()
+
+    async def cycle(context: SyncContext) -> SyncResult:
+        await gate.wait()
+        return sync_result()
+
+    graph = await lab.add_graph(FakeProvider(lab.unique("gated"), cycle=cycle))
+    run = await lab.start(graph)
+
+    async def refused() -> bool:
+        try:
+            await refuse_open_runs(lab.client, graph.slug, seconds=0)
+        except InputInvalid as error:
+            return run.id in str(error)
+        return False
+
+    await eventually(refused)
+    gate.set()
+    await run.result()
+    await refuse_open_runs(lab.client, graph.slug)

@@ -184,6 +184,7 @@ async def scene(
             "SYNCLINE_QDRANT_PATH": str(tmp_path_factory.mktemp("qdrant")),
             "SYNCLINE_RECONCILE_SECONDS": "86400",
             "SYNCLINE_METRICS_ADDRESS": metrics_address,
+            "SYNCLINE_PROBES": f"127.0.0.1:{free_port()}",
             "SYNCLINE_TRACES_URL": f"{collector.url}/v1/traces",
             # Each workflow task replays the run from its beginning: its trace has to survive that.
             "SYNCLINE_MAX_CACHED_WORKFLOWS": "0",

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import sys
 import threading
 import time
 import urllib.error
@@ -35,9 +36,14 @@ from tests.kit.ports import free_port
 from tests.kit.proxy import SilentProxy, silent_proxy
 from tests.kit.vector_services import QdrantServer
 from tests.workflow.test_freshness import SELDOM
+from tests.workflow.zoo.installed import install
 from worker import listen, serving
 
 ROOT = Path(__file__).parents[2]
+
+
+_LONGEST = 30.0
+"""Seconds within which a death is seen."""
 
 
 class Gauges(NullMeter):
@@ -273,6 +279,122 @@ async def test_probes_of_a_slow_busy_draining_worker(
             assert await worker.ended() == 0
         with suppress(RPCError):  # nobody is left to end it, if its cycle took longer
             await run.terminate()
+
+
+CODEC = """
+import pathlib, time
+from temporalio.converter import PayloadCodec
+
+class Codec(PayloadCodec):
+    async def encode(self, payloads):
+        return list(payloads)
+
+    async def decode(self, payloads):
+        while pathlib.Path(__file__).with_name("block").exists():
+            time.sleep(0.1)
+        return list(payloads)
+"""
+"""A codec of the worker's main event loop, which blocks it while a file is there."""
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(900)
+async def test_probes_of_a_process_are_red_within_thirty_seconds_of_each_death(
+    idle_lab: SyncLab,
+    temporal_environment: dict[str, str],
+    postgres_server: EmbeddedPostgres,
+    postgres_admin: Callable[[str], object],
+    tmp_path: Path,
+) -> None:
+    """The deployed worker with the product's own patience; a tenth of it is in `make test`."""
+    lab, settings = idle_lab, idle_lab.services.settings
+    await lab.add_graph(prepare=True, schedule=SELDOM)
+    blocking = await lab.add_graph("zoo-sleeper")
+    install(tmp_path, "zoo", sleeper="zoo_plugin:Sleeper")
+    (tmp_path / "blocking_codec.py").write_text(CODEC, encoding="utf-8")
+    block = tmp_path / "block"
+    role = lab.unique("probed").replace("-", "_")
+    postgres_admin(f"CREATE ROLE {role} LOGIN SUPERUSER")
+    ended = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'"
+    listeners_ended = f"{ended} AND application_name = 'syncline listener'"
+    unix = next(postgres_server.socket_dir.glob(".s.PGSQL.*[0-9]"))
+    temporal = int(temporal_environment["TEMPORAL_ADDRESS"].rpartition(":")[2])
+    probe, took = Probe(free_port()), dict[str, float]()
+    async with AsyncExitStack() as stack:
+        qdrant = stack.enter_context(QdrantServer())
+        far = {
+            "write": unix,
+            "graph": unix,
+            "temporal": temporal,
+            "qdrant": int(qdrant.url.rpartition(":")[2]),
+        }
+        proxies = {name: await stack.enter_async_context(silent_proxy(to)) for name, to in far.items()}
+
+        def through(name: str, dsn: SecretStr) -> str:
+            return proxies[name].through(dsn.get_secret_value()).replace("postgres@", f"{role}@")
+
+        environment = environment_of(settings, temporal_environment, tmp_path) | {
+            "PYTHONPATH": str(tmp_path),
+            "TEMPORAL_ADDRESS": f"127.0.0.1:{proxies['temporal'].port}",
+            "SYNCLINE_WRITE_DSN": through("write", settings.write_dsn),
+            "SYNCLINE_GRAPH_DSN": through("graph", settings.graph_dsn),
+            "SYNCLINE_QDRANT_URL": f"http://127.0.0.1:{proxies['qdrant'].port}",
+            "SYNCLINE_PAYLOAD_CODEC": "blocking_codec:Codec",
+            "SYNCLINE_RECONCILE_SECONDS": "86400",
+            "SYNCLINE_PROBES": f"127.0.0.1:{probe.port}",
+        }
+        worker = await stack.enter_async_context(WorkerProcess.running(ROOT / "worker.py", environment))
+
+        async def red(death: str, check: str, path: str = "/readyz") -> None:
+            died = time.monotonic()
+            await probe.until_red(check, path=path, seconds=_LONGEST)
+            took[death] = round(time.monotonic() - died, 1)
+
+        await probe.until_green()
+        for name, check in (
+            ("write", "write-db"),
+            ("graph", "graph-db"),
+            ("qdrant", "Qdrant"),
+            ("temporal", "Temporal"),
+        ):
+            proxies[name].cut()
+            await red(f"{check} away", check)
+            proxies[name].mend()
+            await probe.until_green()
+
+        async def end_listeners() -> None:
+            while True:
+                await asyncio.to_thread(postgres_admin, listeners_ended)
+                await asyncio.sleep(0.2)
+
+        ending = asyncio.create_task(end_listeners())
+        await red("listener dead", "listener")
+        ending.cancel()
+        await probe.until_green()
+
+        postgres_admin(f"ALTER ROLE {role} NOLOGIN")
+        postgres_admin(ended)
+        await red("pollers stopped", "pollers")
+        postgres_admin(f"ALTER ROLE {role} LOGIN")
+        await probe.until_green()
+
+        block.touch()
+        run = await lab.start(None)
+        await red("event loop blocked", "event loop", "/healthz")
+        block.unlink()
+        await probe.until_green("/healthz")
+        with suppress(RPCError):
+            await run.terminate()
+
+        await lab.start(blocking)
+        await red("provider's thread hung", "event loop of provider zoo-sleeper", "/healthz")
+
+        worker.process.send_signal(signal.SIGSTOP)
+        await red("process stopped", "no answer", "/healthz")
+        worker.process.send_signal(signal.SIGCONT)
+    postgres_admin(f"DROP ROLE {role}")
+    sys.stdout.write(f"seconds until red: {took}\n")
+    assert len(took) == 9
 
 
 async def test_probes_address_in_use(

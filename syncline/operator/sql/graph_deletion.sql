@@ -43,3 +43,12 @@ ORDER BY 1
 SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = to_regnamespace(quote_ident($1)))
     OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = to_regnamespace(quote_ident($1)))
     OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = to_regnamespace(quote_ident($1)))
+
+-- name: deletion_of_others
+-- Of the named tables, those that this role may not drop.
+SELECT c.relname::text AS name, pg_catalog.pg_get_userbyid(c.relowner)::text AS owner
+FROM pg_catalog.pg_class c
+WHERE c.relnamespace = to_regnamespace(quote_ident($1)) AND c.relkind IN ('r', 'p') AND c.relname = ANY ($2::text[])
+    AND NOT pg_catalog.pg_has_role(coalesce($3::text, current_user::text)::name, c.relowner, 'USAGE')
+ORDER BY 1
+LIMIT 1

@@ -18,3 +18,6 @@ INSERT INTO @{target} AS t (@{columns})
 SELECT @{columns} FROM @{stage}
 ON CONFLICT (@{key}) DO UPDATE SET @{assignments}
 WHERE (@{current}) IS DISTINCT FROM (@{proposed})
+
+-- name: filled
+SELECT EXISTS (SELECT FROM @{table})

@@ -1,0 +1,73 @@
+"""Guard of a dev stack: a process that ends what the stack runs once `syncline dev` has died.
+
+It waits for the end of its standard input, which only that process holds open: kill -9 closes it too. After
+an orderly stop there is no record any more, and nothing to do. It takes the folder's lock, so that a stack
+that starts meanwhile either waits for it or does this itself.
+"""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from syncline.devstack.state import StateFolder
+from syncline.errors import DevStackError
+
+__all__ = ["guarded"]
+
+_PATIENCE: Final = 5.0
+"""Seconds that each process has to end by itself; the next start continues what it was at."""
+
+
+@contextmanager
+def guarded(state: Path, data: Path) -> Iterator[None]:
+    """While entered, a guard stands by; then it is ended, so leave once the record is deleted.
+
+    `data` is PostgreSQL's folder.
+    """
+    guard = subprocess.Popen(  # noqa: S603 # our own module
+        [sys.executable, "-m", "syncline.devstack.guard", str(state), str(data)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # Neither Ctrl-C in the terminal nor the terminal's end reaches it.
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        # What it would end has ended, and the record is gone: nothing is left to it.
+        guard.kill()
+        guard.wait()
+        if guard.stdin is not None:
+            guard.stdin.close()
+
+
+def main(state: Path, data: Path) -> None:
+    """Wait for the end of standard input; end what the record in `state` names, and PostgreSQL."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    sys.stdin.buffer.read()
+    folder = StateFolder(state)
+    record = folder.read()
+    # A process that dies closes its files first.
+    until = time.monotonic() + _PATIENCE
+    while record is not None and record.dev.process() is not None and time.monotonic() < until:
+        time.sleep(0.05)
+    if record is None or record.dev.process() is not None:
+        return
+    with suppress(DevStackError), folder.locked(as_guard=True):
+        for child in reversed(record.children.values()):
+            child.end(patience=_PATIENCE)
+        from syncline.devstack.postgres import PostgresServer
+
+        PostgresServer(data).stop()
+        folder.delete_record()
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:3]))

@@ -205,6 +205,8 @@ def _fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
     if report.run is not None:
         yield "run", _run(report.run)
         yield "", f"{report.run.workflow_id}, run {report.run.run_id}"
+        if report.lingers:
+            yield "", "it is done, and stays open for further changes for a moment"
     if report.stall is not None:
         yield "stuck" if report.standing == "stuck" else "waits", report.stall.problem
         yield "way out", report.stall.fix

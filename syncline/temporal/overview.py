@@ -274,6 +274,8 @@ class GraphReport(Message):
     """Why the open run does not continue."""
     waiting: Waiting | None = None
     """The service that the open run waits for."""
+    lingers: bool = False
+    """Whether the open run is done, and stays open for further changes for a moment."""
     last_ended: ListedRun | None = None
     scheduled: ProviderState | None = None
     """Provider state of the Schedule's last run; null unless `run` is manual, which has no earlier state."""
@@ -339,6 +341,7 @@ async def report_of(
         trying=pending.trying,
         stall=pending.stall,
         waiting=pending.waiting,
+        lingers=pending.lingers,
         last_ended=ended,
         scheduled=None if run is None else await _scheduled(client, run, runs),
         schedule=schedule,

@@ -265,7 +265,6 @@ def create_waits_worker(client: Client, activities: VisibilityActivities, settin
         [activities.wait_visible],
         at_once=_WAITS_AT_ONCE,
         polls=2,
-        workflows=[WaitVisible],
     )
 
 
@@ -277,16 +276,12 @@ def _aside(
     *,
     at_once: int,
     polls: int,
-    workflows: Sequence[type] = (),
 ) -> Worker:
     """Return a worker for activities with a task queue and slots separate from those of cycles."""
     return Worker(
         client,
         task_queue=task_queue,
-        workflows=workflows,
         activities=activities,
-        workflow_runner=workflow_runner(sandbox=settings.workflow_sandbox),
-        max_concurrent_workflow_tasks=4 if workflows else None,
         max_concurrent_activities=at_once,
         max_concurrent_activity_task_polls=polls,
         max_heartbeat_throttle_interval=timedelta(seconds=5),

@@ -33,8 +33,7 @@ from syncline.temporal.schedules.graph import ensure_schedule
 from tests.kit.ports import free_port
 
 _SCHEMA = "waited"
-_ASIDE, _ACTIVITY = "a run on the queue of waits", "an activity of its own"
-_WAYS = ("a run", _ASIDE, _ACTIVITY)
+_WAYS = _RUN, _ACTIVITY = "a run", "an activity of its own"
 _WRITE = f"INSERT INTO {_SCHEMA}.write_nodes (id, concept) VALUES ($1, 'c')"  # a name of this module
 
 
@@ -65,16 +64,15 @@ class Bench:
                 return time.monotonic()
             await self._told.wait()
 
-    async def waited(self, token: str, way: str = _WAYS[0]) -> float:
+    async def waited(self, token: str, way: str = _RUN) -> float:
         """Return when a wait has returned."""
         request = WaitVisibleInput(graph=_SCHEMA, token=token, seconds=120)
-        aside = names.waits_task_queue(self._task_queue)
         if way == _ACTIVITY:
             answer = await self._client.execute_activity(
                 names.WAIT_VISIBLE_ACTIVITY,
                 request,
                 id=f"wait/{_SCHEMA}/{token}",
-                task_queue=aside,
+                task_queue=names.waits_task_queue(self._task_queue),
                 start_to_close_timeout=timedelta(seconds=140),
                 heartbeat_timeout=timedelta(seconds=40),
                 result_type=Visibility,
@@ -84,7 +82,7 @@ class Bench:
                 names.WAIT_VISIBLE,
                 request,
                 id=f"wait/{_SCHEMA}/{token}",
-                task_queue=aside if way == _ASIDE else self._task_queue,
+                task_queue=self._task_queue,
                 result_type=Visibility,
             )
         if not answer.visible:

@@ -278,11 +278,8 @@ def schedules_task_queue(task_queue: str) -> str:
 
 
 def waits_task_queue(task_queue: str) -> str:
-    """Return the task queue of waits for what is visible: many at once, which do nothing.
-
-    A run may be on it itself, so that the worker that begins it takes its activity at once.
-    """
-    return task_queue if task_queue.endswith("/waits") else f"{task_queue}/waits"
+    """Return the task queue of activities that wait for what is visible: many at once, which do nothing."""
+    return f"{task_queue}/waits"
 
 
 def provider_task_queue(task_queue: str, provider_id: str) -> str:

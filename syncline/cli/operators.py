@@ -82,10 +82,11 @@ def run(work: Coroutine[object, object, T]) -> T:
 
 def ask(request: "OperationInput", result: "type[ResultT]", *, seconds: float = SECONDS) -> "ResultT":
     """Have a worker carry out what is asked for, and return the result; Temporal is all that is needed."""
-    return run(_ask(request, result, seconds))
+    return run(have_done(request, result, seconds))
 
 
-async def _ask(request: "OperationInput", result: "type[ResultT]", seconds: float) -> "ResultT":
+async def have_done(request: "OperationInput", result: "type[ResultT]", seconds: float) -> "ResultT":
+    """Like `ask`, in an event loop that runs."""
     from uuid import uuid4
 
     from syncline import names

@@ -26,7 +26,8 @@ from syncline.stores.tenants import reading
 
 __all__ = ["Passes", "linger"]
 
-_POLL: Final = 0.05
+_POLL, _LATER, _SOON = 0.05, 0.1, 1.0
+"""Seconds between two looks: in the first second after a change, and from then on."""
 _SETTLE: Final = 1.0
 """Longest wait, at the end, for transactions that may have written while muted."""
 _ABANDON: Final = 2.0
@@ -167,7 +168,7 @@ class _Lingering:
             if await self._news():
                 result = await self._pass(result)
             else:
-                await asyncio.sleep(_POLL)
+                await asyncio.sleep(_POLL if now - self.changed < _SOON else _LATER)
         # The next run lingers too, so that a graph that is changed all the time is not slow once a minute.
         if time.monotonic() - self.began >= self._longest and self.found and not self.ended:
             result = result.model_copy(update={"look_owed": True})

@@ -132,8 +132,16 @@ async def test_idle_cycle_lingers_only_soon_after_a_change(graph: TestGraph) -> 
         assert leave.muted.is_set()
 
 
-async def test_cycle_of_a_schema_that_does_not_notify_ends(graph: TestGraph) -> None:
-    await write(graph, "UPDATE sync_notify SET wanted = false")
+@pytest.mark.parametrize(
+    "where",
+    [
+        "UPDATE sync_notify SET wanted = false",
+        "INSERT INTO syncline.listener SELECT i::text, now() + interval '1 h', '3' FROM generate_series(1, 2) i",
+    ],
+    ids=["mute", "two deployments"],
+)
+async def test_cycle_does_not_linger_where_it_may_not_mute(graph: TestGraph, where: str) -> None:
+    await write(graph, where)
     await write(graph, NODE, "first")
     async with lingering(graph) as (_, cycle):
         pass

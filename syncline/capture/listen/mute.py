@@ -12,9 +12,10 @@ _sql = statements_of("syncline.capture.listen")
 
 
 async def mute(store: PostgresStore, schema: str, seconds: float) -> bool:
-    """Mute the schema's writers for `seconds` from now; return whether they would notify otherwise.
+    """Mute the schema's writers for `seconds` from now; return whether they are.
 
-    Raise StoreError, as when the schema does not notify.
+    Not if they do not notify anyway, or several deployments listen: it holds for all. Raise StoreError, as
+    when the schema does not notify.
     """
     state = qualified(schema, STATE)
     async with store.driver() as connection, writing(connection, [state], first=_ASYNCHRONOUS):

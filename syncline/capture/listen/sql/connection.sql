@@ -32,8 +32,10 @@ RETURNING (SELECT until < clock_timestamp() FROM before) AS lapsed
 UPDATE ONLY @{state} SET muted_until = clock_timestamp() + make_interval(secs => $1)
 
 -- name: mute
--- By a cycle that looks for changes itself.
-UPDATE ONLY @{state} SET muted_until = clock_timestamp() + make_interval(secs => $1) WHERE wanted RETURNING wanted
+-- By a cycle that looks for changes itself. Not where another deployment listens too: its graphs would wait.
+UPDATE ONLY @{state} SET muted_until = clock_timestamp() + make_interval(secs => $1)
+WHERE wanted AND (SELECT count(*) FROM syncline.listener WHERE until > clock_timestamp()) < 2
+RETURNING wanted
 
 -- name: unmute
 UPDATE ONLY @{state} SET muted_until = '-infinity' WHERE muted_until > clock_timestamp()

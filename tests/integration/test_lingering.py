@@ -8,6 +8,7 @@ import pytest
 
 from syncline import names
 from syncline.engine import run_cycle
+from syncline.engine.linger import _Lingering
 from syncline.messages.sync import CycleStatus
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.lab import eventually
@@ -68,12 +69,21 @@ async def _true(found: bool) -> bool:
     return found
 
 
-async def test_graph_is_free_while_a_cycle_lingers(graph: TestGraph) -> None:
+async def test_graph_is_free_while_a_cycle_lingers(graph: TestGraph, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another run gets it at once, is right, and is not counted as the lingering run's."""
+    awake, news = asyncio.Event(), _Lingering._news
+
+    async def once_awake(lingering: _Lingering) -> bool:
+        await awake.wait()
+        return await news(lingering)
+
+    monkeypatch.setattr(_Lingering, "_news", once_awake)
     await write(graph, NODE, "first")
     async with lingering(graph) as (_, cycle):
+        await write(graph, NODE, "other")
         other = await run_cycle(graph.context())
-        assert (other.status, other.idle) == (CycleStatus.DRAINED, True)
+        assert (other.status, other.rows) == (CycleStatus.DRAINED, 1)
+        awake.set()
         holder = await graph.connect_target()
         await holder.execute("SELECT pg_advisory_lock(hashtextextended('syncline:kg', 0))")
         await write(graph, NODE, "second")

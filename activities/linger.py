@@ -14,6 +14,7 @@ from syncline.capture.listen.mute import announce, mute, unmute
 from syncline.control.graphs import Graph
 from syncline.control.services import Services
 from syncline.errors import SynclineError
+from syncline.logs import get_log
 from syncline.messages.base import GraphStatus
 from syncline.provider import MUTED_SECONDS, Linger
 from syncline.temporal.schedules.make import describe
@@ -146,8 +147,10 @@ class GraphLinger(Linger):
                     self._ended = "its record has changed"
                 elif looks % _SCHEDULE == 0:
                     self._ended = await self._of_schedule()
-            except SynclineError as error:
-                self._ended = str(error)
+            except Exception as error:
+                # It can no longer be known whether it may.
+                get_log().info("record of a lingering cycle not read", error=repr(error))
+                self._ended = "its record cannot be read"
 
     async def _of_schedule(self) -> str | None:
         with suppress(RPCError):

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
-from temporalio.client import ActivityFailureError, Client
+from temporalio.client import ActivityFailureError, ActivityHandle, Client
 from temporalio.common import (
     ActivityIDConflictPolicy,
     RetryPolicy,
@@ -52,7 +52,7 @@ async def wait_directly(client: Client, request: WaitVisibleInput, *, task_queue
     within = timedelta(seconds=request.seconds) + _GRACE
     kind = "vectors" if request.vectors else "rows"
     with temporal_errors_mapped(client):
-        handle = await client.start_activity(
+        handle: ActivityHandle[Visibility] = await client.start_activity(
             names.WAIT_VISIBLE_ACTIVITY,
             request,
             id=f"wait/{request.graph}/{request.token}/{kind}/{request.seconds:g}",

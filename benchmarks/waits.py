@@ -17,7 +17,7 @@ import asyncpg
 from pydantic import SecretStr
 from temporalio.client import Client
 
-from benchmarks.engine import ROOT
+from benchmarks.engine import REPORT, ROOT, replace_between
 from syncline import names
 from syncline.control.graphs import draft_graph
 from syncline.control.services import Services
@@ -33,6 +33,7 @@ from syncline.temporal.schedules.graph import ensure_schedule
 from tests.kit.ports import free_port
 
 _SCHEMA = "waited"
+_HEAD = "| From visible to answered | Waits | Median | p99 |\n|---|--:|--:|--:|"
 _WAYS = _RUN, _ACTIVITY = "a run", "an activity of its own"
 _WRITE = f"INSERT INTO {_SCHEMA}.write_nodes (id, concept) VALUES ($1, 'c')"  # a name of this module
 
@@ -116,7 +117,9 @@ class Bench:
 
 def _line(name: str, seconds: list[float]) -> str:
     last = statistics.quantiles(seconds, n=100)[98]
-    return f"{name}: median {statistics.median(seconds) * 1000:,.0f} ms, p99 {last * 1000:,.0f} ms, {len(seconds)} waits"
+    return (
+        f"| {name} | {len(seconds)} | {statistics.median(seconds) * 1000:,.0f} ms | {last * 1000:,.0f} ms |"
+    )
 
 
 async def measure(server: EmbeddedPostgres, folder: Path, singly: int, together: int) -> list[str]:
@@ -158,12 +161,9 @@ async def measure(server: EmbeddedPostgres, folder: Path, singly: int, together:
         await temporal.stop()
     committed = [visible for found in alone.values() for visible, _ in found]
     return [
-        _line("commit to visible", committed),
-        *(
-            _line(f"visible to returned, {way}", [ended for _, ended in found])
-            for way, found in alone.items()
-        ),
-        *(_line(f"visible to returned, {together} at once, {way}", found) for way, found in many.items()),
+        *(_line(f"One at a time, by {way}", [ended for _, ended in found]) for way, found in alone.items()),
+        *(_line(f"{together} at once, by {way}", found) for way, found in many.items()),
+        _line("For comparison: from commit to visible meanwhile", committed),
     ]
 
 
@@ -181,7 +181,9 @@ def main() -> None:
             lines = asyncio.run(measure(server.start(), Path(name), given.singly, given.together))
         finally:
             server.stop()
-    print("\n".join(lines))  # its purpose
+    text = "\n".join([_HEAD, *lines])
+    print(text)  # its purpose
+    replace_between(REPORT, "<!-- benchmark:waits -->", "<!-- /benchmark:waits -->", f"\n{text}\n")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ _LONGEST: Final = 60.0
 """Longest time that a run lingers, however often its graph changes: what it has done is shown at its end."""
 _RECORD: Final = 1.0
 """Seconds between two looks at the graph's record."""
-_SCHEDULE: Final = 5
+_SCHEDULE: Final = 3
 """Every so many of these also look at its Schedule."""
 
 

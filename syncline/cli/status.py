@@ -188,7 +188,8 @@ def _why(graph: "GraphOverview") -> str:
         due = f"{schedule.due.problem} {schedule.due.fix}"
         parts += [due] if not any(due in part for part in parts) else []
     if graph.running is not None and graph.running.seconds >= _LONG:
-        parts.append(f"a run has been open for {format_seconds(graph.running.seconds)}")
+        why = ", for further changes" if graph.lingers else ""
+        parts.append(f"a run has been open for {format_seconds(graph.running.seconds)}{why}")
     return "; ".join(parts)
 
 

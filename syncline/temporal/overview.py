@@ -71,6 +71,8 @@ class GraphOverview(Message):
     """Why the open run does not continue, other than a retried activity."""
     waiting: Waiting | None = None
     """The service that the open run waits for."""
+    lingers: bool = False
+    """Whether the open run is done, and stays open for further changes for a moment."""
     schedule: GraphSchedule | None = None
     """Null without a Schedule: it has manual or cron runs only."""
     numbers: GraphNumbers | None = None
@@ -145,6 +147,7 @@ async def overview(
                 trying=stands.trying,
                 stall=stall,
                 waiting=stands.waiting,
+                lingers=stands.lingers,
                 schedule=schedule,
                 numbers=told,
             )

@@ -17,6 +17,7 @@ from syncline.control.graphs import Graph, GraphChanges
 from syncline.control.services import Services
 from syncline.messages.base import GraphStatus
 from syncline.messages.sync import CycleStatus, SyncGraphInput, SyncGraphResult
+from syncline.temporal.schedules.steer import start_now
 from syncline.temporal.stalls import pending_of
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.worker_process import WorkerProcess, environment_of
@@ -120,6 +121,23 @@ async def test_lingering_run_shows_and_counts_what_it_does(scene: Scene) -> None
         assert not await scene.muted()
     schedule = lab.client.get_schedule_handle(names.sync_schedule_id(scene.graph.slug))
     assert (await schedule.describe()).info.num_actions == 1
+
+
+async def test_lingering_run_ends_for_a_triggered_one(scene: Scene) -> None:
+    """An operator's trigger of its Schedule is not skipped because of it."""
+    lab = scene.lab
+    async with lab.worker():
+        run = await scene.begun("first")
+        await scene.lingers(run)
+        await start_now(lab.client, scene.graph.slug)
+        assert (await run.result()).result.rows == 1
+        schedule = lab.client.get_schedule_handle(names.sync_schedule_id(scene.graph.slug))
+
+        async def next_began() -> bool:
+            return (await schedule.describe()).info.num_actions == 2
+
+        await eventually(next_began)
+        await lab.services.graphs.update(scene.graph.id, GraphChanges(status=GraphStatus.PAUSED))
 
 
 async def test_lingering_run_ends_with_its_worker(scene: Scene) -> None:

@@ -115,6 +115,7 @@ def record_cycle(
     metrics.DELETES.add(meter, sum(table.deletes for table in result.tables), **labels)
     metrics.LINKS.add(meter, result.links, **labels)
     metrics.FAILURES.add(meter, result.failures, **labels)
+    metrics.LINGERED_PASSES.add(meter, result.lingered_passes, graph=graph)
     done = result.vectors
     for vectors in (done,) if done.second is None else (done, done.second):
         metrics.VECTORS_UPSERTED.add(meter, vectors.upserted, **labels)

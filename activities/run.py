@@ -48,8 +48,12 @@ def run_identity() -> RunIdentity:
 
 
 def bind_fields(**fields: str) -> None:
-    """Add the run and these fields to all further log lines of this activity, and to its span."""
-    fields = {"run_id": run_identity().run_id, **fields}
+    """Add the run and these fields to all further log lines of this activity, and to its span.
+
+    An activity that was started without a workflow has no run.
+    """
+    run_id = activity.info().workflow_run_id
+    fields = fields if run_id is None else {"run_id": run_id, **fields}
     log_fields(**fields)
     annotate(**fields)
 

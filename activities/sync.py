@@ -22,6 +22,7 @@ from activities.errors import errors_translated
 from activities.heartbeat import Heartbeater
 from activities.isolation.limits import GRACE, RunCycle, contained
 from activities.isolation.thread import RunningCycles
+from activities.linger import LingerPlaces
 from activities.metrics import record_cycle, record_cycle_error, record_fallback, record_held
 from activities.run import (
     bind_fields,
@@ -64,6 +65,7 @@ from syncline.messages.sync import (
 from syncline.provider import (
     API_VERSION,
     CycleBudget,
+    Linger,
     Meter,
     NoOptions,
     RetryRules,
@@ -112,6 +114,7 @@ class SyncActivities:
         self._alone: dict[UUID, tuple[float, bool]] = {}
         self._beat_seconds = beat_seconds
         self._signal_seconds = signal_seconds
+        self._places = LingerPlaces(0 if services is None else services.settings.max_concurrent_cycles)
 
     @activity.defn(name=names.RESOLVE_PROVIDER)
     async def resolve_provider(self, request: ResolveProviderRequest) -> ProviderResolution:
@@ -122,8 +125,9 @@ class SyncActivities:
         error and never a fallback. A paused graph can be synced by a manual run.
         """
         # The control plane may hang; heartbeats reveal a worker that dies meanwhile.
-        async with Heartbeater[CycleProgress](beat_seconds=self._beat_seconds):
-            return await self._resolve(request)
+        with self._places.working():
+            async with Heartbeater[CycleProgress](beat_seconds=self._beat_seconds):
+                return await self._resolve(request)
 
     async def _resolve(self, request: ResolveProviderRequest) -> ProviderResolution:
         services = self._services()
@@ -196,6 +200,7 @@ class SyncActivities:
                     attempt=run.attempt,
                 ),
                 self._under_way.entered(graph),
+                self._places.working(),
             ):
                 async with beat:
                     result = await self._run_cycle(services, request, run, beat)
@@ -300,6 +305,7 @@ class SyncActivities:
                     second_embedding=further[0][0] if further else None,
                     embedding_of=partial(services.embedding_of, graph),
                     run_is_over=run_is_over,
+                    linger=self._linger(services, request, graph),
                 ),
                 distribution=served.distribution,
                 plugin=plugin,
@@ -329,6 +335,11 @@ class SyncActivities:
             alone = await services.graphs.alone(graph)
             self._alone[graph.id] = time.monotonic(), alone
         return alone
+
+    def _linger(self, services: Services, request: SyncCycleRequest, graph: Graph) -> Linger | None:
+        """Return what lets the cycle linger: the engine's own; a plugin may have more to do at its end."""
+        ours = request.provider_id in (None, names.DEFAULT_PROVIDER)
+        return self._places.of(services, graph) if request.linger and ours else None
 
     def _routed(
         self, services: Services, request: ResolveProviderRequest, answer: ProviderResolution

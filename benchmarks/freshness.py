@@ -1,7 +1,7 @@
 """How soon a change is visible, and what that costs writers: `make bench-freshness`.
 
-A Temporal dev server with a database file, PostgreSQL and one worker process, as `syncline dev` has them. Of two
-graphs with a run a minute, one is told of changes. The tables go to the screen and into docs/performance.md.
+A Temporal dev server with a database file, PostgreSQL and one worker process, as `syncline dev` has them. Of three
+graphs with a run a minute, two are told of changes, and the runs of one of these linger. The tables go to the screen and into docs/performance.md.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from syncline.temporal.schedules.graph import ensure_schedule
 from tests.kit.ports import free_port
 
 _TOLD, _MINUTE = "With notification", "The schedule of once a minute alone"
+_ENDING = "With notification, and runs that end at once (`linger_seconds` 0)"
 
 
 async def measure_latency(
@@ -61,8 +62,13 @@ async def measure_latency(
             await services.prepare_control()
             await worker.start()
             graphs = {}
-            for name, slug, notify in ((_TOLD, "told", True), (_MINUTE, "minute", False)):
-                draft = draft_graph({"slug": slug, "schedule": {"every_seconds": 60, "notify": notify}})
+            sides = (
+                (_TOLD, "told", {}),
+                (_ENDING, "ending", {"linger_seconds": 0}),
+                (_MINUTE, "minute", {"notify": False}),
+            )
+            for name, slug, schedule in sides:
+                draft = draft_graph({"slug": slug, "schedule": {"every_seconds": 60, **schedule}})
                 graphs[name] = await services.graphs.add(draft)
                 await services.prepare_graph(graphs[name])
                 await ensure_schedule(client, graphs[name], task_queue=settings.task_queue, start_now=True)
@@ -77,7 +83,7 @@ async def measure_latency(
     lines = []
     for name, latencies in zip(graphs, measured, strict=True):
         median, last = statistics.median(latencies), statistics.quantiles(latencies, n=100)[98]
-        lines.append((name, f"{len(latencies)} | {median:,.2f} s | {last:,.2f} s | {max(latencies):,.2f} s"))
+        lines.append((name, f"{len(latencies)} | {median:,.3f} s | {last:,.2f} s | {max(latencies):,.2f} s"))
         print(f"latency: {name}: {lines[-1][1]}", flush=True)
     return lines
 

@@ -9,6 +9,7 @@ import asyncio
 import statistics
 import tempfile
 import time
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,7 +17,7 @@ import asyncpg
 from pydantic import SecretStr
 from temporalio.client import Client
 
-from benchmarks.engine import ROOT
+from benchmarks.engine import REPORT, ROOT, replace_between
 from syncline import names
 from syncline.control.graphs import draft_graph
 from syncline.control.services import Services
@@ -32,6 +33,8 @@ from syncline.temporal.schedules.graph import ensure_schedule
 from tests.kit.ports import free_port
 
 _SCHEMA = "waited"
+_HEAD = "| From visible to answered | Waits | Median | p99 |\n|---|--:|--:|--:|"
+_WAYS = _RUN, _ACTIVITY = "a run", "an activity of its own"
 _WRITE = f"INSERT INTO {_SCHEMA}.write_nodes (id, concept) VALUES ($1, 'c')"  # a name of this module
 
 
@@ -62,37 +65,50 @@ class Bench:
                 return time.monotonic()
             await self._told.wait()
 
-    async def waited(self, token: str) -> float:
+    async def waited(self, token: str, way: str = _RUN) -> float:
         """Return when a wait has returned."""
-        answer = await self._client.execute_workflow(
-            names.WAIT_VISIBLE,
-            WaitVisibleInput(graph=_SCHEMA, token=token, seconds=120),
-            id=f"wait/{_SCHEMA}/{token}",
-            task_queue=self._task_queue,
-            result_type=Visibility,
-        )
+        request = WaitVisibleInput(graph=_SCHEMA, token=token, seconds=120)
+        if way == _ACTIVITY:
+            answer = await self._client.execute_activity(
+                names.WAIT_VISIBLE_ACTIVITY,
+                request,
+                id=f"wait/{_SCHEMA}/{token}",
+                task_queue=names.waits_task_queue(self._task_queue),
+                start_to_close_timeout=timedelta(seconds=140),
+                heartbeat_timeout=timedelta(seconds=40),
+                result_type=Visibility,
+            )
+        else:
+            answer = await self._client.execute_workflow(
+                names.WAIT_VISIBLE,
+                request,
+                id=f"wait/{_SCHEMA}/{token}",
+                task_queue=self._task_queue,
+                result_type=Visibility,
+            )
         if not answer.visible:
             raise RuntimeError(f"not visible: {answer.reason}")
         return time.monotonic()
 
-    async def singly(self, number: int) -> list[tuple[float, float]]:
-        """Return, for each write, (commit to visible, visible to returned), in seconds."""
-        found = []
+    async def singly(self, number: int) -> dict[str, list[tuple[float, float]]]:
+        """Return, for each way in turn and each write, (commit to visible, visible to returned), in seconds."""
+        found: dict[str, list[tuple[float, float]]] = {way: [] for way in _WAYS}
         for _ in range(number):
-            token = await self.written()
-            committed = time.monotonic()
-            visible, returned = await asyncio.gather(self.visible(token), self.waited(token))
-            found.append((visible - committed, max(0.0, returned - visible)))
-            await asyncio.sleep(0.2)
+            for way in _WAYS:
+                token = await self.written()
+                committed = time.monotonic()
+                visible, returned = await asyncio.gather(self.visible(token), self.waited(token, way))
+                found[way].append((visible - committed, max(0.0, returned - visible)))
+                await asyncio.sleep(0.2)
         return found
 
-    async def together(self, number: int, other: asyncpg.Connection) -> list[float]:
+    async def together(self, number: int, other: asyncpg.Connection, way: str) -> list[float]:
         """Return how long after it was visible each of so many waits returned."""
         held = other.transaction()
         await held.start()
         await other.execute(_WRITE, uuid4().hex)
         tokens = [await self.written() for _ in range(number)]
-        waits = [asyncio.create_task(self.waited(token)) for token in tokens]
+        waits = [asyncio.create_task(self.waited(token, way)) for token in tokens]
         await asyncio.sleep(max(5.0, number / 50))
         await held.commit()
         visible = await self.visible(tokens[-1])
@@ -101,7 +117,9 @@ class Bench:
 
 def _line(name: str, seconds: list[float]) -> str:
     last = statistics.quantiles(seconds, n=100)[98]
-    return f"{name}: median {statistics.median(seconds) * 1000:,.0f} ms, p99 {last * 1000:,.0f} ms, {len(seconds)} waits"
+    return (
+        f"| {name} | {len(seconds)} | {statistics.median(seconds) * 1000:,.0f} ms | {last * 1000:,.0f} ms |"
+    )
 
 
 async def measure(server: EmbeddedPostgres, folder: Path, singly: int, together: int) -> list[str]:
@@ -135,16 +153,17 @@ async def measure(server: EmbeddedPostgres, folder: Path, singly: int, together:
         await bench.waited(await bench.written())
         await asyncio.sleep(10)
         alone = await bench.singly(singly)
-        many = await bench.together(together, connections[1])
+        many = {way: await bench.together(together, connections[1], way) for way in _WAYS if together}
     finally:
         for connection in connections:
             await connection.close()
         await worker.stop()
         await temporal.stop()
+    committed = [visible for found in alone.values() for visible, _ in found]
     return [
-        _line("commit to visible", [visible for visible, _ in alone]),
-        _line("visible to returned, one after the other", [returned for _, returned in alone]),
-        _line(f"visible to returned, {together} at once", many),
+        *(_line(f"One at a time, by {way}", [ended for _, ended in found]) for way, found in alone.items()),
+        *(_line(f"{together} at once, by {way}", found) for way, found in many.items()),
+        _line("For comparison: from commit to visible meanwhile", committed),
     ]
 
 
@@ -162,7 +181,9 @@ def main() -> None:
             lines = asyncio.run(measure(server.start(), Path(name), given.singly, given.together))
         finally:
             server.stop()
-    print("\n".join(lines))  # its purpose
+    text = "\n".join([_HEAD, *lines])
+    print(text)  # its purpose
+    replace_between(REPORT, "<!-- benchmark:waits -->", "<!-- /benchmark:waits -->", f"\n{text}\n")
 
 
 if __name__ == "__main__":

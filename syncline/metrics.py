@@ -325,7 +325,14 @@ TRIGGERS: Final = Counter(
     unit="runs",
     labels=("store", "outcome"),
     help="Runs triggered by a change, by outcome: started; coming, because a run that reads the change is "
-    "due anyway; paused or absent, by the state of the Schedule; failed, which is retried.",
+    "due anyway; lingered, because a lingering cycle has read it; paused or absent, by the state of the "
+    "Schedule; failed, which is retried.",
+)
+LINGERED_PASSES: Final = Counter(
+    name="lingered_passes",
+    unit="times",
+    labels=("graph",),
+    help="Times that lingering cycles found changes: each is a run that was not started.",
 )
 PROBE_RED: Final = Gauge(
     name="probe_red",

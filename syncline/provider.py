@@ -24,12 +24,14 @@ __all__ = [
     "API_VERSION",
     "FACT_DECOMPOSITION_API_VERSION",
     "KINDS",
+    "MUTED_SECONDS",
     "CycleBudget",
     "DecomposedFact",
     "EventLog",
     "FactDecompositionProvider",
     "GraphSchema",
     "GraphVectors",
+    "Linger",
     "Meter",
     "NoOptions",
     "NullMeter",
@@ -178,6 +180,41 @@ class GraphVectors:
         return replace(self, generation=generation)
 
 
+class Linger(Protocol):
+    """Lets a cycle that has drained stay open for further changes. Its coroutines raise StoreError.
+
+    While its writers are muted, the cycle looks for changes itself. What it may have missed at its end, it
+    announces.
+    """
+
+    @property
+    def seconds(self) -> float:
+        """How long the cycle waits for the next change; one that changed less long ago may linger."""
+
+    @property
+    def longest(self) -> float:
+        """How long it lingers in all."""
+
+    def over(self) -> str | None:
+        """Return why it is to end now; None while it may linger."""
+
+    async def mute(self) -> bool:
+        """Mute the graph's writers for `MUTED_SECONDS`; False, and no further call, if it may not linger."""
+
+    async def unmute(self) -> int:
+        """Let writers notify again; return the transaction below which any that was muted began."""
+
+    async def announce(self, below: int) -> None:
+        """Notify, as a writer does, of changes by transactions below this one."""
+
+    def release(self) -> None:
+        """Give the place to another cycle."""
+
+
+MUTED_SECONDS: Final = 4.0
+"""How long a lingering cycle mutes its writers at a time: so late is what it misses if it is killed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SyncContext:
     """Everything that one cycle may use. Only the pools are shared with cycles of other graphs."""
@@ -216,6 +253,8 @@ class SyncContext:
     run_is_over: Callable[[str], Awaitable[bool]] | None = None
     """Returns whether another run, by its id, has been closed long enough that no attempt of it can still be
     working; False if unknown. None outside a worker."""
+    linger: Linger | None = None
+    """May let the cycle stay open for further changes; None: it ends when it has drained."""
 
     @property
     def embeddings(self) -> Sequence[EmbeddingService]:

@@ -349,6 +349,12 @@ class Settings(_SecondEmbedding, EmbeddingSettings, _Stores):
     notify_runs_per_second: float = Field(
         default=20, gt=0, le=1000, description="Maximum runs per second that one worker starts on changes."
     )
+    linger_seconds: float = Field(
+        default=5,
+        ge=0,
+        le=60,
+        description="Seconds that a run stays open for further changes after the last; 0: it ends once done.",
+    )
     graceful_shutdown_seconds: float = Field(
         default=30, ge=0, le=_DAY, description="Seconds after SIGTERM that running cycles have to finish."
     )

@@ -109,7 +109,17 @@ def _summary(result: SyncResult) -> str:
     return (
         f"Written: {result.rows:,} rows, {result.links:,} links, {result.vectors.upserted:,} vectors. "
         f"Lag: {format_lag(result)}."
+        f"{_lingered(result)}"
     )
+
+
+def _lingered(result: SyncResult) -> str:
+    if not result.lingered_seconds:
+        return ""
+    found = (
+        f"found some {counted(result.lingered_passes, 'time')}" if result.lingered_passes else "found none"
+    )
+    return f" It lingered {result.lingered_seconds:.1f} s for further changes, and {found}."
 
 
 def _tables(tables: tuple[TableProgress, ...]) -> Iterator[str]:

@@ -266,6 +266,8 @@ class SyncGraph:
                 seen_up_to=carried.seen_up_to,
                 fingerprint=resolution.fingerprint,
                 map=resolution.map,
+                # Whoever starts a run by hand waits for its end, and a shadow follows the end of its graph's.
+                linger=_scheduled(resolution.graph.slug) and not (request.shadow or resolution.shadowed),
             ),
             summary=f"sync {resolution.graph.slug} with {describe_provider(self._state.provider)}"[:200],
             task_queue=resolution.task_queue,

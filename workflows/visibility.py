@@ -11,7 +11,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.visibility import VisibilityActivities
     from syncline import names
     from syncline.errors import non_retryable_types
-    from syncline.messages.visibility import Visibility, VisibilityState, WaitVisibleInput
+    from syncline.messages.visibility import Visibility, WaitVisibleInput
     from syncline.temporal.client import GRAPH
     from workflows.carried_state import FAILS_A_RUN
     from workflows.priorities import priority_of_operation
@@ -20,7 +20,6 @@ __all__ = ["WaitVisible"]
 
 _GRACE: Final = timedelta(seconds=20)
 """Time beyond the wait in which a worker may answer, or another take the wait over."""
-_AWAY: Final = "no worker has answered: `syncline doctor` says what is wrong with them"
 _RETRY: Final = RetryPolicy(
     initial_interval=timedelta(milliseconds=200),
     maximum_interval=timedelta(seconds=5),
@@ -54,11 +53,4 @@ class WaitVisible:
         except ActivityError as error:
             if is_cancelled_exception(error) or not isinstance(error.cause, TimeoutError):
                 raise
-        return Visibility(
-            graph=input.graph,
-            visible=False,
-            vectors=False,
-            state=VisibilityState.PENDING,
-            reason=_AWAY,
-            waited_seconds=within.total_seconds(),
-        )
+        return Visibility.unanswered(input.graph, seconds=within.total_seconds())

@@ -213,6 +213,8 @@ def _phase(state: SyncState) -> str:
     progress: CycleProgress | None = state.progress
     if state.phase is not RunPhase.SYNCING or progress is None:
         return state.phase.value
+    if progress.phase == "linger":
+        return "done, open for further changes"
     vectors = f", {counted(progress.vectors, 'vector')}" if progress.vectors else ""
     return f"{state.phase.value}: {progress.phase}{vectors}"
 

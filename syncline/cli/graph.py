@@ -67,6 +67,7 @@ FAIRNESS_HELP = (
     "'': the graph itself."
 )
 WEIGHT_HELP = "The share of that tenant among those that wait, 0.001 to 1000. 0: 1, as without."
+LINGER_HELP = "How long its runs stay open for further changes; by default SYNCLINE_LINGER_SECONDS. 0: not."
 CADENCE_HELP = "The rarer intervals of an adaptive graph; 120,300,900 by default."
 
 
@@ -82,6 +83,7 @@ def set_graph(
     notify: Annotated[bool | None, typer.Option(help=NOTIFY_HELP)] = None,
     adaptive: Annotated[bool | None, typer.Option(help=ADAPTIVE_HELP)] = None,
     cadence: Annotated[str | None, typer.Option(metavar="SECONDS,…", help=CADENCE_HELP)] = None,
+    linger: Annotated[float | None, typer.Option(min=0, max=60, metavar="S", help=LINGER_HELP)] = None,
     composition: Annotated[str | None, typer.Option(metavar="JSON", help="Which providers serve it.")] = None,
     tokens_per_day: TokensOption = None,
     collections: CollectionsOption = None,
@@ -101,7 +103,12 @@ def set_graph(
     """Change a graph's record, and its Schedule with it. Where a graph lives cannot change."""
     composed = None if composition is None else read_composition(composition)
     schedule = schedule_options(
-        every_seconds=every_seconds, cron=cron, notify=notify, adaptive=adaptive, cadence=cadence
+        every_seconds=every_seconds,
+        cron=cron,
+        notify=notify,
+        adaptive=adaptive,
+        cadence=cadence,
+        linger=linger,
     )
     vectors = vector_rules(tokens_per_day, collections)
     given: dict[str, object] = {
@@ -118,8 +125,8 @@ def set_graph(
     if all(option is None for option in given.values()):
         raise ConfigurationError(
             "Nothing is to be set: give --name, --every-seconds, --cron, --notify, --adaptive, --cadence, "
-            "--composition, --tokens-per-day, --collections, --max-lag, --fairness-key, --fairness-weight, "
-            "--embedding or --drop-shadow."
+            "--linger, --composition, --tokens-per-day, --collections, --max-lag, --fairness-key, "
+            "--fairness-weight, --embedding or --drop-shadow."
         )
     _change(graph, as_json, reason, **given)
 
@@ -154,6 +161,7 @@ def schedule_options(
     notify: bool | None,
     adaptive: bool | None,
     cadence: str | None,
+    linger: float | None,
 ) -> dict[str, object]:
     """Return the fields of a schedule that are given, or raise ConfigurationError.
 
@@ -168,7 +176,8 @@ def schedule_options(
             f"--cadence '{cadence}' is not seconds with commas between: 120,300,900"
         ) from None
     options = {
-        "every_seconds": every_seconds, "cron": cron, "notify": notify, "adaptive": adaptive, "cadence": steps
+        "every_seconds": every_seconds, "cron": cron, "notify": notify, "adaptive": adaptive,
+        "cadence": steps, "linger_seconds": linger,
     }  # fmt: skip
     given: dict[str, object] = {name: option for name, option in options.items() if option is not None}
     return {"cron": None, **given} if every_seconds is not None else given
@@ -280,6 +289,7 @@ def add(
     notify: Annotated[bool, typer.Option(help=NOTIFY_HELP)] = True,
     adaptive: Annotated[bool, typer.Option(help=ADAPTIVE_HELP)] = False,
     cadence: Annotated[str | None, typer.Option(metavar="SECONDS,…", help=CADENCE_HELP)] = None,
+    linger: Annotated[float | None, typer.Option(min=0, max=60, metavar="S", help=LINGER_HELP)] = None,
     composition: Annotated[
         str, typer.Option(metavar="JSON", help="Which providers serve it.")
     ] = '{"sync": {"provider": "default"}}',
@@ -316,7 +326,12 @@ def add(
         "graph_store": graph_store,
         "qdrant_store": qdrant_store,
         "schedule": schedule_options(
-            every_seconds=every_seconds, cron=cron, notify=notify, adaptive=adaptive, cadence=cadence
+            every_seconds=every_seconds,
+            cron=cron,
+            notify=notify,
+            adaptive=adaptive,
+            cadence=cadence,
+            linger=linger,
         ),
         "composition": read_composition(composition),
         "is_default": default,

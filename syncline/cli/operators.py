@@ -85,18 +85,22 @@ def ask(
     result: "type[ResultT]",
     *,
     seconds: float = SECONDS,
+) -> "ResultT":
+    """Have a worker carry out what is asked for, and return the result; Temporal is all that is needed."""
+    return run(have_done(request, result, seconds))
+
+
+async def have_done(
+    request: "OperationInput",
+    result: "type[ResultT]",
+    seconds: float,
+    *,
     patience: float | None = None,
 ) -> "ResultT":
-    """Have a worker carry out what is asked for, and return the result; Temporal is all that is needed.
+    """Like `ask`, in an event loop that runs.
 
     `patience`: seconds after which it is not waited for if no worker is left to take it.
     """
-    return run(_ask(request, result, seconds, patience))
-
-
-async def _ask(
-    request: "OperationInput", result: "type[ResultT]", seconds: float, patience: float | None
-) -> "ResultT":
     from uuid import uuid4
 
     from syncline import names

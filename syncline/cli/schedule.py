@@ -276,10 +276,9 @@ async def _steer(slug: str, act: "Callable[[Client, str], Awaitable[None]]") -> 
 
 
 async def _trigger(client: "Client", slug: str) -> None:
-    from syncline import names
-    from syncline.temporal.schedules.steer import start_run
+    from syncline.temporal.schedules.steer import start_now
 
-    await start_run(client, client.get_schedule_handle(names.sync_schedule_id(slug)))
+    await start_now(client, slug)
 
 
 async def _pause(client: "Client", slug: str, *, reason: str) -> None:

@@ -188,7 +188,8 @@ def _why(graph: "GraphOverview") -> str:
         due = f"{schedule.due.problem} {schedule.due.fix}"
         parts += [due] if not any(due in part for part in parts) else []
     if graph.running is not None and graph.running.seconds >= _LONG:
-        parts.append(f"a run has been open for {format_seconds(graph.running.seconds)}")
+        why = ", for further changes" if graph.lingers else ""
+        parts.append(f"a run has been open for {format_seconds(graph.running.seconds)}{why}")
     return "; ".join(parts)
 
 
@@ -205,6 +206,8 @@ def _fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
     if report.run is not None:
         yield "run", _run(report.run)
         yield "", f"{report.run.workflow_id}, run {report.run.run_id}"
+        if report.lingers:
+            yield "", "it is done, and stays open for further changes for a moment"
     if report.stall is not None:
         yield "stuck" if report.standing == "stuck" else "waits", report.stall.problem
         yield "way out", report.stall.fix

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncline.cli.operators import GraphArgument, JsonOption, ask
+from syncline.cli.operators import GraphArgument, JsonOption, have_done, run
 from syncline.cli.output import EXIT_FAILED, errors_printed, one_line, print_error
 
 if TYPE_CHECKING:
-    from syncline.messages.visibility import Visibility
+    from syncline.messages.visibility import Visibility, WaitVisibleInput
 
 __all__ = ["STATUS_OF_WAIT", "wait"]
 
@@ -33,16 +33,28 @@ def wait(
 
     It ends early where waiting cannot help: rows are parked or rejected, the graph is paused.
     """
-    from syncline.messages.visibility import Visibility, WaitVisibleInput
+    from syncline.messages.visibility import WaitVisibleInput
 
     request = WaitVisibleInput(graph=graph, token=token, vectors=vectors, seconds=timeout)
-    answer = ask(request, Visibility, seconds=timeout + _GRACE, patience=timeout)
+    answer = run(_waited(request))
     if as_json:
         typer.echo(answer.model_dump_json(indent=2))
     else:
         _print(answer)
     if not answer.visible or (vectors and not answer.vectors):
         raise typer.Exit(EXIT_FAILED)
+
+
+async def _waited(request: "WaitVisibleInput") -> "Visibility":
+    """Wait by an activity of its own, whose answer is here sooner, or by a run where that cannot be."""
+    from syncline.cli.target import connect_temporal, find_task_queue
+    from syncline.messages.visibility import Visibility
+    from syncline.temporal.wait import can_wait_directly, wait_directly
+
+    client, task_queue = await connect_temporal(), find_task_queue()
+    if await can_wait_directly(client, task_queue):
+        return await wait_directly(client, request, task_queue=task_queue)
+    return await have_done(request, Visibility, request.seconds + _GRACE, patience=request.seconds)
 
 
 def _print(answer: "Visibility") -> None:

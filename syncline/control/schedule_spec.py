@@ -34,6 +34,8 @@ class ScheduleSpec(BaseModel):
     """Cron expression of five to seven fields, or `@hourly` and the like. It overrides `every_seconds`."""
     notify: bool = True
     """Whether a change in its write-db triggers a run (NOTIFY), instead of waiting for the Schedule."""
+    linger_seconds: Annotated[float, Field(ge=0, le=60)] | None = None
+    """Seconds that a run stays open for further changes after the last one; null: as its worker is set."""
     adaptive: bool = False
     """Whether the Schedule slows down while nothing changes; only with `notify` and without `cron`."""
     cadence: tuple[Annotated[int, Field(ge=1, le=2_592_000)], ...] = (120, 300, 900)

@@ -17,6 +17,7 @@ from syncline import names
 from syncline.engine.capture import Pending
 from syncline.engine.drain import BatchDrain
 from syncline.engine.fill import FillDrain
+from syncline.engine.linger import Passes, linger
 from syncline.engine.lock import Holder, end_dead_holder, find_holder, holder_name_sql, refuse_own_run
 from syncline.engine.position import Position
 from syncline.engine.pruning import Pruning
@@ -53,8 +54,9 @@ _FILL_SECONDS = 1.0
 """Longest time of one pass for rows that are read again in the background: so long other tables wait."""
 _ASKED_AGAIN = 60.0
 """Seconds for which the choice between several embedding services is remembered."""
-_PASSING_TRIES, _PASSING_PAUSE = 20, 0.1
-"""Polls for a lock that no cycle holds, 2 s in all: an operation holds it for one transaction."""
+_PASSING_TRIES, _PASS_TRIES, _PASSING_PAUSE = 20, 10, 0.1
+"""Polls for a lock that no cycle holds, 2 s in all: an operation holds it for one transaction. And for one
+that a cycle holds: if that lingers, it holds the lock for a pass."""
 
 
 class SyncEngine:
@@ -106,11 +108,21 @@ class SyncEngine:
         Raises StoreUnavailable when a store cannot be reached, CycleBusy when another attempt of this run
         still holds the graph, CycleFenced when another cycle took it over. A table that fails is reported in
         the result; the other tables continue. Raises TenantInvalid if its map has tenants, and it is of none.
+        Where the context lets it `linger`, it stays open for further changes once it has drained.
         """
         tenant_of(self.schema_map)
-        started = time.monotonic()
+        started, passes = time.monotonic(), Passes()
+
+        async def once() -> SyncResult:
+            return await self._run_pass(context, started, passes, replacing=replacing, frozen=frozen)
+
+        return await linger(context, self.statements, passes, await once(), once)
+
+    async def _run_pass(
+        self, context: SyncContext, started: float, passes: Passes, *, replacing: bool, frozen: bool
+    ) -> SyncResult:
         try:
-            return await self._run_cycle(context, started, replacing=replacing, frozen=frozen)
+            return await self._run_cycle(context, started, passes, replacing=replacing, frozen=frozen)
         except RowsFiltered:
             # Postgres names only the table. Row security on the engine's own tables is raised by this check.
             self._fitting.pop(_place(context), None)
@@ -123,13 +135,14 @@ class SyncEngine:
             context.log.info("cycle restarted", graph=context.graph.slug, reason=str(error))
             self._fitting.pop(_place(context), None)
             return await self._run_cycle(
-                context, started, patience=_LOCK_SECONDS, replacing=replacing, frozen=frozen
+                context, started, passes, patience=_LOCK_SECONDS, replacing=replacing, frozen=frozen
             )
 
     async def _run_cycle(
         self,
         context: SyncContext,
         started: float,
+        passes: Passes,
         *,
         patience: float = 0.0,
         replacing: bool,
@@ -150,10 +163,13 @@ class SyncEngine:
                 async with held.transaction(held.unnamed) as held_target:
                     taken_by = await held_target.fetchval("SELECT holder_run_id FROM sync_state")
                     holder = await find_holder(held_target, context.target.schema)
-                refuse_own_run(context, holder, taken_by=taken_by)
-                # An operation does not read the mark.
-                if holder is None or holder.claims is None:
-                    ledger = await self._take_patiently(context, held)
+                # Where it lingers, this very attempt has had it last.
+                refuse_own_run(context, holder, taken_by=None if passes.any else taken_by)
+                # An operation does not read the mark; a pass of a lingering cycle is over soon.
+                operation = holder is None or holder.claims is None
+                ledger = await self._take_patiently(
+                    context, held, tries=_PASSING_TRIES if operation else _PASS_TRIES
+                )
                 if ledger is None:
                     return _already_running(holder, started)
 
@@ -172,12 +188,17 @@ class SyncEngine:
                 )
                 return _Cycle(self.statements, context, held, started, check, self._pruning, sizes)
 
-            result = await self._look(context, held, cycle, ledger)
+            result = await self._look(context, held, cycle, passes, ledger)
             self._log_unknown(context, result)
             return result
 
     async def _look(
-        self, context: SyncContext, held: HeldSchema, cycle: "Callable[[], Awaitable[_Cycle]]", ledger: Ledger
+        self,
+        context: SyncContext,
+        held: HeldSchema,
+        cycle: "Callable[[], Awaitable[_Cycle]]",
+        passes: Passes,
+        ledger: Ledger,
     ) -> SyncResult:
         """Run the cycle, and again while other runs left marks because they found the graph locked, or rows
         are left that are read again in the background.
@@ -185,7 +206,8 @@ class SyncEngine:
         Stops at the time budget; the result then has `look_owed`.
         """
         look = await cycle()
-        result = await look.run(ledger)
+        result = await look.run(passes.begun(ledger))
+        passes.ended(look.progress.run, look.horizon)
         self._recheck_after_failure(context, result)
         self._remember(context, look.embedding)
         while held.marked or (look.filling and result.status is not CycleStatus.FAILED):
@@ -200,8 +222,9 @@ class SyncEngine:
                     pass
                 break
             context.log.info("cycle repeated", graph=context.graph.slug, filling=look.filling)
-            before, look = look, await cycle()
-            result = add_up(result, await look.run(again.counted_with(before.progress.run)))
+            look = await cycle()
+            result = add_up(result, await look.run(passes.begun(again)))
+            passes.ended(look.progress.run, look.horizon)
             self._recheck_after_failure(context, result)
             self._remember(context, look.embedding)
         return result
@@ -265,9 +288,9 @@ class SyncEngine:
                 "write-db cannot report everything", graph=context.graph.slug, unknown=list(result.unknown)
             )
 
-    async def _take_patiently(self, context: SyncContext, held: HeldSchema) -> Ledger | None:
+    async def _take_patiently(self, context: SyncContext, held: HeldSchema, *, tries: int) -> Ledger | None:
         """Poll for the graph's lock; None if it stays held."""
-        for _ in range(_PASSING_TRIES):
+        for _ in range(tries):
             await asyncio.sleep(_PASSING_PAUSE)
             if (ledger := await self._take(context, held)) is not None:
                 return ledger
@@ -317,6 +340,8 @@ class _Cycle:
         """Whether rows are left that are read again in the background, or points of a second generation."""
         self.embedding: str | None = None
         """The service that the main vectors are made with, if that was asked."""
+        self.horizon = 0
+        """Below which transaction it has captured everything, unless tables failed or are unfinished."""
         self.progress = Progress(context)
 
     async def run(self, ledger: Ledger) -> SyncResult:
@@ -330,6 +355,7 @@ class _Cycle:
             )
         self.progress.run = ledger.progress
         pending, ledger = await self._source_check.ask(ledger)
+        self.horizon = pending.horizon
         self._failed = self._source_check.fit.failed
         owed = pending.tables or pending.deletes or ledger.released or ledger.requeued or ledger.outbox_due
         for name, error in self._failed.items():

@@ -28,7 +28,7 @@ from syncline.provider import GraphSchema
 from syncline.sql import string_literal
 from syncline.stores.tenants import reading
 
-__all__ = ["Look", "Visible", "advance", "answer", "look", "notify", "request"]
+__all__ = ["Look", "Visible", "advance", "answer", "look", "notify", "request", "shows_newer"]
 
 _MOST: Final = 1_000
 """Rows of one table that are requested by key: more wait for the horizon."""
@@ -74,15 +74,21 @@ async def look(
 ) -> Look:
     """Look for what is there from transaction `horizon` on; with `keys`, also return the keys."""
     schema = write.schema
-    deleted = deleted_rows(tenant_of(statements.schema_map), deleted_keys(schema), name="d")
-    sources = [*(table.rows(schema) for table in statements.tables.values()), deleted]
-    shown = commas([sql("visible_shown", source=each) for each in sources])
+    shown = shows_newer(statements, schema)
     asked = statements.sources(schema, list(statements.tables))
     async with reading(source, asked, one_moment=True, first=BY_INDEX):
         row = await source.fetchrow(sql("visible_look", shown=shown), str(horizon))
         newer = any(row["shown"])
         found = await _keys(source, statements, schema, horizon) if newer and keys else None
     return Look(source=row["source"], uptime=row["uptime"], below=row["below"], newer=newer, keys=found)
+
+
+def shows_newer(statements: SchemaStatements, schema: str, *, either: bool = False) -> str:
+    """Return whether each table shows rows from transaction $1 on, or `either` of them: SQL conditions."""
+    deleted = deleted_rows(tenant_of(statements.schema_map), deleted_keys(schema), name="d")
+    sources = [*(table.rows(schema) for table in statements.tables.values()), deleted]
+    shown = [sql("visible_shown", source=each) for each in sources]
+    return " OR ".join(shown) if either else commas(shown)
 
 
 async def _keys(

@@ -172,6 +172,8 @@ class SyncCycleRequest(SparseMessage):
     """Fingerprint of the record at resolution: while it is unchanged, the activity does not resolve again."""
     map: UsedMap | None = None
     """The stored map at resolution."""
+    linger: bool = False
+    """Whether the cycle may stay open for further changes: only a run of the graph's Schedule."""
 
 
 class TableProgress(Message):
@@ -229,7 +231,7 @@ class CycleProgress(SparseMessage):
     """Heartbeat details of a running cycle, and payload of signal `cycle_progress`."""
 
     phase: str
-    """`capture`, `vectors` or `finish`."""
+    """`capture`, `vectors` or `finish`; `linger` while it has drained and stays open for further changes."""
     tables: tuple[TableProgress, ...] = ()
     vectors: int = 0
     waiting: Waiting | None = None
@@ -370,7 +372,12 @@ class SyncResult(SparseMessage):
     owes: bool = False
     """Whether work is left even if nothing changes: rows behind an open transaction, retries."""
     look_owed: bool = False
-    """Whether another run found the lock taken, and this cycle had no time left for another capture."""
+    """Whether another run is due at once: one found the lock taken, and this cycle had no time left for
+    another capture; or this one lingered as long as it may, and changes still came."""
+    lingered_seconds: float = 0.0
+    """How long the cycle stayed open for further changes after it had drained; not in `duration_seconds`."""
+    lingered_passes: int = 0
+    """How often it has found some in that time; the counts are of all."""
     served: Served | None = None
     """Set by the worker; the provider's value is overwritten."""
     holder: LockHolder | None = None

@@ -1,6 +1,7 @@
 """Messages about what is visible of a writer's transaction."""
 
 from enum import StrEnum
+from typing import Self
 
 from pydantic import Field
 
@@ -56,3 +57,15 @@ class Visibility(Message):
     reason: str | None = None
     """Why not, in a sentence."""
     waited_seconds: float = 0.0
+
+    @classmethod
+    def unanswered(cls, graph: str, *, seconds: float) -> Self:
+        """Return what is known where no worker has answered in so many seconds."""
+        return cls(
+            graph=graph,
+            visible=False,
+            vectors=False,
+            state=VisibilityState.PENDING,
+            reason="no worker has answered: `syncline doctor` says what is wrong with them",
+            waited_seconds=seconds,
+        )

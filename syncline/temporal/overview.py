@@ -71,6 +71,8 @@ class GraphOverview(Message):
     """Why the open run does not continue, other than a retried activity."""
     waiting: Waiting | None = None
     """The service that the open run waits for."""
+    lingers: bool = False
+    """Whether the open run is done, and stays open for further changes for a moment."""
     schedule: GraphSchedule | None = None
     """Null without a Schedule: it has manual or cron runs only."""
     numbers: GraphNumbers | None = None
@@ -145,6 +147,7 @@ async def overview(
                 trying=stands.trying,
                 stall=stall,
                 waiting=stands.waiting,
+                lingers=stands.lingers,
                 schedule=schedule,
                 numbers=told,
             )
@@ -274,6 +277,8 @@ class GraphReport(Message):
     """Why the open run does not continue."""
     waiting: Waiting | None = None
     """The service that the open run waits for."""
+    lingers: bool = False
+    """Whether the open run is done, and stays open for further changes for a moment."""
     last_ended: ListedRun | None = None
     scheduled: ProviderState | None = None
     """Provider state of the Schedule's last run; null unless `run` is manual, which has no earlier state."""
@@ -344,6 +349,7 @@ async def report_of(
         trying=pending.trying,
         stall=pending.stall,
         waiting=pending.waiting,
+        lingers=pending.lingers,
         last_ended=ended,
         scheduled=None if run is None else await _scheduled(client, run, runs),
         schedule=schedule,

@@ -387,6 +387,8 @@ class Pending(Message):
     stall: Stall | None = None
     waiting: Waiting | None = None
     """The service that its cycle reported not to answer."""
+    lingers: bool = False
+    """Whether its cycle has drained, and stays open for further changes."""
 
 
 async def pending_of(client: Client, workflow_id: str, run_id: str | None = None) -> Pending:
@@ -402,6 +404,7 @@ async def pending_of(client: Client, workflow_id: str, run_id: str | None = None
         trying=next(map(_pending_retry, failing), None),
         stall=await stall_of(client, run),
         waiting=None if progress is None else progress.waiting,
+        lingers=progress is not None and progress.phase == "linger",
     )
 
 

@@ -1,7 +1,7 @@
 """A state machine of writers and cycles: whatever happens in between, at the end the stores say the same."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
@@ -31,6 +31,7 @@ from syncline.testing.graphs import TestGraph
 from syncline.testing.truth import differences
 from syncline.verify import verify
 from tests.kit.deaths import Deaths
+from tests.kit.linger import lingering
 from tests.kit.writer import KEYS, Writer
 
 T = TypeVar("T")
@@ -90,6 +91,22 @@ class World:
         context = replace(self.graph.context(batch_rows=batch_rows), retry=RetryRules(vector_seconds=0))
         result = await run_cycle(context)
         assert (result.status, result.failures) == (CycleStatus.DRAINED, 0), result
+
+    async def lingers(
+        self, batch_rows: int, meanwhile: Callable[[], Awaitable[None]], *, dies: bool
+    ) -> list[str]:
+        """Have a cycle linger; return what it has not seen though it announced nothing."""
+        # As a second attempt it lingers whether it finds something or not.
+        async with lingering(self.graph, batch_rows=batch_rows, attempt=2) as (leave, cycle):
+            await meanwhile()
+            if dies:
+                cycle.cancel()
+                await asyncio.wait({cycle})
+        if dies:
+            await self.graph.wait_until_free()
+            return [] if leave.announced else ["a cycle that died announced nothing"]
+        assert cycle.result().status is CycleStatus.DRAINED
+        return [] if leave.announced else await differences(self.graph)
 
     async def damage(self) -> list[str]:
         context = self.graph.context()
@@ -176,6 +193,36 @@ def machine_in(world: World) -> type[RuleBasedStateMachine]:
         @rule(batch_rows=batch_rows)
         def cycle(self, batch_rows: int) -> None:
             world.run(world.cycle(batch_rows))
+
+        @rule(
+            batch_rows=batch_rows,
+            by=writer,
+            key=key,
+            refers=refers,
+            commit=st.sampled_from([True, True, False]),
+            dies=st.sampled_from([False, False, False, True]),
+        )
+        def cycle_lingers(
+            self,
+            batch_rows: int,
+            by: int,
+            key: int,
+            refers: tuple[int, int, int],
+            commit: bool,
+            dies: bool,
+        ) -> None:
+            """One writes meanwhile, and ends or does not; what is not announced at the end is there."""
+
+            async def meanwhile() -> None:
+                for table in ("write_facts", "write_nodes", "write_edges"):
+                    await world.writers[by].put(table, key, refers, True)
+                if commit:
+                    await world.writers[by].end(commit=True)
+
+            self.open.add(by)
+            if commit:
+                self.open.discard(by)
+            assert world.run(world.lingers(batch_rows, meanwhile, dies=dies)) == []
 
         @rule(batch_rows=batch_rows, after=st.integers(1, 4), inside=st.booleans())
         def cycle_dies(self, batch_rows: int, after: int, inside: bool) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from syncline.engine import run_cycle
 from syncline.engine.source_check import SourceCheck
 from syncline.testing.graphs import TestGraph
+from tests.kit.linger import lingering
 
 WRITERS = 3
 NODES, EDGES = 3, 2
@@ -40,11 +41,15 @@ class End(NamedTuple):
 
 
 class Cycle(NamedTuple):
-    """A cycle; `asked`: somebody waits. Its `meanwhile` happens after it has seen what is pending."""
+    """A cycle; `asked`: somebody waits. Its `meanwhile` happens after it has seen what is pending.
+
+    With `later`, it lingers, and that happens then.
+    """
 
     asked: bool
     batch_rows: int
     meanwhile: tuple["Write | End", ...]
+    later: tuple["Write | End", ...] = ()
 
 
 writes = st.builds(
@@ -56,7 +61,10 @@ writes = st.builds(
 )
 ends = st.builds(End, st.integers(0, WRITERS - 1), st.sampled_from([True, True, True, False]))
 acts = st.one_of(writes, writes, ends)
-cycles = st.builds(Cycle, st.booleans(), st.sampled_from([1, 1000]), st.lists(acts, max_size=4).map(tuple))
+later = st.one_of(st.just(()), st.just(()), st.lists(acts, min_size=1, max_size=4).map(tuple))
+cycles = st.builds(
+    Cycle, st.booleans(), st.sampled_from([1, 1000]), st.lists(acts, max_size=4).map(tuple), later
+)
 histories = st.lists(st.one_of(acts, acts, acts, cycles), min_size=6, max_size=24)
 _numbers = count(1)
 
@@ -207,9 +215,11 @@ async def told(graph: TestGraph, monkeypatch: pytest.MonkeyPatch, steps: list[Wr
         history = History(graph, writers, target)
 
         async def cycle(step: Cycle) -> None:
+            meanwhile = iter(step.meanwhile)
+
             async def interrupted(self: SourceCheck, *given: object) -> object:
                 fence = await take(self, *given)  # type: ignore[arg-type]
-                for act in step.meanwhile:
+                for act in meanwhile:
                     await history.act(act)
                 return fence
 
@@ -217,7 +227,15 @@ async def told(graph: TestGraph, monkeypatch: pytest.MonkeyPatch, steps: list[Wr
                 await target.execute("SELECT nextval('sync_wanted')")
             with monkeypatch.context() as patch:
                 patch.setattr(SourceCheck, "take", interrupted)
-                await run_cycle(graph.context(batch_rows=step.batch_rows))
+                if not step.later:
+                    await run_cycle(graph.context(batch_rows=step.batch_rows))
+                else:
+                    # As a second attempt it lingers whether it finds something or not.
+                    async with lingering(graph, batch_rows=step.batch_rows, attempt=2) as (_, running):
+                        for act in step.later:
+                            await history.act(act)
+                            assert await history.stale() == []
+                    running.result()
             assert await history.stale() == []
 
         for step in steps:

@@ -33,6 +33,8 @@ class Bench:
         self.started: list[str] = []
         self.broken: set[str] = set()
         self.at_once = self.most_at_once = 0
+        self.lingering: set[str] = set()
+        self.visible_below = 0
         self.runs = RunsStartedBy(self._start)
 
     async def _start(self, graph: Graph) -> str:
@@ -50,6 +52,12 @@ class Bench:
         for slug in slugs:
             self.debouncer.note(slug, xid, xid, now=asyncio.get_running_loop().time())
         self.news.set()
+
+    async def muted(self, schema: str) -> float:
+        return 4.0 if schema in self.lingering else 0.0
+
+    async def seen(self, _graph: Graph) -> int:
+        return self.visible_below
 
     async def snapshot(self) -> Snapshot:
         return Snapshot(xmin=self.horizon, xmax=self.horizon)
@@ -69,10 +77,10 @@ class Bench:
             runs=self.runs,
             meter=NullMeter(),
             report=lambda _: None,
+            visible_below=self.seen,
         )
-        task = asyncio.create_task(
-            Starting(context, self.debouncer, snapshot=self.snapshot, news=self.news).run()
-        )
+        starting = Starting(context, self.debouncer, snapshot=self.snapshot, news=self.news, muted=self.muted)
+        task = asyncio.create_task(starting.run())
         try:
             yield
         finally:
@@ -172,3 +180,25 @@ async def test_who_cannot_be_told_what_comes_starts_everything(bench: Bench) -> 
     assert sorted(bench.started) == MANY
     # The crowd, and after the outage three times.
     assert bench.runs.asked[:4] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("visible_below", [10, 11])
+async def test_change_is_left_to_a_lingering_cycle_and_started_only_if_it_was_not_seen(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, visible_below: int
+) -> None:
+    """Another graph does not wait for it."""
+    monkeypatch.setattr(starting, "_LINGERING", 0.01)
+    bench.lingering.add(MANY[0])
+    async with bench.running():
+        bench.hear(MANY[:2])
+        await eventually(lambda: _is(bench.started == [MANY[1]]))
+        assert bench.debouncer.following() is not None
+        bench.visible_below = visible_below
+        bench.lingering.clear()
+        await eventually(bench.nothing_due)
+    # All changes are of transaction 10.
+    assert bench.started == ([MANY[1]] if visible_below == 11 else [MANY[1], MANY[0]])
+
+
+async def _is(found: bool) -> bool:
+    return found

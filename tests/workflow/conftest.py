@@ -91,6 +91,7 @@ async def _services(
         task_queue=unique("queue"),
         graceful_shutdown_seconds=1,
         pool_size=4,
+        linger_seconds=0,
     )
     async with Services.open(settings) as opened:
         yield opened
@@ -118,6 +119,7 @@ async def shared_lab(
         task_queue=name,
         graceful_shutdown_seconds=1,
         pool_size=4,
+        linger_seconds=0,
         workflow_sandbox=True,
     )
     async with Services.open(settings) as services:

@@ -354,11 +354,14 @@ async def test_a_graphs_record_and_schedule_are_changed_together(lab: SyncLab, s
     record = await lab.services.graphs.get(graph.slug)
     assert (record.name, record.schedule.cron) == ("Renamed", None)
 
-    slower = await syncline("graph", "set", graph.slug, "--adaptive", "--cadence", "600,1200")
+    slower = await syncline(
+        "graph", "set", graph.slug, "--adaptive", "--cadence", "600,1200", "--linger", "2.5"
+    )
     assert slower.status == 0, slower.err
     kept = await syncline("graph", "set", graph.slug, "--every-seconds", "900", "--json")
     assert kept.json["schedule"] == {
-        "every_seconds": 900, "cron": None, "notify": True, "adaptive": True, "cadence": [600, 1200]
+        "every_seconds": 900, "cron": None, "notify": True, "adaptive": True, "cadence": [600, 1200],
+        "linger_seconds": 2.5,
     }  # fmt: skip
     assert "every 900 to 1200 s" in (await syncline("graph", "list")).out
 

@@ -13,6 +13,7 @@ from syncline import names
 from syncline.control.graphs import Graph, GraphChanges
 from syncline.messages.base import GraphStatus
 from syncline.messages.visibility import Visibility, VisibilityState, WaitVisibleInput
+from syncline.temporal.client import GRAPH
 from syncline.temporal.schedules.graph import ensure_schedule
 from syncline.testing.lab import SyncLab, eventually
 from tests.kit.command_line import CommandLine
@@ -158,6 +159,9 @@ async def test_command_waits_by_temporal_alone(
     said = await syncline("wait", graph.slug, token)
     assert (said.status, said.err) == (0, "")
     assert "visible" in said.out
+    # Its answer needs no workflow task.
+    runs = f"WorkflowType = '{names.WAIT_VISIBLE}' AND {GRAPH.name} = '{graph.slug}'"
+    assert (await lab.client.count_workflows(runs)).count == 0
     orphan = await written(lab, graph, EDGE)
     answer = await syncline.answer("wait", graph.slug, orphan, "--vectors", status=1)
     assert isinstance(answer, dict)

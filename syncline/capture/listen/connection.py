@@ -162,6 +162,15 @@ class ListenConnection:
         state = qualified(schema, STATE)
         await self._ask(self._write, [state], _sql("throttle", state=state), seconds)
 
+    async def muted(self, schema: str) -> float:
+        """Return for how many seconds the schema's writers are muted; 0 if they are not, or it is unknown."""
+        state = qualified(schema, STATE)
+        try:
+            rows = await self._ask(self._read, [state], _sql("muted", state=state))
+        except asyncpg.PostgresError:
+            return 0.0
+        return float(rows[0]["seconds"]) if rows else 0.0
+
     async def able(self, schemas: Sequence[str]) -> frozenset[str]:
         """Return which of the schemas have notification triggers."""
         return frozenset(row["schema"] for row in await self._rows(_sql("able"), schemas))

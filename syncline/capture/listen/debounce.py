@@ -119,6 +119,10 @@ class TriggerDebouncer:
         """Return the transaction below which runs have seen every change of a schema that is due."""
         return self._by_schema[schema].floor
 
+    def highest(self, schema: str) -> int:
+        """Return the highest transaction of a schema that runs have yet to see."""
+        return self._by_schema[schema].highest
+
     def postpone(self, schema: str, *, until: float) -> None:
         """Record that the run could not be started; it is due again at `until`, whatever arrives before."""
         self._by_schema[schema].due = until

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
@@ -12,14 +13,17 @@ from syncline.capture.listen.retries import RetryWatch
 from syncline.capture.listen.session import ListenSession
 from syncline.capture.listen.starter import Directory, ListenContext, RateLimiter, Runs
 from syncline.capture.listen.status import listened_to, listener_name
+from syncline.control.graphs import Graph
 from syncline.control.services import Services
 from syncline.errors import SynclineError
 from syncline.logs import get_log
 from syncline.provider import Meter
+from syncline.sql import quoted, statements_of
 from syncline.stores.postgres import PostgresStore
 
 __all__ = ["Listener", "ListenerSilence", "Listening", "Runs"]
 
+_sql = statements_of("syncline.capture.listen")
 _STANDBY: Final = 3.0
 _UNABLE: Final = 30.0
 _LEAST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
@@ -51,6 +55,7 @@ class Listener:
         runs: Runs,
         meter: Meter,
         retries: RetryWatch | None = None,
+        visible_below: Callable[[Graph], Awaitable[int]] | None = None,
     ) -> None:
         self._store = store
         self._name = name
@@ -63,6 +68,7 @@ class Listener:
             meter=meter,
             report=self._report,
             retries=None if retries is None else retries.look,
+            visible_below=visible_below,
         )
         self._reported: str | None = None
         self._line: ListenConnection | None = None
@@ -237,6 +243,11 @@ class Listening:
             if outcome != "paused":
                 roused.add(graph.slug)
 
+    async def _visible_below(self, graph: Graph) -> int:
+        target = self._services.target_schema(graph)
+        async with target.store.driver() as connection:
+            return int(await connection.fetchval(_sql("visible_below", schema=quoted(target.schema))))
+
     def _listener(self, key: str | None) -> Listener:
         store = self._services.store("write", key)
         name = listener_name(self._namespace, self._services, store)
@@ -249,4 +260,5 @@ class Listening:
             runs=self._runs,
             meter=self._services.meter,
             retries=RetryWatch(self._services, self._runs, self._limiter),
+            visible_below=self._visible_below,
         )

@@ -135,6 +135,7 @@ class ListenSession:
             snapshot=self._connection.snapshot,
             news=self._news,
             changed=partial(changed_tenants, self._store),
+            muted=self._connection.muted,
         )
         work = (
             self._tick(),

@@ -125,6 +125,8 @@ _AT_ONCE: Final = 4
 """Runs started at the same time: each waits for a server that may be busy."""
 _CROWD: Final = 20
 """From this many due runs on, two lists of upcoming runs are worth their cost."""
+_LINGERING: Final = 0.25
+"""Seconds between two looks whether a cycle still lingers, to which a change was left."""
 _PROBE: Final = 0.5
 """Seconds between two probes of an unavailable Temporal."""
 _ASKED: Final = 3
@@ -171,6 +173,8 @@ class ListenContext:
     report: Callable[[str], None]
     retries: Callable[[Sequence[Graph]], Awaitable[None]] | None = None
     """Runs those of the graphs whose retries are due."""
+    visible_below: Callable[[Graph], Awaitable[int]] | None = None
+    """Returns the transaction below which everything is in the graph-db."""
 
     def entries(self) -> Mapping[str, Entry]:
         """Return schema -> graphs, as of the last read."""
@@ -193,10 +197,17 @@ class Starting:
         snapshot: Callable[[], Awaitable[Snapshot]],
         news: asyncio.Event,
         changed: "Changed | None" = None,
+        muted: Callable[[str], Awaitable[float]] | None = None,
     ) -> None:
-        """`changed` says which of the graphs of tenants that share a schema have something new."""
+        """`changed` says which of the graphs of tenants that share a schema have something new.
+
+        `muted` says for how long a schema's writers are muted: by a lingering cycle, when a run is due.
+        """
         self._context = context
         self._changed = changed
+        self._muted = muted
+        self._lingered: set[str] = set()
+        """The schemas whose changes were left to a lingering cycle."""
         self._debouncer = debouncer
         self._snapshot = snapshot
         self._news = news
@@ -232,6 +243,8 @@ class Starting:
         if tenants and self._changed is not None:
             await self._hand_on(schema, entry, tenants, self._changed)
             return True
+        if await self._lingers(schema, entry):
+            return True
         for _ in entry:
             await self._context.limiter.acquire()
         now = loop_time()
@@ -254,6 +267,31 @@ class Starting:
             self._paused.discard(schema)
             self._debouncer.started(schema, seen, now=now)
         return True
+
+    async def _lingers(self, schema: str, entry: Entry) -> bool:
+        """Return whether a lingering cycle looks for the schema's changes, or has, so that no run is due.
+
+        While it does, ask again soon: what it has not seen at its end is due then.
+        """
+        if self._muted is None or _OF in schema:
+            return False
+        if await self._muted(schema):
+            self._lingered.add(schema)
+            self._debouncer.postpone(schema, until=loop_time() + _LINGERING)
+            return True
+        if schema not in self._lingered:
+            return False
+        self._lingered.discard(schema)
+        look, highest = self._context.visible_below, self._debouncer.highest(schema)
+        try:
+            seen = look is not None and all([await look(graph) > highest for graph in entry])
+        except SynclineError as error:
+            get_log().debug("visible position unknown", schema=schema, error=str(error))
+            return False
+        if seen:
+            self._count("lingered")
+            self._debouncer.drop(schema)
+        return seen
 
     async def _hand_on(
         self, schema: str, entry: Entry, tenants: Mapping[str, str], changed: "Changed"

@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from temporalio.api.workflowservice.v1 import ListScheduleMatchingTimesRequest
 from temporalio.client import (
     Client,
+    ScheduleActionExecutionStartWorkflow,
     ScheduleBackfill,
     ScheduleDescription,
     ScheduleHandle,
@@ -31,8 +32,9 @@ from syncline.temporal.client import temporal_errors_mapped
 from syncline.temporal.schedules.list import list_schedules
 from syncline.temporal.schedules.make import change
 from syncline.temporal.schedules.notes import read_note
+from syncline.temporal.stalls import pending_of
 
-__all__ = ["backfill", "count_times", "pause", "pause_all", "resume", "resume_all", "start_run"]
+__all__ = ["backfill", "count_times", "pause", "pause_all", "resume", "resume_all", "start_now", "start_run"]
 
 _ATTEMPTS: Final = 5
 _AT_ONCE: Final = 20
@@ -129,6 +131,21 @@ async def _changed(client: Client, slug: str, changed: _Changed) -> bool:
         if error.status is RPCStatusCode.NOT_FOUND:
             return False
         raise
+
+
+async def start_now(client: Client, slug: str) -> None:
+    """Trigger the graph's Schedule as an operator does: a run now, unless one is open.
+
+    One that lingers ends for it within seconds. Raise as `start_run`.
+    """
+    handle = client.get_schedule_handle(names.sync_schedule_id(slug))
+    before = await handle.describe()
+    overlap = None
+    for run in before.info.running_actions:
+        if isinstance(run, ScheduleActionExecutionStartWorkflow):
+            pending = await pending_of(client, run.workflow_id, run.first_execution_run_id)
+            overlap = ScheduleOverlapPolicy.BUFFER_ONE if pending.lingers else overlap
+    await start_run(client, handle, overlap, before=before)
 
 
 async def start_run(

@@ -31,6 +31,23 @@ RETURNING (SELECT until < clock_timestamp() FROM before) AS lapsed
 -- name: throttle
 UPDATE ONLY @{state} SET muted_until = clock_timestamp() + make_interval(secs => $1)
 
+-- name: mute
+-- By a cycle that looks for changes itself. Not where another deployment listens too: its graphs would wait.
+UPDATE ONLY @{state} SET muted_until = clock_timestamp() + make_interval(secs => $1)
+WHERE wanted AND (SELECT count(*) FROM syncline.listener WHERE until > clock_timestamp()) < 2
+RETURNING wanted
+
+-- name: unmute
+UPDATE ONLY @{state} SET muted_until = '-infinity' WHERE muted_until > clock_timestamp()
+
+-- name: muted
+-- For how long; by a lingering cycle, where the listener's own mute is over.
+SELECT extract(epoch FROM muted_until - clock_timestamp())::float8 AS seconds FROM @{state} WHERE muted_until > clock_timestamp()
+
+-- name: visible_below
+-- Changes of transactions below it are in the graph-db, parked or rejected.
+SELECT coalesce((to_jsonb(s) -> 'visible' ->> 'below')::bigint, 0) FROM @{schema}.sync_state s
+
 -- name: able
 SELECT n.nspname AS schema FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relname = 'sync_notify' AND n.nspname = ANY ($1::text[])

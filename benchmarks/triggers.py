@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 
+from benchmarks.cpu import PostgresCpu
 from benchmarks.lab import SCHEMA, fresh_store
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.migrations import migrate_write
@@ -16,8 +17,9 @@ SINGLE = 2_000
 BULK = 50_000
 
 
-async def measure_triggers(server: EmbeddedPostgres, rounds: int = 3) -> list[tuple[str, str]]:
+async def measure_triggers(server: EmbeddedPostgres, rounds: int = 5) -> list[tuple[str, str]]:
     """Return the lines of the report."""
+    cpu = PostgresCpu(server.data_dir)
     async with fresh_store(server, "writer") as write:
         await migrate_write(write, SCHEMA)
         dsn = server.dsn("writer")
@@ -29,24 +31,30 @@ async def measure_triggers(server: EmbeddedPostgres, rounds: int = 3) -> list[tu
         clients = [
             await asyncpg.connect(dsn, server_settings={"search_path": SCHEMA}) for _ in range(CLIENTS)
         ]
-        seconds: dict[tuple[str, str], list[float]] = {}
+        spent: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for _ in range(rounds):
             for table in ("plain", "write_nodes"):
                 for name, work in _writes(admin, clients, table).items():
-                    started = time.perf_counter()
+                    before, started = cpu.seconds(), time.perf_counter()
                     await work()
-                    seconds.setdefault((name, table), []).append(time.perf_counter() - started)
+                    took = (time.perf_counter() - started, cpu.seconds() - before)
+                    spent.setdefault((name, table), []).append(took)
                 await admin.execute(f"TRUNCATE {table}")
         for connection in (admin, *clients):
             await connection.close()
     lines = []
     for name in _writes(admin, clients, "plain"):
         rows = BULK if "bulk" in name else CLIENTS * SINGLE
-        plain, captured = (statistics.median(seconds[name, table]) for table in ("plain", "write_nodes"))
+        (plain, plain_cpu), (captured, captured_cpu) = (
+            (statistics.median(side) for side in zip(*spent[name, table], strict=True))
+            for table in ("plain", "write_nodes")
+        )
         lines.append(
             (
                 name,
-                f"{plain / rows * 1e6:.1f} → {captured / rows * 1e6:.1f} µs a row, {captured / plain:.2f} times",
+                f"{plain / rows * 1e6:.1f} → {captured / rows * 1e6:.1f} µs a row | **{captured / plain:.2f}** "
+                f"| {plain_cpu / rows * 1e6:.1f} → {captured_cpu / rows * 1e6:.1f} µs "
+                f"| {captured_cpu / plain_cpu:.2f}",
             )
         )
         print(f"writer: {name}: {lines[-1][1]}", flush=True)

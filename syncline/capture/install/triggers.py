@@ -9,6 +9,7 @@ from syncline.capture.install.steps import (
     LISTENER,
     NOTIFY_FUNCTION,
     NOTIFY_TRIGGER,
+    QUIET,
     SHARED_VERSION_FUNCTION,
     STATE,
     SYNC_COLUMN,
@@ -343,9 +344,11 @@ def notification_steps(catalog: Catalog) -> Iterator[Step]:
     """Yield the steps that the schema lacks for notifications; table triggers: `notify_statements`."""
     state = qualified(catalog.schema, STATE)
     body = notify_body(catalog)
+    there = STATE in catalog.tables and (catalog.schema, QUIET) in catalog.names
     same = catalog.functions.get((catalog.schema, NOTIFY_FUNCTION)) == body
     statements = [
         *([] if STATE in catalog.tables else [sql("notify_state", state=state)]),
+        *([] if there else [sql("quiet", quiet=qualified(catalog.schema, QUIET), state=state)]),
         *([] if same else [function_definition((catalog.schema, NOTIFY_FUNCTION), body)]),
     ]
     if statements:
@@ -380,6 +383,7 @@ def notify_body(catalog: Catalog) -> FunctionState:
         sql(
             "notify_body",
             state=qualified(catalog.schema, STATE),
+            quiet=literal(qualified(catalog.schema, QUIET)),
             channel=names.WRITE_CHANNEL,
             schema=literal(catalog.schema),
         ).strip(),

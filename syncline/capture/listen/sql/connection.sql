@@ -29,7 +29,13 @@ ON CONFLICT (name) DO UPDATE SET until = excluded.until, heard_below = excluded.
 RETURNING (SELECT until < clock_timestamp() FROM before) AS lapsed
 
 -- name: throttle
-UPDATE ONLY @{state} SET muted_until = clock_timestamp() + make_interval(secs => $1)
+-- In the row too, where capture of an earlier release looks, and where nothing else is there or to be written.
+WITH muted AS (
+    UPDATE ONLY @{state} SET muted_until = clock_timestamp() + make_interval(secs => $1) RETURNING muted_until
+)
+SELECT setval(q.oid, (extract(epoch FROM m.muted_until) * 1000)::bigint)
+FROM muted m, to_regclass('@{quiet}') AS q (oid)
+WHERE q.oid IS NOT NULL AND has_sequence_privilege(q.oid, 'UPDATE')
 
 -- name: able
 SELECT n.nspname AS schema FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

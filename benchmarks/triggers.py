@@ -1,16 +1,22 @@
-"""What capture costs the writer: the same writes on tables with it and without, in turn."""
+"""What capture costs the writer: the same writes on tables with it and without, in turn.
+
+A worker listens, and has muted the writers, as it does while a graph is written to all the time.
+"""
 
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import asyncpg
 
 from benchmarks.cpu import PostgresCpu
 from benchmarks.lab import SCHEMA, fresh_store
+from syncline.capture.install.steps import QUIET, STATE, qualified
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.migrations import migrate_write
+from syncline.sql import literal, statements_of
 
 CLIENTS = 4
 SINGLE = 2_000
@@ -32,14 +38,15 @@ async def measure_triggers(server: EmbeddedPostgres, rounds: int = 5) -> list[tu
             await asyncpg.connect(dsn, server_settings={"search_path": SCHEMA}) for _ in range(CLIENTS)
         ]
         spent: dict[tuple[str, str], list[tuple[float, float]]] = {}
-        for _ in range(rounds):
-            for table in ("plain", "write_nodes"):
-                for name, work in _writes(admin, clients, table).items():
-                    before, started = cpu.seconds(), time.perf_counter()
-                    await work()
-                    took = (time.perf_counter() - started, cpu.seconds() - before)
-                    spent.setdefault((name, table), []).append(took)
-                await admin.execute(f"TRUNCATE {table}")
+        async with _listening(dsn):
+            for _ in range(rounds):
+                for table in ("plain", "write_nodes"):
+                    for name, work in _writes(admin, clients, table).items():
+                        before, started = cpu.seconds(), time.perf_counter()
+                        await work()
+                        took = (time.perf_counter() - started, cpu.seconds() - before)
+                        spent.setdefault((name, table), []).append(took)
+                    await admin.execute(f"TRUNCATE {table}")
         for connection in (admin, *clients):
             await connection.close()
     lines = []
@@ -59,6 +66,27 @@ async def measure_triggers(server: EmbeddedPostgres, rounds: int = 5) -> list[tu
         )
         print(f"writer: {name}: {lines[-1][1]}", flush=True)
     return lines
+
+
+@asynccontextmanager
+async def _listening(dsn: str) -> AsyncIterator[None]:
+    """Be what the writers see of a worker that listens."""
+    connection = await asyncpg.connect(dsn)
+    mute = statements_of("syncline.capture.listen")(
+        "throttle", state=qualified(SCHEMA, STATE), quiet=literal(qualified(SCHEMA, QUIET))
+    )
+
+    async def muting() -> None:
+        while True:
+            await connection.execute(mute.replace("$1", "3"))
+            await asyncio.sleep(1)
+
+    await connection.execute("INSERT INTO syncline.listener VALUES ('benchmark', 'infinity', '3')")
+    task = asyncio.create_task(muting())
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await connection.close()
 
 
 def _writes(

@@ -215,19 +215,20 @@ ON CONFLICT DO NOTHING
 -- name: prune
 -- Up to $3 rows of deleted keys after ($1, $2) and before transaction $4, if past their retention; checked
 -- at once, by the last of them. The position pruned up to is stored in the same statement, for a graph-db
--- that is restored to before it had read them.
+-- that is restored to before it had read them. By their places: joined by key, the planner would read the keys of all
+-- rows, and nothing moves or updates a row under this transaction's lock.
 WITH looked_at AS MATERIALIZED (
-    SELECT sync_xid, seq FROM ONLY @{tombstones}
+    SELECT d.ctid AS place, sync_xid, seq, NOT (@{kept}) AS old FROM ONLY @{tombstones} d
     WHERE (sync_xid, seq) > ($1::text::xid8, $2::bigint) AND sync_xid < $4::text::xid8@{own}
     ORDER BY sync_xid, seq LIMIT $3
 ), pruned AS (
-    DELETE FROM ONLY @{tombstones} d USING looked_at o
-    WHERE d.sync_xid = o.sync_xid AND d.seq = o.seq AND NOT (@{kept})
+    DELETE FROM ONLY @{tombstones} d WHERE d.ctid = ANY (ARRAY(SELECT place FROM looked_at WHERE old))
     RETURNING d.sync_xid, CASE WHEN array_ndims(d.key) = 2 THEN array_length(d.key, 1) ELSE 1 END AS keys
 ), newest AS (
     SELECT sync_xid::text::bigint + 1 AS below FROM pruned ORDER BY pruned.sync_xid DESC LIMIT 1
 )@{noted}
-SELECT (SELECT coalesce(sum(keys), 0) FROM pruned) AS pruned, sync_xid::text AS xid, seq
+SELECT (SELECT coalesce(sum(keys), 0) FROM pruned)::bigint AS pruned, (SELECT bool_and(old) FROM looked_at) AS all_old,
+       sync_xid::text AS xid, seq
 FROM looked_at ORDER BY looked_at.sync_xid DESC, seq DESC LIMIT 1
 
 -- name: prune_noted

@@ -56,7 +56,7 @@ COVERED = frozenset(
         "insert", "merge", "insert_links", "merge_links", "park_rows", "park_reference",
         "release_rows", "release_links", "release_reference", "unpark_rows", "unpark_references",
         "deletes_gone", "gone_children", "remove_rows", "remove_links_of", "remove_links_to", "remove_reference_to",
-        "remove_waiting", "stats", "insert_dead_letter", "resolve_dead_letters", "requeue_read", "requeue_done",
+        "remove_waiting", "stats", "insert_dead_letters", "resolve_dead_letters", "requeue_read", "requeue_done",
         "outbox_read", "outbox_filled", "outbox_mark_unconfirmed", "outbox_done", "outbox_left", "prune",
     )
 )  # fmt: skip
@@ -67,7 +67,7 @@ ALL_OF_IT: Mapping[str, str] = {
 """Statements that may read a table from end to end -> why."""
 Measured = Mapping[str, Mapping[str, tuple[int, str]]]
 """What Postgres knows of its tables -> statement -> the most that it read of one table."""
-_ROWS, _ENTRIES = 1_000_000, 200_000
+_ROWS, _ENTRIES = 5_000_000, 1_000_000
 _ROUNDS = 7
 """A plan for any parameters is made at the sixth execution."""
 

@@ -37,6 +37,7 @@ from syncline.errors import AdoptionBlocked, SchemaMismatch, SynclineError
 from syncline.maps.document import write_map
 from syncline.messages.sync import CycleStatus
 from syncline.migrations import migrate_graph, migrate_write
+from syncline.operator.health.tenancy import check_capture
 from syncline.settings import load_settings
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, read
@@ -283,8 +284,14 @@ async def test_capture_of_an_earlier_release_is_noticed_replaced_and_misses_noth
     async with store.driver() as connection:
         catalog = await read_catalog(connection, "shop", types=types_of(SHOP))
         assert uncaptured(catalog, SHOP) == []
+    [told] = await check_capture("write-db", store, {"shop": "shop"})
+    assert told.status == "warn"
+    assert told.fix is not None
+    assert "graph adopt" in told.fix
     assert len(await adopt(store, "shop", SHOP)) == len(tables)
     assert await adopt(store, "shop", SHOP) == []
+    [told] = await check_capture("write-db", store, {"shop": "shop"})
+    assert told.status == "ok"
     await writer.execute("DELETE FROM shop.item WHERE price <= 40")
     assert await writer.fetchval("SELECT count(*) FROM shop.sync_tombstone") == 20 + 9
     assert await writer.fetchval("SELECT 'shop.sync_tombstone'::regclass::oid") == epoch

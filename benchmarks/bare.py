@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 
+from syncline.engine.render.tenants import deleted_keys_of
+
 COPIES = {
     "raw_sources": "SELECT * FROM write_raw_sources",
     "facts": "SELECT * FROM write_facts WHERE dedup_status = 'ready'",
@@ -180,12 +182,17 @@ async def copy_and_delete(source: asyncpg.Connection, target: asyncpg.Connection
     """Delete what transaction `since` or later deleted; the foreign keys take the rest along."""
     async with target.transaction():
         await target.execute("CREATE TEMP TABLE bare_deleted (source_table text, key text[]) ON COMMIT DROP")
-        query = f"SELECT source_table, key FROM sync_tombstone WHERE sync_xid >= '{since}'::xid8"
-        await pipe(source, target, query, "bare_deleted")
+        await pipe(source, target, deleted_since(since), "bare_deleted")
         await target.execute("ANALYZE bare_deleted")
         for statement in DELETES.values():
             await target.execute(statement)
         await target.execute(NUMBERS)
+
+
+def deleted_since(since: int) -> str:
+    """Return the query for the keys that transaction `since` or a later one deleted."""
+    keys = deleted_keys_of(None, "sync_tombstone", rows=f"sync_xid >= '{since}'::xid8")
+    return f"SELECT source_table, key FROM {keys}"
 
 
 async def pipe(source: asyncpg.Connection, target: asyncpg.Connection, query: str, table: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from benchmarks.bare import pipe
+from benchmarks.bare import deleted_since, pipe
 
 __all__ = ["ByHand", "Listed"]
 
@@ -72,8 +72,7 @@ class ByHand:
             await target.execute(
                 "CREATE TEMP TABLE bare_deleted (source_table text, key text[]) ON COMMIT DROP"
             )
-            query = f"SELECT source_table, key FROM sync_tombstone WHERE sync_xid >= '{since}'::xid8"
-            await pipe(source, target, query, "bare_deleted")
+            await pipe(source, target, deleted_since(since), "bare_deleted")
             await target.execute("ANALYZE bare_deleted")
             for statement in self.deletes:
                 await target.execute(statement)

@@ -17,7 +17,9 @@ from syncline.stores.tenants import writing
 
 __all__ = ["Pruning"]
 
+_FIRST: Final = 1_000
 _ROWS: Final = 50_000
+"""Looked at in one statement, at first and at most. Few have become old since the last cycle."""
 _SECONDS: Final = 5.0
 """Time limit in one cycle, since new changes wait for its end. The next cycle continues."""
 _TABLE: Final = "sync_tombstone"
@@ -84,7 +86,7 @@ async def _prune(
     statement = sql("prune", tombstones=tombstones, kept=sql("kept"), noted=noted, own=of_tenant)
     written = [tombstones] if reader is None else [tombstones, positions]
     remembered = () if reader is None else (reader,)
-    started, rows, pruned = time.monotonic(), _ROWS, 0
+    started, rows, most, pruned = time.monotonic(), min(_FIRST, _ROWS), _ROWS, 0
     place = ("0", 0)
     while time.monotonic() - started < _SECONDS and not out_of_time():
         try:
@@ -97,10 +99,12 @@ async def _prune(
             # A limit of the role or the database: this many rows at once exceed it.
             if rows == 1:
                 raise
-            rows = max(1, rows // 10)
+            rows = most = max(1, rows // 10)
             continue
         if found is None or not found["pruned"]:
             return pruned
         pruned += found["pruned"]
+        if found["all_old"]:
+            rows = min(most, 10 * rows)
         place = found["xid"], found["seq"]
     return pruned

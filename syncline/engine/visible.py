@@ -20,7 +20,7 @@ from syncline import names
 from syncline.engine.keys import key_bytes, key_of_bytes, presented, row_uuid
 from syncline.engine.render.fragments import commas, key_source
 from syncline.engine.render.statements import SchemaStatements, deleted_keys
-from syncline.engine.render.tenants import deleted_rows
+from syncline.engine.render.tenants import deleted_keys_of, deleted_rows
 from syncline.engine.schema_transaction import BY_INDEX
 from syncline.engine.template import sql
 from syncline.maps.one_tenant import tenant_of
@@ -110,7 +110,12 @@ async def _keys(
             "visible_deletes",
             source_bytes=key_bytes("d.source_table"),
             part_bytes=key_bytes("k.part"),
-            tombstones=deleted_rows(tenant_of(statements.schema_map), deleted_keys(schema)),
+            tombstones=deleted_keys_of(
+                tenant_of(statements.schema_map),
+                deleted_keys(schema),
+                rows="sync_xid >= $1::text::xid8",
+                limit=_MOST + 1,
+            ),
             limit=str(_MOST + 1),
         )
     )

@@ -14,7 +14,7 @@ from syncline.engine.render.identity import Identity
 from syncline.engine.render.kept import keeps, live
 from syncline.engine.render.points import PointNames
 from syncline.engine.render.statements import DELETES, Cursor, deleted_keys
-from syncline.engine.render.tenants import bound_tenant, deleted_rows, source_rows
+from syncline.engine.render.tenants import bound_tenant, deleted_keys_of, source_rows
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.vectors.generations import read_generations
 from syncline.errors import VectorStoreError
@@ -127,7 +127,7 @@ async def _read_source(
         hex_of(key),
     )
     parts = ", ".join(key_text(f"($2::text[])[{place}]") for place in range(1, len(key) + 1))
-    tombstones = deleted_rows(bound_tenant(table), deleted_keys(schema), name="d")
+    tombstones = deleted_keys_of(bound_tenant(table), deleted_keys(schema), rows="source_table = $1")
     tombstone = sql("tombstone", tombstones=tombstones, key=parts)
     deleted = await connection.fetchrow(tombstone, table.source, hex_of(key))
     exists = row["version"] is not None

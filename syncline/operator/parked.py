@@ -11,7 +11,7 @@ from syncline.engine.key_forms import safe
 from syncline.engine.render.fragments import commas, named_together
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.statements import deleted_keys
-from syncline.engine.render.tenants import bound_tenant, deleted_rows, source_rows
+from syncline.engine.render.tenants import bound_tenant, deleted_keys_of, source_rows
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.masking import FROM_CODE
 from syncline.messages.base import Message
@@ -255,8 +255,11 @@ async def _ask_write_db(
                     named_by="NULL::text" if column is None else f"'{literal(column)}'",
                     number=str(len(keys)),
                     source=source_rows(table, write.schema),
-                    tombstones=deleted_rows(bound_tenant(table), deleted_keys(write.schema)),
-                    source_name=literal(table.source),
+                    tombstones=deleted_keys_of(
+                        bound_tenant(table),
+                        deleted_keys(write.schema),
+                        rows=f"source_table = '{literal(table.source)}'",
+                    ),
                     present=table.present,
                     is_asked=_is_asked(table, column),
                     own_key="true" if column is None else "false",

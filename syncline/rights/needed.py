@@ -98,6 +98,9 @@ def worker_write_rights(places: Sequence[Place]) -> Iterator[Right]:
             why="make writers notify, and mute them",
         )
         yield Right(
+            kind="sequence", schema=schema, names=("sync_quiet",), privileges=("UPDATE",), why="mute writers"
+        )
+        yield Right(
             kind="table", schema=schema, names=("sync_position",), privileges=KEEP, why="store the position"
         )
         yield Right(

@@ -8,7 +8,7 @@ from syncline.engine.keys import bytes_of, key_bytes, key_of_bytes, reading_of, 
 from syncline.engine.render.fragments import commas, key_source, travels
 from syncline.engine.render.identity import Identity
 from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements, TableStatements, deleted_keys
-from syncline.engine.render.tenants import bound_tenant, deleted_rows, source_rows
+from syncline.engine.render.tenants import bound_tenant, deleted_keys_of, source_rows
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.sql import literal, quoted, statements_of
 from syncline.verify.checksums import RowChecksums, key_uuid, own_id
@@ -86,8 +86,8 @@ class Captured:
             beyond=self._statements.after_cursor(self._cursor, first_parameter),
         )
 
-    def deleted(self, beyond: str) -> str:
-        """Return the query for the deleted keys that satisfy a condition: `row_id`, `key` in bytes."""
+    def deleted(self, cursor: Cursor, first_parameter: int, statements: SchemaStatements) -> str:
+        """Return the query for the table's deleted keys after a cursor: `row_id`, `key` in bytes."""
         table = self._statements.table
         row_id = own_id([key_uuid(f"d.key[{part + 1}]") for part in range(len(table.key))])
         key = commas([key_bytes(f"d.key[{part + 1}]") for part in range(len(table.key))])
@@ -95,9 +95,13 @@ class Captured:
             "deleted",
             row_id=row_id,
             key=key,
-            tombstones=deleted_rows(bound_tenant(table), deleted_keys(self.schema), name="d"),
-            source=literal(table.source),
-            beyond=beyond,
+            tombstones=deleted_keys_of(
+                bound_tenant(table),
+                deleted_keys(self.schema),
+                rows=f"source_table = '{literal(table.source)}'"
+                f" AND {statements.rows_after_deleted(cursor, first_parameter)}",
+            ),
+            beyond=statements.after_deleted(cursor, first_parameter),
         )
 
 
@@ -120,9 +124,9 @@ class InFlight:
         self._snapshots, self._captured = snapshots, captured
         cursor, deletes = snapshots.cursors[table.name], snapshots.cursors[DELETES]
         self._parameters = [*cursor.parameters(), *deletes.parameters()]
-        self._deleted_beyond = statements.after_deleted(deletes, 1 + len(cursor.parameters()))
+        self._deleted_beyond = captured.deleted(deletes, 1 + len(cursor.parameters()), statements)
         self.deleted_parameters = deletes.parameters()
-        self.deleted = captured.deleted(statements.after_deleted(deletes, 1)) + " ORDER BY 1"
+        self.deleted = f"{captured.deleted(deletes, 1, statements)} ORDER BY 1"
         """Query for keys whose deletion no cycle has read: `row_id`, `key`."""
         entries = _sql(
             "state_entries",
@@ -142,7 +146,7 @@ class InFlight:
         query = _sql(
             "beyond",
             rows=self._captured.coming(1),
-            deleted=self._captured.deleted(self._deleted_beyond),
+            deleted=self._deleted_beyond,
             limit=str(_FEW + 1),
         )
         coming = await self._snapshots.write.fetch(query, *self._parameters)

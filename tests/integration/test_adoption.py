@@ -20,17 +20,24 @@ from syncline.capture.install.catalog import read_catalog
 from syncline.capture.install.checks import check_source, check_target, types_of, uncaptured
 from syncline.capture.install.install import adopt, plan_adoption, undo
 from syncline.capture.install.locks import Patience
+from syncline.capture.install.triggers import (
+    earlier_tombstone_bodies,
+    function_definition,
+    tombstone_function,
+)
 from syncline.cli import app
 from syncline.control.graphs import GraphDraft
 from syncline.control.services import Services
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import run_cycle
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
+from syncline.engine.render.tenants import deleted_keys_of
 from syncline.engine.table_map import Column, Links, Reference, SchemaMap, TableMap
 from syncline.errors import AdoptionBlocked, SchemaMismatch, SynclineError
 from syncline.maps.document import write_map
 from syncline.messages.sync import CycleStatus
 from syncline.migrations import migrate_graph, migrate_write
+from syncline.operator.health.tenancy import check_capture
 from syncline.settings import load_settings
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, read
@@ -149,9 +156,8 @@ async def _touched(connection: asyncpg.Connection) -> list[tuple[object, ...]]:
 
 
 async def _tombstones(connection: asyncpg.Connection, schema: str = "shop") -> list[tuple[str, list[str]]]:
-    rows = await connection.fetch(
-        f"SELECT source_table, key FROM {schema}.sync_tombstone ORDER BY sync_xid, seq"
-    )
+    each = deleted_keys_of(None, f"{schema}.sync_tombstone", rows="true")
+    rows = await connection.fetch(f"SELECT source_table, key FROM {each} ORDER BY sync_xid, seq")
     return [(row["source_table"], row["key"]) for row in rows]
 
 
@@ -198,7 +204,109 @@ async def test_a_write_after_adoption_is_stamped_whatever_the_writer_says(
     assert await _stamps(writer) == {0: 990, inserted: 1, updated: 10}
 
 
-async def test_deleting_many_rows_leaves_one_tombstone_each_of_the_deleting_transaction(
+async def test_a_stamp_from_elsewhere_is_replaced(store: PostgresStore, writer: asyncpg.Connection) -> None:
+    """The default stamps most rows: the trigger stamps those that bring another one, or none."""
+    await adopt(store, "shop", SHOP)
+    await writer.execute("DELETE FROM shop.item")
+    named = "INSERT INTO shop.item (sku, title, sync_xid) VALUES ('{}', 'x', '{}')"
+    inserted = await _in_transaction(writer, named.format("a", 0), named.format("b", 2**40))
+    async with writer.transaction():
+        copied = await writer.fetchval("SELECT pg_current_xact_id()::text::bigint")
+        await writer.copy_records_to_table(
+            "item", schema_name="shop", columns=["sku", "title", "sync_xid"], records=[("c", "x", 3)]
+        )
+    updated = await _in_transaction(writer, "UPDATE shop.item SET sync_xid = '5' WHERE sku = 'a'")
+    await writer.execute("ALTER TABLE shop.item ALTER sync_xid DROP DEFAULT, ALTER sync_xid SET DEFAULT '0'")
+    late = await _in_transaction(writer, "INSERT INTO shop.item (sku, title) VALUES ('d', 'x')")
+    assert await _stamps(writer) == {inserted: 1, copied: 1, updated: 1, late: 1}
+
+
+async def test_capture_looks_for_nothing_in_the_writers_search_path(
+    store: PostgresStore, writer: asyncpg.Connection, connect: Callable[..., Any]
+) -> None:
+    await adopt(store, "shop", SHOP)
+    operators = [
+        *((name, "text") for name in ("=", "<>", "||")),
+        *((name, "timestamptz") for name in ("<", ">")),
+        *((name, "bigint") for name in ("=", "/", "-", "+")),
+        *((name, "xid8") for name in ("=", "<>")),
+    ]
+    await writer.execute(
+        "CREATE SCHEMA evil; CREATE DOMAIN evil.text AS pg_catalog.text CHECK (length(VALUE) > 1000)"
+    )
+    for number, (name, of) in enumerate(operators):
+        gives = "pg_catalog.text" if name == "||" else "bigint" if name in "/-+" else "boolean"
+        type_ = "pg_catalog.text" if of == "text" else of
+        await writer.execute(
+            f"CREATE FUNCTION evil.f{number}({type_}, {type_}) RETURNS {gives} LANGUAGE plpgsql"
+            " AS 'BEGIN RAISE EXCEPTION ''ran''; END';"
+            f"CREATE OPERATOR evil.{name} (LEFTARG = {type_}, RIGHTARG = {type_}, FUNCTION = evil.f{number})"
+        )
+    for name, gives in (
+        ("clock_timestamp", "timestamptz"),
+        ("pg_current_xact_id", "xid8"),
+        ("row_number", "bigint"),
+    ):
+        await writer.execute(
+            f"CREATE FUNCTION evil.{name}() RETURNS {gives} LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''ran''; END'"
+        )
+    await writer.execute("INSERT INTO syncline.listener VALUES ('x', 'infinity', '3')")
+    stranger = await connect(search_path="evil, pg_catalog")
+    try:
+        with pytest.raises(asyncpg.RaiseError, match="ran"):
+            await stranger.execute("SELECT 'a'::pg_catalog.text = 'b'::pg_catalog.text")
+        await stranger.execute("INSERT INTO shop.item VALUES ('a', 'x'), ('b', 'x'), ('c', 'x')")
+        await stranger.execute("UPDATE shop.item SET sku = 'd' WHERE sku OPERATOR(pg_catalog.=) 'a'")
+        await stranger.execute("DELETE FROM shop.item")
+        await stranger.execute("TRUNCATE shop.item")
+    finally:
+        await stranger.close()
+    assert len(await _tombstones(writer)) == 1004
+
+
+async def test_capture_of_an_earlier_release_is_noticed_replaced_and_misses_nothing(
+    store: PostgresStore, writer: asyncpg.Connection
+) -> None:
+    await adopt(store, "shop", SHOP)
+    async with store.driver() as connection:
+        catalog = await read_catalog(connection, "shop", types=types_of(SHOP))
+    tables = {table.source: (catalog.tables[table.source], table.key) for table in SHOP}
+    for source, (table, key) in tables.items():
+        [earlier] = earlier_tombstone_bodies(table, key)
+        await writer.execute(
+            f"{function_definition(tombstone_function(table), earlier)};"
+            f"DROP TRIGGER capture_version ON shop.{source};"
+            f"CREATE TRIGGER capture_version BEFORE INSERT OR UPDATE ON shop.{source} FOR EACH ROW "
+            f"EXECUTE FUNCTION shop.capture_version(); ALTER TABLE shop.{source} ENABLE ALWAYS TRIGGER capture_version"
+        )
+    await writer.execute("DELETE FROM shop.item WHERE price <= 20")
+    epoch = await writer.fetchval("SELECT 'shop.sync_tombstone'::regclass::oid")
+    async with store.driver() as connection:
+        catalog = await read_catalog(connection, "shop", types=types_of(SHOP))
+        assert uncaptured(catalog, SHOP) == []
+    [told] = await check_capture("write-db", store, {"shop": "shop"})
+    assert told.status == "warn"
+    assert told.fix is not None
+    assert "graph adopt" in told.fix
+    assert len(await adopt(store, "shop", SHOP)) == len(tables)
+    assert await adopt(store, "shop", SHOP) == []
+    [told] = await check_capture("write-db", store, {"shop": "shop"})
+    assert told.status == "ok"
+    await writer.execute("DELETE FROM shop.item WHERE price <= 40")
+    assert await writer.fetchval("SELECT count(*) FROM shop.sync_tombstone") == 20 + 9
+    assert await writer.fetchval("SELECT 'shop.sync_tombstone'::regclass::oid") == epoch
+    assert sorted(key for _, key in await _tombstones(writer)) == sorted([f"sku {n}"] for n in range(1, 41))
+    # A condition that is not ours lets changes escape.
+    await writer.execute(
+        "DROP TRIGGER capture_version ON shop.item; CREATE TRIGGER capture_version BEFORE INSERT OR UPDATE ON shop.item "
+        "FOR EACH ROW WHEN (NEW.sku IS NULL) EXECUTE FUNCTION shop.capture_version()"
+    )
+    async with store.driver() as connection:
+        catalog = await read_catalog(connection, "shop", types=types_of(SHOP))
+        assert len(uncaptured(catalog, SHOP)) == 1
+
+
+async def test_deleting_many_rows_leaves_each_key_packed_with_the_deleting_transaction(
     store: PostgresStore, writer: asyncpg.Connection
 ) -> None:
     await adopt(store, "shop", SHOP)
@@ -206,7 +314,9 @@ async def test_deleting_many_rows_leaves_one_tombstone_each_of_the_deleting_tran
     rows = await writer.fetch("SELECT * FROM shop.sync_tombstone")
     assert {row["source_table"] for row in rows} == {"item"}
     assert {row["sync_xid"] for row in rows} == {deleted}
-    assert sorted(row["key"] for row in rows) == sorted([f"sku {n}"] for n in range(1, 501))
+    assert len(rows) == 9
+    keys = [key for _, key in await _tombstones(writer)]
+    assert sorted(keys) == sorted([f"sku {n}"] for n in range(1, 501))
 
 
 async def test_a_delete_that_is_rolled_back_or_finds_nothing_leaves_no_tombstone(

@@ -32,6 +32,7 @@ TABLES = """
     CREATE TABLE cellar.part_south PARTITION OF shop.part FOR VALUES IN ('south');
     CREATE TABLE shop.part_rest PARTITION OF shop.part DEFAULT;
 """
+MUTED = "SELECT setval('shop.sync_quiet', 1000 * (extract(epoch FROM clock_timestamp())::bigint + {seconds}))"
 LEASE = (
     "INSERT INTO syncline.listener (name, until, heard_below) VALUES ('test', clock_timestamp() + interval '1 h', '3') "
     "ON CONFLICT (name) DO UPDATE SET until = excluded.until"
@@ -113,7 +114,11 @@ async def test_a_transaction_that_is_rolled_back_says_nothing(store: PostgresSto
 @pytest.mark.parametrize(
     ("state", "isolation", "times"),
     [
+        (MUTED.format(seconds=1), "read_committed", 0),
         ("UPDATE syncline.listener SET until = clock_timestamp()", "read_committed", 0),
+        (MUTED.format(seconds=1), "repeatable_read", 1),
+        (MUTED.format(seconds=-1), "read_committed", 1),
+        (MUTED.format(seconds=3600), "read_committed", 1),
         ("UPDATE shop.sync_notify SET wanted = false", "read_committed", 0),
         ("UPDATE shop.sync_notify SET wanted = false", "serializable", 0),
         (
@@ -149,6 +154,7 @@ async def test_nobody_notifies_whom_nobody_would_hear(
         finally:
             await connection.execute(LEASE)
             await connection.execute("UPDATE shop.sync_notify SET wanted = true, muted_until = '-infinity'")
+            await connection.execute("SELECT setval('shop.sync_quiet', 1)")
 
 
 async def test_a_writer_without_any_right_on_what_is_looked_up_writes_and_is_heard(

@@ -28,7 +28,9 @@ async def deleted(graph: TestGraph, number: int) -> None:
     await write(
         graph,
         f"INSERT INTO write_llm_usage (id, model_id) SELECT i, 'm' FROM generate_series(1, {number}) i;"
-        "DELETE FROM write_llm_usage",
+        # One by one: those of a large statement are packed.
+        "DO $$ DECLARE r record; BEGIN FOR r IN SELECT id FROM write_llm_usage LOOP"
+        " DELETE FROM write_llm_usage WHERE id = r.id; END LOOP; END $$",
     )
     await run_cycle(graph.context())
 

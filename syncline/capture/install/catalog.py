@@ -55,6 +55,8 @@ class TriggerState:
     """Whether it also fires in sessions with `session_replication_role = replica`."""
     conditional: bool
     """Whether it has a WHEN condition or a list of columns."""
+    condition: str | None
+    """The WHEN condition of one without such a list, as Postgres prints it."""
     old_table: str | None
     of_its_own: bool
     """Whether it was created on this table, not cloned from the partitioned table's trigger."""
@@ -203,7 +205,16 @@ async def read_catalog(
         function = (row["function_schema"], row["function_name"])
         state = {
             key: row[key]
-            for key in ("name", "kind", "enabled", "always", "conditional", "old_table", "of_its_own")
+            for key in (
+                "name",
+                "kind",
+                "enabled",
+                "always",
+                "conditional",
+                "condition",
+                "old_table",
+                "of_its_own",
+            )
         }
         by_table[row["relation"]][1][row["name"]] = TriggerState(**state, function=function)
     for row in indexes:

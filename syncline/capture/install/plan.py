@@ -18,6 +18,7 @@ from syncline.capture.install.steps import (
     qualified,
 )
 from syncline.capture.install.triggers import (
+    earlier_tombstone_bodies,
     function_definition,
     index_columns,
     notification_steps,
@@ -135,9 +136,16 @@ def misses_changes(
     """Whether changes of a source table can escape capture; TRUNCATE of a single new partition may."""
     return (
         SYNC_COLUMN not in table.columns
-        or catalog.functions.get(tombstone_function(table)) != tombstone_body(table, key, tenant)
+        or not _writes_tombstones(catalog, table, key, tenant)
         or not all(trigger.was_on(catalog, table) for trigger in triggers_of(table, key, tenant))
     )
+
+
+def _writes_tombstones(catalog: Catalog, table: TableState, key: Sequence[str], tenant: str | None) -> bool:
+    """Whether the function for the table's deletes is there, in its current form or in an earlier one."""
+    found = catalog.functions.get(tombstone_function(table))
+    known = (tombstone_body(table, key, tenant), *earlier_tombstone_bodies(table, key, tenant))
+    return found in known
 
 
 def _capture_steps(
@@ -150,8 +158,9 @@ def _capture_steps(
     body = tombstone_body(table, key, tenant)
     same = catalog.functions.get(tombstone_function(table)) == body
     function = [] if same else [function_definition(tombstone_function(table), body)]
-    # Another key changes a trigger's condition too, and conditions cannot be compared.
-    triggers = [each for each in triggers if not each.is_on(table) or (each.conditional and not same)]
+    # Another key changes a trigger's condition too, and such conditions cannot be compared.
+    known = _writes_tombstones(catalog, table, key, tenant)
+    triggers = [each for each in triggers if not each.is_on(table) or (each.of_key and not known)]
     leaves = [leaf for leaf in table.leaves if not truncate_trigger(table).is_on(leaf)]
     statements = [
         *([sql("column", table=name)] if column is None else []),
@@ -176,7 +185,7 @@ def _capture_steps(
         return
     statements += [*notifying, *always]
     locked = [name]
-    if any(not each.was_on(catalog, table) or each.conditional for each in triggers) and (
+    if any(not each.was_on(catalog, table) or each.of_key for each in triggers) and (
         column is not None or TOMBSTONES in catalog.tables
     ):
         # Changes may have been missed. A new sync_tombstone is a new epoch: every row is read again.

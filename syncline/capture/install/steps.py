@@ -11,6 +11,7 @@ __all__ = [
     "NOTIFY_FUNCTION",
     "NOTIFY_TRIGGER",
     "POSITIONS",
+    "QUIET",
     "SHARED_SCHEMA",
     "SHARED_VERSION_FUNCTION",
     "STATE",
@@ -86,6 +87,8 @@ NOTIFY_TRIGGER: Final = "capture_notify"
 NOTIFY_FUNCTION: Final = "sync_notify"
 STATE: Final = "sync_notify"
 """The table that holds whether a schema's writers are to notify."""
+QUIET: Final = "sync_quiet"
+"""The sequence that holds until when they are muted."""
 LISTENER: Final = (SHARED_SCHEMA, "listener")
 TOKEN: Final = (SHARED_SCHEMA, "token")
 """The function by which writers name their transaction, to wait for it."""

@@ -9,6 +9,7 @@ from syncline.capture.install.steps import (
     LISTENER,
     NOTIFY_FUNCTION,
     NOTIFY_TRIGGER,
+    QUIET,
     SHARED_VERSION_FUNCTION,
     STATE,
     SYNC_COLUMN,
@@ -26,6 +27,7 @@ from syncline.sql import Statements, literal, quoted, statements_of
 __all__ = [
     "AFTER_STATEMENT",
     "Trigger",
+    "earlier_tombstone_bodies",
     "function_definition",
     "index_columns",
     "is_ours",
@@ -46,8 +48,8 @@ __all__ = [
 ]
 
 _FUNCTION_PREFIX = f"{TOMBSTONES}_"
-# With the privileges of the tables' owner, since writers have none on the tombstones.
-_CONFIGURATION = ("search_path=pg_catalog, pg_temp",)
+_PATH = ("search_path=pg_catalog, pg_temp",)
+"""Of a function whose names are not all qualified. To set it costs a writer a sixth of a small statement."""
 # A date has one text, whatever the writer's session says.
 _ISO = ("DateStyle=iso, mdy",)
 _FIXED = {
@@ -55,6 +57,8 @@ _FIXED = {
     Kind.TIMESTAMP: _ISO,
     Kind.TIMESTAMPTZ: (*_ISO, "TimeZone=utc"),
 }
+_CAST_ALONE = {Kind.TEXT, Kind.UUID, Kind.INTEGER}
+"""Keys whose text is a cast, whatever the session's settings."""
 _ROW, _BEFORE, _INSERT, _DELETE, _UPDATE, _TRUNCATE = 1, 2, 4, 8, 16, 32
 AFTER_STATEMENT = _INSERT | _DELETE | _UPDATE | _TRUNCATE
 """The kind of a trigger after any statement that may change rows."""
@@ -73,12 +77,17 @@ class Trigger:
     function: tuple[str, str]
     earlier: tuple[str, str] | None = None
     """The function that earlier releases used for the same purpose."""
-    conditional: bool = False
+    condition: str | None = None
+    """Its WHEN clause, as Postgres prints it."""
+    of_key: bool = False
+    """Whether it has another WHEN clause, which depends on the key and is not compared."""
     old_table: str | None = None
 
     def is_on(self, table: TableState) -> bool:
         """Whether the table has it in its current form."""
-        return self._calls(self.function, table)
+        found = table.triggers.get(self.name)
+        same = self.of_key or (found is not None and found.condition == self.condition)
+        return same and self._calls(self.function, table, conditional=self.of_key or bool(self.condition))
 
     def was_on(self, catalog: Catalog, table: TableState) -> bool:
         """Whether the table has it, in its current form or in that of an earlier release."""
@@ -88,16 +97,19 @@ class Trigger:
             return False
         before = catalog.functions.get(self.earlier)
         same = before is not None and before.body.strip() == sql("shared_version_body").strip()
-        return same and self._calls(self.earlier, table)
+        # Once it had no condition.
+        return self._calls(self.function, table, conditional=False) or (
+            same and self._calls(self.earlier, table, conditional=False)
+        )
 
-    def _calls(self, function: tuple[str, str], table: TableState) -> bool:
+    def _calls(self, function: tuple[str, str], table: TableState, *, conditional: bool) -> bool:
         found = table.triggers.get(self.name)
         return (
             found is not None
             and found.enabled
             and (
                 (found.kind, found.conditional, found.old_table, found.function)
-                == (self.kind, self.conditional, self.old_table, function)
+                == (self.kind, conditional, self.old_table, function)
             )
         )
 
@@ -124,13 +136,15 @@ class Trigger:
 def triggers_of(table: TableState, key: Sequence[str], tenant: str | None = None) -> list[Trigger]:
     """Return the triggers that a source table needs."""
     function = tombstone_function(table)
+    condition = sql("version_condition").strip()
     version = Trigger(
         name="capture_version",
         kind=_ROW | _BEFORE | _INSERT | _UPDATE,
         timing="BEFORE INSERT OR UPDATE",
-        rows="FOR EACH ROW",
+        rows=f"FOR EACH ROW WHEN ({condition})",
         function=(table.schema, VERSION_FUNCTION),
         earlier=SHARED_VERSION_FUNCTION,
+        condition=f"({condition.replace('NEW', 'new')})",
     )
     # Statement triggers where possible. A row moved or deleted within partitions fires row triggers only.
     old_table = None if table.partitioned else "sync_old_rows"
@@ -152,7 +166,7 @@ def triggers_of(table: TableState, key: Sequence[str], tenant: str | None = None
         timing="AFTER UPDATE",
         rows=f"FOR EACH ROW WHEN ({changed})",
         function=function,
-        conditional=True,
+        of_key=True,
     )
     return [version, deletion, rekeying, truncate_trigger(table)]
 
@@ -197,38 +211,67 @@ def tombstone_function(table: TableState) -> tuple[str, str]:
 
 def tombstone_body(table: TableState, key: Sequence[str], tenant: str | None = None) -> FunctionState:
     """Return that function in its current form."""
+    kinds = {_type_of(table, column).kind for column in _with_tenant(key, tenant)}
+    name = "tombstone_rows" if table.partitioned else "tombstone_sets"
+    # A function that looks for its names in the writer's search_path runs what the writer put there.
+    return _tombstones(name, table, key, tenant, in_path=table.partitioned or not kinds <= _CAST_ALONE)
 
+
+def earlier_tombstone_bodies(
+    table: TableState, key: Sequence[str], tenant: str | None = None
+) -> Sequence[FunctionState]:
+    """Return the forms that it had in earlier releases, which miss nothing either."""
+    if table.partitioned:
+        return ()
+    return (_tombstones("earlier_tombstone_sets", table, key, tenant, in_path=True, text="text"),)
+
+
+def _tombstones(
+    name: str,
+    table: TableState,
+    key: Sequence[str],
+    tenant: str | None,
+    *,
+    in_path: bool,
+    text: str = "pg_catalog.text",
+) -> FunctionState:
     def keys(row: str) -> str:
         return f"ARRAY[{', '.join(part(row, column) for column in key)}]"
 
     def part(row: str, column: str) -> str:
         type_, value = _type_of(table, column), f"{row}.{quoted(column)}"
-        return f"{value}::text" if type_.kind is Kind.TEXT else form(type_, value)
+        if type_.kind is Kind.TEXT:
+            return f"{value}::{text}"
+        found = form(type_, value)
+        return found.replace("::text", f"::{text}") if type_.kind in _CAST_ALONE else found
 
-    def whose(row: str) -> str:
-        return "" if tenant is None else f", coalesce({part(row, tenant)}, '')"
+    def whose(row: str, named: str = "") -> str:
+        return "" if tenant is None else f", coalesce({part(row, tenant)}, ''){named}"
 
     body = sql(
-        "tombstone_rows" if table.partitioned else "tombstone_sets",
+        name,
         tombstones=qualified(table.schema, TOMBSTONES),
         table=qualified(table.schema, table.name),
         source=f"'{literal(table.name)}'",
         old_key=keys("OLD"),
         row_key=keys("r"),
         row_key_text=literal(keys("r")),
+        packed="pg_catalog.array_agg(p.key)" + ("" if tenant is None else ", p.tenant"),
+        packed_tenant="" if tenant is None else ", p.tenant",
         whose="" if tenant is None else ", tenant",
         old_tenant=whose("OLD"),
         row_tenant=whose("r"),
+        row_tenant_named=whose("r", " AS tenant"),
         row_tenant_text=literal(whose("r")),
         tombstones_text=literal(qualified(table.schema, TOMBSTONES)),
     )
     settings = [each for column in key for each in _FIXED.get(_type_of(table, column).kind, ())]
-    return owned_function(body, settings=tuple(dict.fromkeys(settings)))
+    return owned_function(body, settings=tuple(dict.fromkeys((*(_PATH if in_path else ()), *settings))))
 
 
-def owned_function(body: str, *, settings: Sequence[str] = ()) -> FunctionState:
-    """Return a trigger function that runs as its owner, the tables' owner."""
-    return FunctionState(body=f"\n{body}\n", definer=True, configuration=(*_CONFIGURATION, *settings))
+def owned_function(body: str, *, settings: Sequence[str] = _PATH) -> FunctionState:
+    """Return a trigger function that runs as the tables' owner: writers have no right to what it writes."""
+    return FunctionState(body=f"\n{body}\n", definer=True, configuration=tuple(settings))
 
 
 def version_body() -> FunctionState:
@@ -247,11 +290,10 @@ def function_definition(name: tuple[str, str], function: FunctionState) -> str:
     tag = "$capture$"
     while tag in function.body:
         tag = f"{tag[:-1]}_$"
-    settings = function.configuration[len(_CONFIGURATION) :]
     return sql(
         "function",
         function=qualified(*name),
-        settings="".join(f" SET {setting.replace('=', ' = ', 1)}" for setting in settings),
+        settings="".join(f" SET {setting.replace('=', ' = ', 1)}" for setting in function.configuration),
         body=f"{tag}{function.body}{tag}",
     )
 
@@ -302,9 +344,11 @@ def notification_steps(catalog: Catalog) -> Iterator[Step]:
     """Yield the steps that the schema lacks for notifications; table triggers: `notify_statements`."""
     state = qualified(catalog.schema, STATE)
     body = notify_body(catalog)
+    there = STATE in catalog.tables and (catalog.schema, QUIET) in catalog.names
     same = catalog.functions.get((catalog.schema, NOTIFY_FUNCTION)) == body
     statements = [
         *([] if STATE in catalog.tables else [sql("notify_state", state=state)]),
+        *([] if there else [sql("quiet", quiet=qualified(catalog.schema, QUIET), state=state)]),
         *([] if same else [function_definition((catalog.schema, NOTIFY_FUNCTION), body)]),
     ]
     if statements:
@@ -339,7 +383,9 @@ def notify_body(catalog: Catalog) -> FunctionState:
         sql(
             "notify_body",
             state=qualified(catalog.schema, STATE),
+            quiet=literal(qualified(catalog.schema, QUIET)),
             channel=names.WRITE_CHANNEL,
             schema=literal(catalog.schema),
-        ).strip()
+        ).strip(),
+        settings=(),
     )

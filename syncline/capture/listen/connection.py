@@ -10,7 +10,7 @@ from uuid import uuid4
 import asyncpg
 
 from syncline import names
-from syncline.capture.install.steps import LISTENER, STATE, qualified
+from syncline.capture.install.steps import LISTENER, QUIET, STATE, qualified
 from syncline.capture.listen.debounce import Snapshot
 from syncline.errors import StoreUnavailable
 from syncline.masking import error_text
@@ -160,7 +160,8 @@ class ListenConnection:
     async def throttle(self, schema: str, seconds: float) -> None:
         """Mute the schema's writers for `seconds`."""
         state = qualified(schema, STATE)
-        await self._ask(self._write, [state], _sql("throttle", state=state), seconds)
+        throttle = _sql("throttle", state=state, quiet=literal(qualified(schema, QUIET)))
+        await self._ask(self._write, [state], throttle, seconds)
 
     async def muted(self, schema: str) -> float:
         """Return for how many seconds the schema's writers are muted; 0 if they are not, or it is unknown."""

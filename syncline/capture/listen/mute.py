@@ -1,8 +1,8 @@
 """Mute: a lingering cycle looks for changes itself, so its writers need not notify meanwhile."""
 
 from syncline import names
-from syncline.capture.install.steps import STATE, qualified
-from syncline.sql import statements_of
+from syncline.capture.install.steps import QUIET, STATE, qualified
+from syncline.sql import literal, statements_of
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.tenants import writing
 
@@ -17,17 +17,17 @@ async def mute(store: PostgresStore, schema: str, seconds: float) -> bool:
     Not if they do not notify anyway, or several deployments listen: it holds for all. Raise StoreError, as
     when the schema does not notify.
     """
-    state = qualified(schema, STATE)
+    state, quiet = qualified(schema, STATE), literal(qualified(schema, QUIET))
     async with store.driver() as connection, writing(connection, [state], first=_ASYNCHRONOUS):
-        return bool(await connection.fetchval(_sql("mute", state=state), seconds))
+        return bool(await connection.fetchval(_sql("mute", state=state, quiet=quiet), seconds))
 
 
 async def unmute(store: PostgresStore, schema: str) -> int:
     """Let the schema's writers notify again; return the transaction below which any muted one began."""
-    state = qualified(schema, STATE)
+    state, quiet = qualified(schema, STATE), literal(qualified(schema, QUIET))
     async with store.driver() as connection:
         async with writing(connection, [state], first=_ASYNCHRONOUS):
-            await connection.execute(_sql("unmute", state=state))
+            await connection.execute(_sql("unmute", state=state, quiet=quiet))
         row = await connection.fetchrow(_sql("snapshot"))
     return int(row["xmax"])
 

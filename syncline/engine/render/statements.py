@@ -36,7 +36,7 @@ from syncline.engine.render.parking import Waiting
 from syncline.engine.render.stage import stage_creation, stage_name
 from syncline.engine.render.stats import Recount
 from syncline.engine.render.stubs import Stubs
-from syncline.engine.render.tenants import deleted_rows, of_same_tenant, source_rows
+from syncline.engine.render.tenants import deleted_keys_of, deleted_rows, of_same_tenant, source_rows
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.template import sql
 from syncline.engine.unique_values import ClaimStatements
@@ -323,7 +323,7 @@ class SchemaStatements:
             sql(
                 "probe",
                 source=deleted,
-                after_cursor=self.after_deleted(cursors[DELETES], first),
+                after_cursor=self.rows_after_deleted(cursors[DELETES], first),
                 key_order="seq",
             )
         )
@@ -368,10 +368,16 @@ class SchemaStatements:
 
     def after_deleted(self, cursor: Cursor, first_parameter: int) -> str:
         """Return the condition for deleted keys after the cursor, like `TableStatements.after_cursor`."""
-        xid = f"${first_parameter}::text::xid8"
         if cursor.key is None:
-            return f"sync_xid >= {xid}"
-        return f"(sync_xid, seq) > ({xid}, ${first_parameter + 1}::text::bigint)"
+            return f"sync_xid >= ${first_parameter}::text::xid8"
+        return f"(sync_xid, seq) > (${first_parameter}::text::xid8, ${first_parameter + 1}::text::bigint)"
+
+    def rows_after_deleted(self, cursor: Cursor, first_parameter: int) -> str:
+        """Return the condition for rows that have such a key, by the index; same parameters."""
+        if cursor.key is None:
+            return self.after_deleted(cursor, first_parameter)
+        xid, position = f"${first_parameter}::text::xid8", f"${first_parameter + 1}::text::bigint"
+        return sql("rows_after", xid=xid, position=position).strip()
 
     def sources(self, schema: str, tables: Sequence[str]) -> list[str]:
         """Return the tables' sources and the deleted keys, each once, qualified and quoted."""
@@ -380,7 +386,7 @@ class SchemaStatements:
 
     def capture_deleted(self, schema: str, cursor: Cursor, *, limit: int) -> str:
         """Return the COPY source query for deleted keys; parameters: the cursor's, then the horizon."""
-        return sql("capture_deletes", limit=str(limit), **self._deleted(schema, cursor))
+        return sql("capture_deletes", limit=str(limit), **self._deleted(schema, cursor, limit))
 
     def next_deleted(self, schema: str, cursor: Cursor) -> str:
         """Return the query for the first of them, with its source and its key in bytes; same parameters."""
@@ -388,10 +394,10 @@ class SchemaStatements:
             "next_delete",
             source_bytes=key_bytes("d.source_table"),
             part_bytes=key_bytes("k.part"),
-            **self._deleted(schema, cursor),
+            **self._deleted(schema, cursor, 1),
         )
 
-    def _deleted(self, schema: str, cursor: Cursor) -> dict[str, str]:
+    def _deleted(self, schema: str, cursor: Cursor, limit: int) -> dict[str, str]:
         cases = [
             sql(
                 "alive",
@@ -404,9 +410,14 @@ class SchemaStatements:
             ).strip()
             for table in self.schema_map
         ]
+        horizon = f"${1 + len(cursor.parameters())}::text::xid8"
         return {
-            "tombstones": deleted_rows(tenant_of(self.schema_map), deleted_keys(schema)),
+            "tombstones": deleted_keys_of(
+                tenant_of(self.schema_map),
+                deleted_keys(schema),
+                rows=f"{self.rows_after_deleted(cursor, 1)} AND sync_xid < {horizon}",
+                limit=limit,
+            ),
             "cases": " ".join(cases),
             "after_cursor": self.after_deleted(cursor, 1),
-            "horizon": f"${1 + len(cursor.parameters())}::text::xid8",
         }

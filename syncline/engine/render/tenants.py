@@ -9,7 +9,7 @@ from syncline.maps.table_map import TableMap
 from syncline.maps.tenants import TenantOf
 from syncline.sql import quoted, string_literal
 
-__all__ = ["bound_tenant", "deleted_rows", "is_tenants", "of_same_tenant", "source_rows"]
+__all__ = ["bound_tenant", "deleted_keys_of", "deleted_rows", "is_tenants", "of_same_tenant", "source_rows"]
 
 
 def is_tenants(tenant: TenantOf, *, row: str = "", value: str | None = None) -> str:
@@ -38,7 +38,7 @@ def of_same_tenant(table: TableMap, row: str = "t") -> str:
 def deleted_rows(
     tenant: TenantOf | None, tombstones: str, *, value: str | None = None, name: str | None = None
 ) -> str:
-    """Return the FROM item for the deleted keys that concern a graph; with `name` if it needs one.
+    """Return the FROM item for the rows of deleted keys that concern a graph; with `name` if it needs one.
 
     Those of its tenant, and those of tables without tenants: one index scan each, in the order of the index.
     """
@@ -47,6 +47,22 @@ def deleted_rows(
     given = string_literal(tenant.value) if value is None else value
     rows = sql("tenant_tombstones", tombstones=tombstones, tenant=given).strip()
     return rows if name is None else f"{rows} AS {name}"
+
+
+def deleted_keys_of(
+    tenant: TenantOf | None, tombstones: str, *, rows: str, limit: int | str | None = None
+) -> str:
+    """Return the FROM item `d` for each deleted key of the (first `limit`) rows that satisfy a condition.
+
+    A key's position is (`sync_xid`, `seq`); in order they are by (`sync_xid`, `pack`, `seq`).
+    """
+    return sql(
+        "each_deleted",
+        tombstones=deleted_rows(tenant, tombstones, name="t"),
+        rows=rows,
+        bounded="OFFSET 0" if limit is None else f"ORDER BY sync_xid, seq LIMIT {limit}",
+        name="d",
+    ).strip()
 
 
 def bound_tenant(table: TableMap) -> TenantOf | None:

@@ -5,13 +5,39 @@ CREATE TEMP TABLE IF NOT EXISTS @{stage} (
     sync_xid bigint NOT NULL, seq bigint NOT NULL, source_table text NOT NULL, key text[] NOT NULL, alive boolean NOT NULL
 ) ON COMMIT DELETE ROWS
 
+-- name: each_deleted
+-- Each deleted key by itself: a statement that deleted many has packed them, up to a thousand in a row (`tombstone_sets`).
+-- A key's position is that of its row times 1024, and its place there. The last one's place is 1023, as is that of a key
+-- alone, so that a cursor tells whether it is past a row without the row's keys. A row's keys are unpacked once: OFFSET 0.
+(
+    SELECT p.sync_xid, p.seq AS pack, p.seq * 1024 + k.place AS seq, p.source_table, k.key, p.deleted_at
+    FROM (
+        SELECT sync_xid, seq, source_table, key, deleted_at, array_length(key, 1) AS keys, array_length(key, 2) AS parts
+        FROM @{tombstones} WHERE @{rows} @{bounded}
+    ) AS p
+    CROSS JOIN LATERAL (
+        SELECT 1023 AS place, p.key WHERE p.parts IS NULL
+        UNION ALL
+        SELECT CASE WHEN u.number < p.keys THEN u.number - 1 ELSE 1023 END, ARRAY[u.part]
+        FROM unnest(p.key) WITH ORDINALITY AS u (part, number) WHERE p.parts = 1
+        UNION ALL
+        SELECT CASE WHEN max(u.number) / p.parts < p.keys THEN max(u.number) / p.parts - 1 ELSE 1023 END,
+               array_agg(u.part ORDER BY u.number)
+        FROM unnest(p.key) WITH ORDINALITY AS u (part, number) WHERE p.parts > 1 GROUP BY (u.number - 1) / p.parts
+    ) AS k
+) AS @{name}
+
+-- name: rows_after
+-- The rows with a deleted key after a position: the last of each has place 1023.
+(sync_xid, seq) > (@{xid}, (@{position} - 1023) >> 10)
+
 -- name: capture_deletes
 -- Deleted keys in order. A key that exists again is not deleted: its row comes, or came, with the rows. Each
 -- is looked up separately: for EXISTS the planner may read all keys of a table first.
 SELECT d.sync_xid::text::bigint AS sync_xid, d.seq, d.source_table, d.key, CASE d.source_table @{cases} ELSE true END AS alive
-FROM @{tombstones} d
-WHERE @{after_cursor} AND d.sync_xid < @{horizon}
-ORDER BY d.sync_xid, d.seq
+FROM @{tombstones}
+WHERE @{after_cursor}
+ORDER BY d.sync_xid, d.pack, d.seq
 LIMIT @{limit}
 
 -- name: next_delete
@@ -19,9 +45,9 @@ LIMIT @{limit}
 SELECT d.sync_xid::text::bigint AS sync_xid, d.seq, @{source_bytes} AS source_table,
        ARRAY(SELECT @{part_bytes} FROM unnest(d.key) WITH ORDINALITY AS k (part, place) ORDER BY k.place) AS key,
        CASE d.source_table @{cases} ELSE true END AS alive
-FROM @{tombstones} d
-WHERE @{after_cursor} AND d.sync_xid < @{horizon}
-ORDER BY d.sync_xid, d.seq
+FROM @{tombstones}
+WHERE @{after_cursor}
+ORDER BY d.sync_xid, d.pack, d.seq
 LIMIT 1
 
 -- name: deletes_last
@@ -187,21 +213,22 @@ FROM freed
 ON CONFLICT DO NOTHING
 
 -- name: prune
--- Up to $3 deleted keys after position ($1, $2) and before transaction $4, if past their retention; checked
+-- Up to $3 rows of deleted keys after ($1, $2) and before transaction $4, if past their retention; checked
 -- at once, by the last of them. The position pruned up to is stored in the same statement, for a graph-db
--- that is restored to before it had read them.
+-- that is restored to before it had read them. By their places: joined by key, the planner would read the keys of all
+-- rows, and nothing moves or updates a row under this transaction's lock.
 WITH looked_at AS MATERIALIZED (
-    SELECT sync_xid, seq FROM ONLY @{tombstones}
+    SELECT d.ctid AS place, sync_xid, seq, NOT (@{kept}) AS old FROM ONLY @{tombstones} d
     WHERE (sync_xid, seq) > ($1::text::xid8, $2::bigint) AND sync_xid < $4::text::xid8@{own}
     ORDER BY sync_xid, seq LIMIT $3
 ), pruned AS (
-    DELETE FROM ONLY @{tombstones} d USING looked_at o
-    WHERE d.sync_xid = o.sync_xid AND d.seq = o.seq AND NOT (@{kept})
-    RETURNING d.sync_xid
+    DELETE FROM ONLY @{tombstones} d WHERE d.ctid = ANY (ARRAY(SELECT place FROM looked_at WHERE old))
+    RETURNING d.sync_xid, CASE WHEN array_ndims(d.key) = 2 THEN array_length(d.key, 1) ELSE 1 END AS keys
 ), newest AS (
     SELECT sync_xid::text::bigint + 1 AS below FROM pruned ORDER BY pruned.sync_xid DESC LIMIT 1
 )@{noted}
-SELECT (SELECT count(*) FROM pruned) AS pruned, sync_xid::text AS xid, seq
+SELECT (SELECT coalesce(sum(keys), 0) FROM pruned)::bigint AS pruned, (SELECT bool_and(old) FROM looked_at) AS all_old,
+       sync_xid::text AS xid, seq
 FROM looked_at ORDER BY looked_at.sync_xid DESC, seq DESC LIMIT 1
 
 -- name: prune_noted

@@ -71,15 +71,20 @@ INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, wai
 WHERE NOT EXISTS (SELECT FROM @{rejections} x WHERE x.@{rejected_owner} = d.owner AND x.@{rejected_member} = d.member)
 
 -- name: reject_links
--- A rejection removes its link, whether applied or parked.
+-- A rejection removes its link, whether applied or parked. Each that is parked is looked up by its key (OFFSET 0): as a
+-- join, the planner would read all of them.
 WITH removed AS (
     DELETE FROM @{links} l USING @{stage} s
     WHERE s.sync_present AND l.@{owner} = s.@{owner_id} AND l.@{member} = s.@{member_id}@{is_ours}
     RETURNING l.@{owner}, l.@{member}
 ), waiting AS (
-    DELETE FROM sync_parked_reference r USING @{stage} s
-    WHERE s.sync_present AND r.table_name = '@{child_name}' AND r.name = '@{links_name}'
-      AND r.owner = @{owner_row} AND r.waits_for = @{member_row}
+    DELETE FROM sync_parked_reference WHERE ctid = ANY (ARRAY(
+        SELECT k.place FROM @{stage} s CROSS JOIN LATERAL (
+            SELECT r.ctid AS place FROM sync_parked_reference r
+            WHERE r.table_name = '@{child_name}' AND r.name = '@{links_name}'
+              AND r.owner = @{owner_row} AND r.waits_for = @{member_row} OFFSET 0
+        ) AS k WHERE s.sync_present
+    ))
 )@{recorded}@{touched}
 SELECT count(*) FROM removed
 

@@ -21,7 +21,7 @@ coalesce((SELECT sync_xid FROM @{source} ORDER BY sync_xid DESC LIMIT 1) >= $1::
 (
     SELECT -1 AS place, @{source_bytes} AS source,
            ARRAY(SELECT @{part_bytes} FROM unnest(d.key) WITH ORDINALITY AS k (part, place) ORDER BY k.place) AS key
-    FROM @{tombstones} AS d WHERE d.sync_xid >= $1::text::xid8 ORDER BY d.sync_xid, d.seq LIMIT @{limit}
+    FROM @{tombstones} ORDER BY d.sync_xid, d.pack, d.seq LIMIT @{limit}
 )
 
 -- name: visible_request

@@ -34,16 +34,27 @@ async def check_role(name: str, store: PostgresStore, *, setting: str) -> Sequen
 
 
 async def check_capture(name: str, store: PostgresStore, schemas: Mapping[str, str]) -> Sequence[Check]:
-    """Return the check of the capture functions of a write-db (schema -> graph): the role they run as."""
+    """Return the check of a write-db's capture (schema -> graph): the role it runs as, and its form."""
     name = f"{name}: capture"
     rows = await _fetch(store, "foreign_capture", schemas)
-    return _warned(
+    earlier = [schemas[row["schema"]] for row in await _fetch(store, "earlier_capture", schemas)]
+    found = _warned(
         name,
         [f"{schemas[row['schema']]} (as {row['acts_as']}, not {row['owner']})" for row in rows],
         well="the capture functions belong to the owners of the tables",
         found="capture functions run as another role than the owner of the tables: ",
         fix="Run `syncline graph adopt` for each of them.",
     )
+    if not earlier:
+        return found
+    slower = _warned(
+        name,
+        earlier,
+        well="",
+        found="capture is of an earlier release, misses nothing and costs writers more: ",
+        fix="Run `syncline graph adopt` for each of them; its next cycle then reads its tables once again.",
+    )
+    return [*(found if rows else ()), *slower]
 
 
 async def check_schemas(name: str, store: PostgresStore, schemas: Mapping[str, str]) -> Sequence[Check]:

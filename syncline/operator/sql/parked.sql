@@ -76,8 +76,8 @@ CROSS JOIN LATERAL (
     SELECT count(*) > 0 AS there, bool_or((@{present}) IS TRUE) AS present FROM @{source} WHERE @{is_asked}
 ) AS found
 LEFT JOIN (
-    SELECT @{key} AS key, max(d.deleted_at) AS deleted_at FROM @{tombstones} d
-    WHERE @{own_key} AND d.source_table = '@{source_name}' AND d.key IN (SELECT @{asked_key} FROM unnest($@{number}::text[]) AS k)
+    SELECT @{key} AS key, max(d.deleted_at) AS deleted_at FROM @{tombstones}
+    WHERE @{own_key} AND d.key IN (SELECT @{asked_key} FROM unnest($@{number}::text[]) AS k)
     GROUP BY d.key
 ) AS gone ON gone.key = asked.key
 

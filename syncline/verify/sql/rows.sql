@@ -14,7 +14,7 @@
 
 -- name: deleted
 SELECT @{row_id} AS row_id, ARRAY[@{key}] AS key
-FROM (SELECT key FROM @{tombstones} WHERE source_table = '@{source}' AND @{beyond}) d
+FROM (SELECT key FROM @{tombstones} WHERE @{beyond}) d
 
 -- name: not_refused
 (@{key}) NOT IN (SELECT * FROM unnest(@{parameters}))

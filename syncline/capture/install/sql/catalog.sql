@@ -72,6 +72,9 @@ ORDER BY a.attrelid, a.attnum
 SELECT t.tgrelid AS relation, t.tgname AS name, t.tgtype::int AS kind, t.tgenabled IN ('O', 'A') AS enabled,
        t.tgenabled = 'A' AS always,
        t.tgqual IS NOT NULL OR cardinality(t.tgattr::int2[]) > 0 AS conditional,
+       CASE WHEN t.tgqual IS NOT NULL AND cardinality(t.tgattr::int2[]) = 0 THEN
+           replace(substring(pg_get_triggerdef(t.oid) FROM 'WHEN \((.*)\) EXECUTE FUNCTION'), 'pg_catalog.', '')
+       END AS condition,
        t.tgoldtable AS old_table, t.tgparentid = 0 AS of_its_own, n.nspname AS function_schema, p.proname AS function_name
 FROM pg_trigger t
 JOIN pg_proc p ON p.oid = t.tgfoid

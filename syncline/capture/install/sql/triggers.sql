@@ -15,8 +15,12 @@ END
 
 -- name: function
 CREATE OR REPLACE FUNCTION @{function}() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp@{settings} AS @{body};
+LANGUAGE plpgsql SECURITY DEFINER@{settings} AS @{body};
 REVOKE ALL ON FUNCTION @{function}() FROM PUBLIC
+
+-- name: version_condition
+-- A row that the column's default has stamped needs no function call.
+NEW.sync_xid IS DISTINCT FROM pg_current_xact_id()
 
 -- name: trigger
 CREATE TRIGGER @{name} @{timing} ON @{table} @{rows} EXECUTE FUNCTION @{function}()
@@ -33,6 +37,32 @@ BEGIN
 END
 
 -- name: tombstone_sets
+-- The first keys of a statement are a row each; of one that deletes many, the others are packed, up to a thousand in an
+-- array of keys: an INSERT of each would cost the writer eight times the DELETE.
+DECLARE
+    written bigint;
+BEGIN
+    IF TG_OP OPERATOR(pg_catalog.=) 'DELETE' THEN
+        INSERT INTO @{tombstones} (source_table, key@{whose}) SELECT @{source}, @{row_key}@{row_tenant} FROM sync_old_rows r LIMIT 8;
+        GET DIAGNOSTICS written = ROW_COUNT;
+        IF written OPERATOR(pg_catalog.=) 8 THEN
+            INSERT INTO @{tombstones} (source_table, key@{whose}) SELECT @{source}, @{packed} FROM (
+                SELECT @{row_key} AS key@{row_tenant_named}, pg_catalog.row_number() OVER () OPERATOR(pg_catalog./) 1000 AS pack
+                FROM (SELECT * FROM sync_old_rows OFFSET 8) r
+            ) p GROUP BY p.pack@{packed_tenant};
+        END IF;
+    ELSIF TG_OP OPERATOR(pg_catalog.=) 'UPDATE' THEN
+        INSERT INTO @{tombstones} (source_table, key@{whose}) VALUES (@{source}, @{old_key}@{old_tenant});
+    ELSE
+        INSERT INTO @{tombstones} (source_table, key@{whose}) SELECT @{source}, @{packed} FROM (
+            SELECT @{row_key} AS key@{row_tenant_named}, pg_catalog.row_number() OVER () OPERATOR(pg_catalog./) 1000 AS pack FROM @{table} r
+        ) p GROUP BY p.pack@{packed_tenant};
+    END IF;
+    RETURN NULL;
+END
+
+-- name: earlier_tombstone_sets
+-- The function of earlier releases: a row for each key.
 BEGIN
     IF TG_OP = 'DELETE' THEN
         INSERT INTO @{tombstones} (source_table, key@{whose}) SELECT @{source}, @{row_key}@{row_tenant} FROM sync_old_rows r;
@@ -45,22 +75,35 @@ BEGIN
 END
 
 -- name: notify_body
+-- It has the writer's search_path, since to set another would cost more than a look: every name and operator is qualified.
+-- First what needs no query: that a mute ends within the next five seconds, by the sequence that has its end.
 BEGIN
-    IF pg_current_xact_id_if_assigned() IS NOT NULL
-        AND current_setting('max_prepared_transactions') = '0'
-        AND EXISTS (
-            SELECT FROM @{state} s
-            WHERE s.wanted AND (
-                current_setting('transaction_isolation') <> 'read committed'
-                OR EXISTS (SELECT FROM syncline.listener l WHERE l.until > clock_timestamp())
-                    AND NOT (
-                        s.muted_until > clock_timestamp()
-                        AND s.muted_until < clock_timestamp() + interval '5 seconds'
-                    )
-            )
+    IF pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL
+        AND pg_catalog.current_setting('max_prepared_transactions') OPERATOR(pg_catalog.=) '0'
+        AND (
+            pg_catalog.floor((
+                coalesce(pg_catalog.pg_sequence_last_value('@{quiet}'), 0)::pg_catalog.float8 OPERATOR(pg_catalog./) 1000
+                OPERATOR(pg_catalog.-) pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())
+            ) OPERATOR(pg_catalog./) 5) OPERATOR(pg_catalog.<>) 0
+            OR pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.<>) 'read committed'
         )
     THEN
-        PERFORM pg_notify('@{channel}', pg_current_xact_id() || ' @{schema}');
+        PERFORM FROM @{state} s
+        WHERE s.wanted AND (
+            pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.<>) 'read committed'
+            OR NOT (
+                s.muted_until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+                AND s.muted_until OPERATOR(pg_catalog.<)
+                    (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) '5 seconds'::pg_catalog.interval)
+            ) AND EXISTS (
+                SELECT FROM syncline.listener l WHERE l.until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+            )
+        );
+        IF FOUND THEN
+            PERFORM pg_catalog.pg_notify(
+                '@{channel}', pg_catalog.pg_current_xact_id()::pg_catalog.text OPERATOR(pg_catalog.||) ' @{schema}'
+            );
+        END IF;
     END IF;
     RETURN NULL;
 END
@@ -73,6 +116,10 @@ CREATE TABLE @{state} (
     muted_until timestamptz NOT NULL DEFAULT '-infinity'
 );
 INSERT INTO @{state} DEFAULT VALUES
+
+-- name: quiet
+-- The end of the mute once more, in milliseconds since 1970: a writer reads a sequence in a sixth of the time of a row.
+CREATE SEQUENCE @{quiet} OWNED BY @{state}.one
 
 -- name: listener
 -- The listener, the end of its lease, and the transaction id below which it has missed nothing. Read by the

@@ -29,16 +29,34 @@ ON CONFLICT (name) DO UPDATE SET until = excluded.until, heard_below = excluded.
 RETURNING (SELECT until < clock_timestamp() FROM before) AS lapsed
 
 -- name: throttle
-UPDATE ONLY @{state} SET muted_until = clock_timestamp() + make_interval(secs => $1)
+-- In the row too, where capture of an earlier release looks, and where nothing else is there or to be written.
+WITH muted AS (
+    UPDATE ONLY @{state} SET muted_until = clock_timestamp() + make_interval(secs => $1) RETURNING muted_until
+)
+SELECT setval(q.oid, (extract(epoch FROM m.muted_until) * 1000)::bigint)
+FROM muted m, to_regclass('@{quiet}') AS q (oid)
+WHERE q.oid IS NOT NULL AND has_sequence_privilege(q.oid, 'UPDATE')
 
 -- name: mute
 -- By a cycle that looks for changes itself. Not where another deployment listens too: its graphs would wait.
-UPDATE ONLY @{state} SET muted_until = clock_timestamp() + make_interval(secs => $1)
-WHERE wanted AND (SELECT count(*) FROM syncline.listener WHERE until > clock_timestamp()) < 2
-RETURNING wanted
+WITH muted AS (
+    UPDATE ONLY @{state} SET muted_until = clock_timestamp() + make_interval(secs => $1)
+    WHERE wanted AND (SELECT count(*) FROM syncline.listener WHERE until > clock_timestamp()) < 2
+    RETURNING muted_until
+)
+SELECT true, (
+    SELECT setval(q.oid, (extract(epoch FROM m.muted_until) * 1000)::bigint)
+    FROM to_regclass('@{quiet}') AS q (oid) WHERE q.oid IS NOT NULL AND has_sequence_privilege(q.oid, 'UPDATE')
+)
+FROM muted m
 
 -- name: unmute
-UPDATE ONLY @{state} SET muted_until = '-infinity' WHERE muted_until > clock_timestamp()
+-- Where nothing is muted, the sequence is past too: they are written together.
+WITH unmuted AS (
+    UPDATE ONLY @{state} SET muted_until = '-infinity' WHERE muted_until > clock_timestamp() RETURNING one
+)
+SELECT setval(q.oid, 1) FROM unmuted, to_regclass('@{quiet}') AS q (oid)
+WHERE q.oid IS NOT NULL AND has_sequence_privilege(q.oid, 'UPDATE')
 
 -- name: muted
 -- For how long; by a lingering cycle, where the listener's own mute is over.

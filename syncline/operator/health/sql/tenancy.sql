@@ -38,3 +38,14 @@ LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 ORDER BY s.name, l.pid
+
+-- name: earlier_capture
+-- Schemas with tables whose stamping trigger is called for every row, as earlier releases made it.
+SELECT n.nspname AS schema
+FROM pg_namespace n
+WHERE n.nspname = ANY ($1::text[]) AND EXISTS (
+    SELECT FROM pg_depend d JOIN pg_trigger t ON t.tgrelid = d.objid
+    WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid AND d.classid = 'pg_class'::regclass
+      AND t.tgname = 'capture_version' AND t.tgqual IS NULL
+)
+ORDER BY n.nspname

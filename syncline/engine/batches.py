@@ -74,8 +74,12 @@ class Batches:
         failed: Mapping[str, str],
         out_of_time: Callable[[], bool],
         sizes: dict[str, int],
+        indexed: bool = True,
     ) -> None:
-        """Store the cycle's parts. `sizes`: rows per batch of the tables where a batch hit a limit."""
+        """Store the cycle's parts. `sizes`: rows per batch of the tables where a batch hit a limit.
+
+        Unless `indexed`, a first load has put off indexes.
+        """
         self._statements = statements
         self._context = context
         self._held, self._target = held, held.connection
@@ -85,6 +89,7 @@ class Batches:
         self._more = False
         self._counted: set[str] = set()
         self._sizes = sizes
+        self._indexed = indexed
         self._landed = False
         self._limits_logged = False
         self._troubles: list[StoreError] = []
@@ -186,7 +191,7 @@ class Batches:
         store = self._context.target.store.name
         with span("apply", table=table.table.name, rows=staged):
             applied: Applied = await apply_staged(
-                self._target, self._statements, table, staged=staged, store=store
+                self._target, self._statements, table, staged=staged, store=store, indexed=self._indexed
             )
         self._more |= applied.more
         effects = [TableProgress(table=table.table.name, captured=captured), *applied.effects]
@@ -218,6 +223,6 @@ class Batches:
 
     async def _remove(self) -> RunProgress:
         store = self._context.target.store.name
-        effects, refused = await remove_gone(self._target, self._statements, store)
+        effects, refused = await remove_gone(self._target, self._statements, store, indexed=self._indexed)
         self._more |= await self._statements.recount.run(self._target) or bool(effects)
         return await self._insert_letters(self._progress.run.plus(effects), refused)

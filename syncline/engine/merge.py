@@ -60,11 +60,18 @@ def shared_stages(statements: SchemaStatements) -> tuple[str, str]:
 
 
 async def apply_staged(
-    target: asyncpg.Connection, schema: SchemaStatements, table: TableStatements, *, staged: int, store: str
+    target: asyncpg.Connection,
+    schema: SchemaStatements,
+    table: TableStatements,
+    *,
+    staged: int,
+    store: str,
+    indexed: bool = True,
 ) -> Applied:
     """Apply the staged rows, and the removals in `sync_gone`, inside the caller's transaction.
 
     Plans of other batches are forgotten, and constraints immediate, since it began.
+    Unless `indexed`, indexes by which rows find what hangs on them are put off.
     The bookkeeping tables are checked once, so that a graph without parked rows pays for one probe only.
     """
     few = staged < _ANALYZE_FROM
@@ -97,7 +104,7 @@ async def apply_staged(
     new = not few and not state["known"] and table.stubs.adopt is None
     entered = new and await enter_new(target, listing)
     elsewhere = False if entered else await move(target, listing, unlisted=unlisted)
-    removed, unremoved = await remove_gone(target, schema, store, beside=table.staged_tids)
+    removed, unremoved = await remove_gone(target, schema, store, beside=table.staged_tids, indexed=indexed)
     effects.extend(removed)
     unparked.extend(await take_out_unclear(target, listing, elsewhere=elsewhere))
     # Rows can refer to what has stayed in the stage.
@@ -170,19 +177,24 @@ async def apply_staged(
 
 
 async def remove_gone(
-    target: asyncpg.Connection, schema: SchemaStatements, store: str, *, beside: str | None = None
+    target: asyncpg.Connection,
+    schema: SchemaStatements,
+    store: str,
+    *,
+    beside: str | None = None,
+    indexed: bool = True,
 ) -> tuple[list[TableProgress], Refused]:
     """Remove the rows in `sync_gone`; return the changes, and the rows whose removal was rejected.
 
     Other tables may refer to those. Runs inside the caller's transaction, which recounts at its end. `beside`
     is the query for rows to apply in the same transaction: if there are any, a few rejected removals are
-    blamed on the rows themselves.
+    blamed on the rows themselves. `indexed` as for `apply_staged`.
     """
     if not await schema.removal.gone(target):
         return [], {}
     try:
         async with target.transaction():
-            return await schema.removal.run(target), {}
+            return await schema.removal.run(target, indexed=indexed), {}
     except asyncpg.PostgresError as error:
         if refusal_of(store, target, error) is None:
             raise
@@ -202,7 +214,7 @@ async def remove_gone(
         )
         try:
             async with target.transaction():
-                effects.extend(await schema.removal.run(target))
+                effects.extend(await schema.removal.run(target, indexed=indexed))
                 accepted = True
         except asyncpg.PostgresError as error:
             refusal = refusal_of(store, target, error)

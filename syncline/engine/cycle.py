@@ -425,7 +425,7 @@ class _Cycle:
             failed=self._failed,
             out_of_time=self.out_of_time,
             sizes=self._sizes,
-            indexed=not self._load.owing,
+            put_off=self._load.put_off,
         )
         state = self._source_check.map_state
         recounts = () if state is None else state.owed_recounts(self._source_check.fit.failed)
@@ -491,7 +491,7 @@ class _Cycle:
             failed=drained.failed,
             out_of_time=self.out_of_time,
             sizes=self._sizes,
-            indexed=not self._load.owing,
+            put_off=self._load.put_off,
         )
         check = self._source_check
         cursors = {

@@ -7,14 +7,15 @@ its parent is parked as ever. What cannot be put back exactly as it was never le
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import asyncpg
 
 from syncline.engine.capture import Pending
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-from syncline.engine.owed import LOCK_TIMEOUT, OwedObject, acting_as, put_back, read_owed
+from syncline.engine.merge import PutOff
+from syncline.engine.owed import COUNTS, LOCK_TIMEOUT, OwedObject, acting_as, put_back, read_owed
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.state import Fence, Ledger
@@ -34,26 +35,35 @@ WORTH_ROWS = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Referring:
-    """What the map says of its target tables: what may leave them."""
+    """What a map says of its target tables: what may leave them."""
 
-    tables: dict[str, str]
-    """Target or link table -> the table map that it is filled from."""
+    tables: Mapping[str, str]
+    """Table -> the table map that it is filled from: targets, link tables and tables of counts."""
     keys: Sequence[tuple[str, str, str]]
-    """Table, column and table referred to, of each reference that the engine parks what waits for."""
+    """Table, column and table referred to, of each key that the engine keeps by itself."""
     asked: Sequence[tuple[str, str]]
     """Table and column by which the engine looks rows up."""
+    counts: Mapping[str, str]
+    """Table of counts, or target with counts in its rows -> the statement that removes counts of no row."""
 
 
 def referring(schema_map: SchemaMap) -> Referring:
     """Return what the map says.
 
-    Tables of counts keep their keys, since those remove the counts of a removed row. So does a reference to the
-    table's own rows that is required, or for which stubs are taken over: there the order in a batch decides,
-    and the key sees what was decided wrong.
+    Three kinds of references keep their key, since only that sees what may go wrong: one to rows of the same
+    table that is required, or for which stubs are taken over, where the order in a batch decides; and one
+    whose id an expression makes, unless it is one of the built-in map's, which choose among parents.
     """
     tables: dict[str, str] = {}
     keys: list[tuple[str, str, str]] = []
     asked: list[tuple[str, str]] = []
+    counts: dict[str, str] = {}
+    stubbed = {
+        reference.parent
+        for table in schema_map
+        for reference in table.references
+        if reference.stub is not None
+    }
     for table in schema_map:
         tables.setdefault(table.target, table.name)
         asked.append((table.target, table.id_column))
@@ -64,15 +74,29 @@ def referring(schema_map: SchemaMap) -> Referring:
             parent = schema_map[reference.parent]
             if reference.by is not None:
                 asked.append((parent.target, reference.by))
-            own = parent.target == table.target
-            stubbed = any(other.stub is not None for each in schema_map for other in each.references)
-            if reference.fills and not (own and (reference.required or stubbed)):
+            by_order = parent.target == table.target and (reference.required or parent.name in stubbed)
+            made = reference.target_column in table.expressions and schema_map is not KNOWLEDGE_GRAPH
+            if reference.fills and not (by_order or made):
                 keys.append((table.target, reference.target_column, parent.target))
         for links in table.links:
             tables.setdefault(links.table, table.name)
             keys.append((links.table, links.owner, table.target))
             keys.append((links.table, links.member, schema_map[links.parent].target))
-    return Referring(tables=tables, keys=keys, asked=asked)
+        if table.stats is not None:
+            place, owner = table.stats_place
+            counts[place] = ""
+            if not table.counters:
+                tables.setdefault(place, table.name)
+                keys.append((place, owner, table.target))
+                id_ = quoted(table.id_column)
+                counts[place] = sql(
+                    "counts_of_none",
+                    stats=quoted(place),
+                    owner=quoted(owner),
+                    target=quoted(table.target),
+                    id=id_,
+                )
+    return Referring(tables=tables, keys=keys, asked=asked, counts=counts)
 
 
 @dataclass(kw_only=True)
@@ -95,6 +119,12 @@ class FirstLoad:
         """Whether anything is owed."""
         return bool(self.owed)
 
+    @property
+    def put_off(self) -> PutOff:
+        """What the batches of the cycle have to do without."""
+        counts = frozenset(owed.name for owed in self.owed if owed.kind == COUNTS)
+        return PutOff(indexes=self.owing, counts=counts)
+
     async def look(self) -> None:
         """Read what is owed: nothing, by what the ledger says, in nearly every cycle."""
         if self.ledger.load_below is not None:
@@ -109,7 +139,7 @@ class FirstLoad:
         said = referring(self.statements.schema_map)
         new = [name for name in pending.tables if name not in self.ledger.stored]
         tables = [table for table, name in said.tables.items() if name in new]
-        if not tables or not await self._pays(new, pending.horizon):
+        if not tables or not await self._pays(new):
             return
         store, log, graph = self.context.target.store, self.context.log, self.context.graph.slug
         try:
@@ -122,8 +152,7 @@ class FirstLoad:
             if (
                 problem is None
                 or self.held.connection.is_closed()
-                or problem.retryable
-                and not _busy(problem)
+                or (problem.retryable and not _busy(problem))
             ):
                 raise
             self.owed, kept = (), [f"Nothing was put off for the first load: {problem}"]
@@ -154,13 +183,14 @@ class FirstLoad:
             self.held,
             fence,
             self.context.target.store,
+            self.statements,
             out_of_time=out_of_time,
             beat=beat,
             log=self.context.log,
             graph=self.context.graph.slug,
         )
 
-    async def _pays(self, names: Sequence[str], horizon: int) -> bool:
+    async def _pays(self, names: Sequence[str]) -> bool:
         """Return whether the sources have so many rows that it pays, reading no more than that."""
         write, left = self.context.write, WORTH_ROWS
         async with write.store.driver() as source:
@@ -198,26 +228,58 @@ class FirstLoad:
         empty, filled = await _without_rows(target, empty)
         kept += [f"{name} keeps its keys and indexes in the first load: it has rows." for name in filled]
         asked = empty, json.dumps(said.keys), json.dumps(said.asked)
-        leaving: list[asyncpg.Record] = []
+        leaving: list[_Leaving] = []
         for row in await target.fetch(sql("load_objects"), *asked):
-            problem = await _tried(target, row, asked)
+            each = _Leaving.of(row, said)
+            problem = await _tried(target, each, asked)
             if problem is None:
-                leaving.append(row)
+                leaving.append(each)
             else:
-                kept.append(
-                    f"{row['table_name']} keeps {row['kind']} {row['name']} in the first load: {problem}"
-                )
-        if not leaving:
-            return kept
-        for row in leaving:
-            await target.execute(row["leave"])
-        entries = [
-            (row["kind"], row["table_name"], row["name"], row["statements"], row["validate"])
-            for row in leaving
+                kept.append(f"{each.table} keeps {each.kind} {each.name} in the first load: {problem}")
+        counted = [
+            table.name
+            for table in self.statements.schema_map
+            if table.stats is not None and {table.target, table.stats_place[0]} <= set(empty)
         ]
+        if not (leaving or counted):
+            return kept
+        for each in leaving:
+            await target.execute(each.leave)
+        entries: list[tuple[object, ...]] = [(COUNTS, name, name, [], None) for name in counted]
+        entries += [(each.kind, each.table, each.name, each.statements, each.validate) for each in leaving]
         await target.execute(sql("load_owes"), json.dumps(entries))
         await target.execute(sql("load_begun"), horizon)
         return kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Leaving:
+    """A key or an index that may leave."""
+
+    kind: str
+    table: str
+    name: str
+    leave: str
+    statements: Sequence[str]
+    validate: str | None
+    fingerprint: str
+
+    @classmethod
+    def of(cls, row: asyncpg.Record, said: Referring) -> "_Leaving":
+        """Return it from a row of `load_objects`."""
+        statements: Sequence[str] = row["statements"]
+        if row["kind"] == "foreign key" and said.counts.get(row["table_name"]):
+            # Without the key, counts of a removed row stay.
+            statements = [said.counts[row["table_name"]], *statements]
+        return cls(
+            kind=row["kind"],
+            table=row["table_name"],
+            name=row["name"],
+            leave=row["leave"],
+            statements=statements,
+            validate=row["validate"],
+            fingerprint=row["fingerprint"],
+        )
 
 
 async def _without_rows(target: asyncpg.Connection, tables: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -235,21 +297,18 @@ class _TriedOut(Exception):
 
 
 async def _tried(
-    target: asyncpg.Connection, row: asyncpg.Record, asked: tuple[Sequence[str], str, str]
+    target: asyncpg.Connection, leaving: _Leaving, asked: tuple[Sequence[str], str, str]
 ) -> str | None:
     """Drop one object, put it back and look at it; undo all that. Return why it has to stay, None if not."""
     again: str | None = None
+    validating = [] if leaving.validate is None else [leaving.validate]
     try:
         async with target.transaction():
-            for statement in (
-                row["leave"],
-                *row["statements"],
-                *([row["validate"]] if row["validate"] else []),
-            ):
+            for statement in (leaving.leave, *leaving.statements, *validating):
                 await target.execute(statement)
-            for found in await target.fetch(sql("load_objects"), *asked):
-                if (found["table_name"], found["name"]) == (row["table_name"], row["name"]):
-                    again = found["fingerprint"]
+            for row in await target.fetch(sql("load_objects"), *asked):
+                if (row["table_name"], row["name"]) == (leaving.table, leaving.name):
+                    again = row["fingerprint"]
             raise _TriedOut
     except _TriedOut:
         pass
@@ -258,7 +317,7 @@ async def _tried(
         if problem is None or target.is_closed():
             raise
         return str(problem)
-    return None if again == row["fingerprint"] else "it would not be the same when it is put back."
+    return None if again == leaving.fingerprint else "it would not be the same when it is put back."
 
 
 def _busy(problem: StoreError) -> bool:

@@ -25,7 +25,7 @@ from syncline.errors import StoreError
 from syncline.messages.sync import TableProgress
 from syncline.sql import literal
 
-__all__ = ["Applied", "Refused", "apply_staged", "remove_gone", "shared_stages"]
+__all__ = ["NOTHING", "Applied", "PutOff", "Refused", "apply_staged", "remove_gone", "shared_stages"]
 
 _ANALYZE_FROM = 2_000
 """Fewer staged rows use the planner's defaults; for more, a wrong join costs more than ANALYZE."""
@@ -40,6 +40,19 @@ _UNCLEAR = 2 * FEW
 
 Refused = Mapping[str, Sequence[DeadLetter]]
 """Table -> its rejected rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PutOff:
+    """What a first load has put off."""
+
+    indexes: bool = False
+    """Whether indexes by which rows find what hangs on them are missing."""
+    counts: frozenset[str] = frozenset()
+    """Tables whose rows are counted at its end."""
+
+
+NOTHING = PutOff()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +79,11 @@ async def apply_staged(
     *,
     staged: int,
     store: str,
-    indexed: bool = True,
+    put_off: "PutOff" = NOTHING,
 ) -> Applied:
     """Apply the staged rows, and the removals in `sync_gone`, inside the caller's transaction.
 
     Plans of other batches are forgotten, and constraints immediate, since it began.
-    Unless `indexed`, indexes by which rows find what hangs on them are put off.
     The bookkeeping tables are checked once, so that a graph without parked rows pays for one probe only.
     """
     few = staged < _ANALYZE_FROM
@@ -104,7 +116,7 @@ async def apply_staged(
     new = not few and not state["known"] and table.stubs.adopt is None
     entered = new and await enter_new(target, listing)
     elsewhere = False if entered else await move(target, listing, unlisted=unlisted)
-    removed, unremoved = await remove_gone(target, schema, store, beside=table.staged_tids, indexed=indexed)
+    removed, unremoved = await remove_gone(target, schema, store, beside=table.staged_tids, put_off=put_off)
     effects.extend(removed)
     unparked.extend(await take_out_unclear(target, listing, elsewhere=elsewhere))
     # Rows can refer to what has stayed in the stage.
@@ -166,7 +178,7 @@ async def apply_staged(
             if rows:
                 more |= await target.execute(table.retry_held) != "INSERT 0 0"
     more |= bool(rows) and merging.rematches
-    more |= await schema.recount.run(target)
+    more |= await schema.recount.run(target, put_off=put_off.counts)
     letters = [*unparked, *unremoved.get(table.table.name, ()), *refused]
     if listing.moved is not None:
         # One that cannot be removed under its old id may have another's besides.
@@ -182,19 +194,19 @@ async def remove_gone(
     store: str,
     *,
     beside: str | None = None,
-    indexed: bool = True,
+    put_off: "PutOff" = NOTHING,
 ) -> tuple[list[TableProgress], Refused]:
     """Remove the rows in `sync_gone`; return the changes, and the rows whose removal was rejected.
 
     Other tables may refer to those. Runs inside the caller's transaction, which recounts at its end. `beside`
     is the query for rows to apply in the same transaction: if there are any, a few rejected removals are
-    blamed on the rows themselves. `indexed` as for `apply_staged`.
+    blamed on the rows themselves.
     """
     if not await schema.removal.gone(target):
         return [], {}
     try:
         async with target.transaction():
-            return await schema.removal.run(target, indexed=indexed), {}
+            return await schema.removal.run(target, indexed=not put_off.indexes), {}
     except asyncpg.PostgresError as error:
         if refusal_of(store, target, error) is None:
             raise
@@ -214,7 +226,7 @@ async def remove_gone(
         )
         try:
             async with target.transaction():
-                effects.extend(await schema.removal.run(target, indexed=indexed))
+                effects.extend(await schema.removal.run(target, indexed=not put_off.indexes))
                 accepted = True
         except asyncpg.PostgresError as error:
             refusal = refusal_of(store, target, error)

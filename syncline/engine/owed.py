@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from syncline.engine.dead_letters import may_be_rows
+from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.state import Fence
 from syncline.engine.template import sql
@@ -19,10 +20,13 @@ from syncline.provider import EventLog
 from syncline.sql import quoted, string_literal
 from syncline.stores.postgres import PostgresStore, map_driver_error
 
-__all__ = ["LOCK_TIMEOUT", "OwedObject", "acting_as", "put_back", "read_owed"]
+__all__ = ["COUNTS", "LOCK_TIMEOUT", "OwedObject", "acting_as", "put_back", "read_owed"]
 
+COUNTS = "counts"
+"""The kind of what is owed to a table whose rows are not counted yet."""
 LOCK_TIMEOUT = "SET LOCAL lock_timeout = '500ms'"
 """Less than a session waits before it looks for a deadlock: who began later gives up, and no reader does."""
+_COUNTING = "DISCARD PLANS; SET LOCAL work_mem = '64MB'; SET LOCAL plan_cache_mode = auto"
 _MEMORY = (
     "SELECT pg_catalog.set_config('maintenance_work_mem', '256MB', true)"
     " WHERE pg_size_bytes(current_setting('maintenance_work_mem')) < pg_size_bytes('256MB')"
@@ -53,7 +57,6 @@ class OwedObject:
     @classmethod
     def of(cls, row: asyncpg.Record) -> "OwedObject":
         """Return it from a row of the query `owed`."""
-        is_index = row["kind"] == "index"
         return cls(
             number=row["number"],
             kind=row["kind"],
@@ -66,7 +69,7 @@ class OwedObject:
             problem=row["problem"],
             placed=row["placed"],
             found=row["indexed"] or row["keyed"],
-            valid=row["indexed"] if is_index else row["valid"],
+            valid=row["indexed"] or row["valid"],
         )
 
     @property
@@ -98,6 +101,7 @@ async def put_back(
     held: HeldSchema,
     fence: Fence,
     store: PostgresStore,
+    statements: SchemaStatements,
     *,
     out_of_time: Callable[[], bool],
     beat: Callable[[], None],
@@ -106,8 +110,8 @@ async def put_back(
 ) -> Sequence[OwedObject]:
     """Put back what is owed, step by step; return what is left.
 
-    `beat` is called after each step. What Postgres refuses is noted, with its reason, and the others follow. Raises CycleFenced if another
-    holder has acquired the graph, and driver errors if the connection is lost.
+    `beat` is called after each step. What Postgres refuses is noted, with its reason, and the others follow.
+    Raises CycleFenced if another holder has acquired the graph, and driver errors if the connection is lost.
     """
     async with held.transaction() as target:
         owed = await read_owed(target, held.schema)
@@ -121,9 +125,15 @@ async def put_back(
         if each.number in failed:
             continue
         try:
-            async with held.transaction(*acting_as(store), LOCK_TIMEOUT, _MEMORY) as target:
-                await fence.require(target)
-                await (_place if step == "place" else _validate)(target, each)
+            if each.kind == COUNTS:
+                async with held.transaction(statements.recount.create, _COUNTING) as target:
+                    await fence.require(target)
+                    await statements.recount.run_whole(target, each.name)
+                    await target.execute(sql("owed_paid"), each.number)
+            else:
+                async with held.transaction(*acting_as(store), LOCK_TIMEOUT, _MEMORY) as target:
+                    await fence.require(target)
+                    await (_place if step == "place" else _validate)(target, each)
             beat()
         except asyncpg.PostgresError as error:
             problem = map_driver_error(store.name, error)

@@ -6,6 +6,7 @@ import asyncpg
 
 from syncline.engine.render.fragments import column as column_name
 from syncline.engine.render.fragments import commas
+from syncline.engine.render.identity import ours
 from syncline.engine.render.kept import counted_rows, referred, stubbing
 from syncline.engine.table_map import SchemaMap, Stat, Stats, TableMap
 from syncline.engine.template import sql
@@ -209,8 +210,8 @@ class Recount:
             referred=referred(self._map, table, f"u.id::{table.id_type.native}"),
         )
 
-    async def run(self, target: asyncpg.Connection) -> bool:
-        """Recount for every row that the transaction has noted.
+    async def run(self, target: asyncpg.Connection, *, put_off: Collection[str] = ()) -> bool:
+        """Recount for every row that the transaction has noted, but for those of the tables `put_off`.
 
         Return whether stubs were requested to leave: the last row that referred to them has left.
         """
@@ -226,15 +227,35 @@ class Recount:
             await target.execute(f"ANALYZE pg_temp.{self.noted}")
         for table, groups in self._counting:
             labels = frozenset(noted & {table.name, *groups})
-            if labels:
-                # One statement writes all counts of a row, so that it is written once.
-                shape = (table.name, labels)
-                if shape not in self._statements:
-                    self._statements[shape] = _statement(
-                        self._map, table, groups, labels, noted=self.noted, as_text=self._noted_as_text
-                    )
-                await target.execute(self._statements[shape])
+            if labels and table.name not in put_off:
+                await target.execute(self._counts(table, groups, labels))
         return leaving
+
+    async def run_whole(self, target: asyncpg.Connection, name: str) -> None:
+        """Count for every row of a table, as a whole, within the caller's transaction."""
+        for table, groups in self._counting:
+            if table.name == name:
+                await target.execute(
+                    sql(
+                        "note_whole",
+                        noted=self.noted,
+                        label=literal(name),
+                        id=column_name(table.id_column),
+                        noted_as=self.noted_as,
+                        target=ours(table),
+                    )
+                )
+                await target.execute(f"ANALYZE pg_temp.{self.noted}")
+                await target.execute(self._counts(table, groups, frozenset({name, *groups})))
+
+    def _counts(self, table: TableMap, groups: Mapping[str, list[Stat]], labels: frozenset[str]) -> str:
+        # One statement writes all counts of a row, so that it is written once.
+        shape = (table.name, labels)
+        if shape not in self._statements:
+            self._statements[shape] = _statement(
+                self._map, table, groups, labels, noted=self.noted, as_text=self._noted_as_text
+            )
+        return self._statements[shape]
 
 
 def _groups(table: TableMap, stats: Stats) -> dict[str, list[Stat]]:

@@ -145,3 +145,6 @@ UPDATE sync_state SET load_due_at = now() + least(interval '1 hour', interval '1
 
 -- name: load_pays
 SELECT count(*) FROM (SELECT FROM @{source} LIMIT @{limit}) AS r
+
+-- name: counts_of_none
+DELETE FROM @{stats} t WHERE NOT EXISTS (SELECT FROM @{target} p WHERE p.@{id} = t.@{owner})

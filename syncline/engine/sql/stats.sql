@@ -3,6 +3,9 @@
 -- name: noted
 SELECT counted, count(*) AS touched FROM pg_temp.@{noted} GROUP BY 1
 
+-- name: note_whole
+INSERT INTO pg_temp.@{noted} (counted, id) SELECT '@{label}', t.@{id}@{noted_as} FROM @{target} t
+
 -- name: without_line
  WHERE NOT EXISTS (SELECT FROM @{stats} t WHERE t.@{owner} = @{row})
 

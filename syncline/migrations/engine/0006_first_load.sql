@@ -6,11 +6,11 @@ ALTER TABLE sync_state
     ADD COLUMN load_below bigint,
     ADD COLUMN load_due_at timestamptz;
 
--- `statements` put it back, `validate` checks the rows that are there; names are those of the graph's own schema, which
+-- The counts of a table's rows are made first. `statements` put an object back, `validate` checks the rows that are there; names are those of the graph's own schema, which
 -- may be renamed. Dropped and listed, or put back and taken off the list, in one transaction.
 CREATE TABLE sync_owed (
     number      integer PRIMARY KEY,
-    kind        text NOT NULL CHECK (kind IN ('index', 'foreign key')),
+    kind        text NOT NULL CHECK (kind IN ('counts', 'index', 'foreign key')),
     table_name  text NOT NULL,
     name        text NOT NULL,
     statements  text[] NOT NULL,

@@ -8,7 +8,7 @@ its parent is parked as ever. What cannot be put back exactly as it was never le
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import asyncpg
 

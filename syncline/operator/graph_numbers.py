@@ -155,6 +155,7 @@ async def _of_graph(connection: asyncpg.Connection, graph: Graph, schema: str) -
         return GraphNumbers(graph=graph.slug, status=graph.status, kept=False)
     row = await connection.fetchrow(_sql("graph_numbers", schema=named))
     delays: list[dict[str, str]] = json.loads(row["delays"])
+    owes = await connection.fetchrow(_sql("graph_owes", schema=named)) if row["owing"] else None
     return GraphNumbers(
         graph=graph.slug,
         status=graph.status,
@@ -174,6 +175,8 @@ async def _of_graph(connection: asyncpg.Connection, graph: Graph, schema: str) -
             )
             for delay in delays
         ),
+        owed=0 if owes is None else owes["owed"],
+        owed_problem=None if owes is None else owes["problem"],
         behind_since=row["behind_since"],
     )
 

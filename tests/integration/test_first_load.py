@@ -102,8 +102,8 @@ async def _names(graph: TestGraph) -> set[str]:
     return {row["name"] for row in await read(graph, THERE)}
 
 
-async def _cycle(graph: TestGraph, **context: float) -> SyncResult:
-    return await run_cycle(graph.context(**context))
+async def _cycle(graph: TestGraph, seconds: float = 600) -> SyncResult:
+    return await run_cycle(graph.context(seconds=seconds))
 
 
 async def test_first_load_puts_everything_back_as_it_was(graph: TestGraph) -> None:

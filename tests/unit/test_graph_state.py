@@ -48,6 +48,8 @@ def delay(error: str) -> dict[str, object]:
         (delay("SomethingNew: of a later release"), "vectors delayed", "red"),
         ({"held_back_by": "an open transaction"}, "held back", "yellow"),
         ({"parked": 1}, "parked", "yellow"),
+        ({"owed": 12}, "keys owed", "yellow"),
+        ({"owed": 1, "owed_problem": "edges_fkey: a row has no parent"}, "keys owed", "red"),
         ({"problem": "its store did not answer within 5 s"}, "unknown", "yellow"),
         ({"invalid": "composition: unknown key"}, "invalid record", "red"),
         ({"status": GraphStatus.ARCHIVED}, "archived", "green"),

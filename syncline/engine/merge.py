@@ -136,7 +136,9 @@ async def apply_staged(
         adopted, refused, _ = await settle(target, table, table.stubs.adopt, store, few=few)
         unparked.extend(refused)
         known |= bool(adopted)
-    merge = merging.rows if known else merging.new_rows
+    # Only while no key is checked for each row does the order of the table's own key pay.
+    first = put_off.indexes and put_off.counts >= schema.recount.counted
+    merge = merging.rows if known else merging.first_rows if first else merging.new_rows
     rows, refused, in_parts = await settle(
         target, table, merge, store, few=few, first=waiting.park_beside, claiming=True
     )
@@ -167,7 +169,7 @@ async def apply_staged(
                     more |= asked
 
     links = 0
-    for ranged in merging.links if known else merging.new_links:
+    for ranged in merging.links if known else merging.first_links if first else merging.new_links:
         added, unlinked, _ = await settle(target, table, ranged, store, few=few)
         links += added
         refused.extend(unlinked)

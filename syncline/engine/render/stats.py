@@ -15,6 +15,7 @@ from syncline.sql import literal, quoted
 
 __all__ = ["Recount", "counting_columns", "first_counts", "merged", "new_lines", "stubs_noted", "touched"]
 
+_STUBS = "/stubs"
 _ANALYZE_FROM = 200
 """From this many touched rows on, ANALYZE pays off: without it, every pair of them may be compared."""
 
@@ -25,11 +26,17 @@ def counting_columns(schema_map: SchemaMap, counted: str) -> list[str]:
 
 
 def touched(
-    schema_map: SchemaMap, counted: str, rows: Iterable[tuple[str, Sequence[str]]], *, name: str = "touched"
+    schema_map: SchemaMap,
+    counted: str,
+    rows: Iterable[tuple[str, Sequence[str]]],
+    *,
+    name: str = "touched",
+    counts: bool = True,
 ) -> str:
     """Return the part of a statement that notes rows whose counts change; empty if `counted` is not counted.
 
-    `rows` are FROM items with row alias `c`, each with its columns of `counted`.
+    `rows` are FROM items with row alias `c`, each with its columns of `counted`. Without `counts`, only stubs
+    are noted, which a row refers to.
     """
     as_ = _noted_as(schema_map)
     selects = [
@@ -37,7 +44,7 @@ def touched(
         f" WHERE c.{quoted(column)} IS NOT NULL{_concerned(schema_map, label)}"
         for item, columns in rows
         for label, column in _counters(schema_map, counted)
-        if column in columns
+        if column in columns and (counts or label.endswith(_STUBS))
     ]
     return _noted(schema_map, name, selects)
 
@@ -164,7 +171,7 @@ def _concerned(schema_map: SchemaMap, label: str) -> str:
 
 def _stubs(parent: str) -> str:
     """Return the label under which rows are noted that lose, or get, a row that refers to them."""
-    return f"{parent}/stubs"
+    return f"{parent}{_STUBS}"
 
 
 def _label(table: TableMap, stat: Stat) -> str:
@@ -191,6 +198,8 @@ class Recount:
             (_stubs(table.name), self._left(table)) for table in schema_map if stubbing(schema_map, table)
         ]
         self._statements: dict[tuple[str, frozenset[str]], str] = {}
+        self.counted = frozenset(table.name for table, _ in self._counting)
+        """The tables whose rows have counts."""
 
     def labels(self, table: str) -> list[str]:
         """Return the labels under which a row of the table is noted so that all its counts are made again."""

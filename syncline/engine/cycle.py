@@ -379,7 +379,7 @@ class _Cycle:
                 unfinished=unfinished,
                 horizon=pending.horizon,
                 out_of_time=self.out_of_time,
-                beat=self.progress.beat,
+                heartbeat=self.progress.heartbeat,
             )
             await self._announce(fence, ledger)
         if busy or ledger.outbox:
@@ -585,7 +585,7 @@ class _Cycle:
             map_changes=self._source_check.map_notes,
             new_columns=self._source_check.new_columns,
             lag_known=not pending.standby,
-            owed=tuple(owed.told for owed in self._load.owed),
+            owed=tuple(owed.reported for owed in self._load.owed),
             load_notes=tuple(self._load.notes),
             owes=bool(pending.held or ledger.retries or ledger.outbox or self.filling or self._load.owing),
         )

@@ -171,7 +171,7 @@ class FirstLoad:
         unfinished: Sequence[str],
         horizon: int,
         out_of_time: Callable[[], bool],
-        beat: Callable[[], None],
+        heartbeat: Callable[[], None],
     ) -> None:
         """Put back what is owed, once everything that the load began with was read."""
         if not (self.owed and self._due):
@@ -185,7 +185,7 @@ class FirstLoad:
             self.context.target.store,
             self.statements,
             out_of_time=out_of_time,
-            beat=beat,
+            heartbeat=heartbeat,
             log=self.context.log,
             graph=self.context.graph.slug,
         )

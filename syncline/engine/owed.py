@@ -73,7 +73,7 @@ class OwedObject:
         )
 
     @property
-    def told(self) -> Owed:
+    def reported(self) -> Owed:
         """What results and operators are told of it."""
         left = [] if self.found else list(self.statements)
         return Owed(
@@ -104,13 +104,13 @@ async def put_back(
     statements: SchemaStatements,
     *,
     out_of_time: Callable[[], bool],
-    beat: Callable[[], None],
+    heartbeat: Callable[[], None],
     log: EventLog,
     graph: str,
 ) -> Sequence[OwedObject]:
     """Put back what is owed, step by step; return what is left.
 
-    `beat` is called after each step. What Postgres refuses is noted, with its reason, and the others follow.
+    `heartbeat` is called after each step. What Postgres refuses is noted, and the others follow.
     Raises CycleFenced if another holder has acquired the graph, and driver errors if the connection is lost.
     """
     async with held.transaction() as target:
@@ -134,7 +134,7 @@ async def put_back(
                 async with held.transaction(*acting_as(store), LOCK_TIMEOUT, _MEMORY) as target:
                     await fence.require(target)
                     await (_place if step == "place" else _validate)(target, each)
-            beat()
+            heartbeat()
         except asyncpg.PostgresError as error:
             problem = map_driver_error(store.name, error)
             if problem is None or held.connection.is_closed() or not may_be_rows(problem):

@@ -31,7 +31,7 @@ class Progress:
         self.run = run
         self._heartbeat_progress("capture")
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Report that the graph-db has got further, without rows."""
         self._heartbeat_progress("capture")
 

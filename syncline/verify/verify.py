@@ -135,7 +135,7 @@ class Inspection:
         async with self._target.store.driver() as connection:
             if not await connection.fetchval(_sql("owed_there"), quoted(schema)):
                 return ()
-            return [each.told for each in await read_owed(connection, schema)]
+            return [each.reported for each in await read_owed(connection, schema)]
 
     async def _relations(self, table: TableMap) -> list[Relation]:
         """Compare everything that belongs to a table; return the results."""

@@ -18,7 +18,7 @@ async def check_owed(name: str, store: PostgresStore, graphs: Mapping[str, Graph
     async with store.driver() as connection:
         rows = await connection.fetch(sql("owed_kept"), list(graphs))
         for schema in [row["schema"] for row in rows]:
-            owed = [each.told for each in await read_owed(connection, schema)]
+            owed = [each.reported for each in await read_owed(connection, schema)]
             if not owed:
                 continue
             refused = [each for each in owed if each.problem is not None]

@@ -9,13 +9,14 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from syncline.engine import first_load, run_cycle
+from syncline.engine import KNOWLEDGE_GRAPH, first_load, run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.errors import StoreUnavailable
 from syncline.messages.sync import CycleProgress, CycleStatus, SyncResult
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences
+from syncline.verify import verify
 
 SEED = """
 INSERT INTO write_raw_sources (id, title, content_hash) VALUES ('r1', 'One', 'h1'), ('r2', 'Two', 'h1'), ('r3', 'Three', 'h3');
@@ -164,6 +165,14 @@ async def test_a_row_that_breaks_a_key_is_told_until_it_leaves(graph: TestGraph)
         ("edge_facts_fact_id_fkey", True),
     }
     assert all("VALIDATE CONSTRAINT" in owed.statement and owed.problem for owed in result.owed)
+    found = await verify(
+        KNOWLEDGE_GRAPH,
+        write=graph.context().write,
+        target=graph.context().target,
+        vectors=None,
+        embedding=graph.embedding.name,
+    )
+    assert any("edge_facts_fact_id_fkey" in sentence for sentence in found.owed)
     await write(graph, ARRIVES)
     later = await _cycle(graph)
     assert (later.rows > 0, len(later.owed)) == (True, 2)  # sync goes on, and says so again

@@ -18,7 +18,16 @@ import structlog
 
 from benchmarks.bare import copy_and_delete
 from benchmarks.growth import measure_growth
-from benchmarks.lab import SCHEMA, Meter, NoEmbedding, both, fresh_store, timed_by_hand, timed_cycle
+from benchmarks.lab import (
+    SCHEMA,
+    Meter,
+    NoEmbedding,
+    both,
+    fresh_store,
+    timed_by_hand,
+    timed_cycle,
+    timed_without_keys,
+)
 from benchmarks.triggers import measure_triggers
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.embeddings.hashing import DevelopmentEmbedding
@@ -36,17 +45,19 @@ Sides = tuple[float, float]
 """Bare, engine."""
 
 
-async def measure(dict_dir: Path, rounds: int) -> dict[str, Lines]:
-    """Return the lines of each table of the report."""
+async def measure(dict_dir: Path, rounds: int, *, only: bool = False) -> dict[str, Lines]:
+    """Return the lines of each table of the report; `only` of the engine against bare."""
     with tempfile.TemporaryDirectory(prefix="syncline-bench-") as folder:
         postgres = PostgresServer(Path(folder) / "postgres")
         server = postgres.start()
         try:
-            writer = await measure_triggers(server)
+            writer = [] if only else await measure_triggers(server)
             async with fresh_store(server, "write") as write:
                 compared, alone = await _measure(write, server, Path(folder), dict_dir, rounds)
         finally:
             postgres.stop()
+    if only:
+        return {"engine": compared}
     return {"engine": compared, "alone": alone, "growth": measure_growth(), "writer": writer}
 
 
@@ -81,6 +92,11 @@ async def _measure(
             )
             bare_seconds = elapsed - numbers
             table.add("The same, the yardstick without numbers", total, (bare_seconds, load.rows_seconds))
+            async with fresh_store(server, "bare_without_keys") as without:
+                await migrate_graph(without, SCHEMA)
+                seconds, by_hand = await timed_without_keys(server, write, without, clock=meter.cpu)
+            name = "The same, the yardstick puts keys and indexes off too"
+            table.add(name, total, (seconds, load.rows_seconds), (by_hand, load.rows_cpu))
             for name in ("bare", "graph"):
                 server.psql("VACUUM ANALYZE", name)
             for percent in (1, 10):
@@ -239,9 +255,10 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--dict", type=Path, default=ROOT / ".wordnet" / "dict")
     arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--only", action="store_true", help="only the engine against bare")
     options = arguments.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    measured = asyncio.run(measure(options.dict, options.rounds))
+    measured = asyncio.run(measure(options.dict, options.rounds, only=options.only))
     for name, lines in measured.items():
         rows = "\n".join(f"| {what} | {value} |" for what, value in lines)
         text = f"{HEADS[name].format(rounds=options.rounds)}\n{rows}"

@@ -75,7 +75,8 @@ def referring(schema_map: SchemaMap) -> Referring:
             if reference.by is not None:
                 asked.append((parent.target, reference.by))
             by_order = parent.target == table.target and (reference.required or parent.name in stubbed)
-            made = reference.target_column in table.expressions and schema_map is not KNOWLEDGE_GRAPH
+            made = {reference.target_column} & {*table.expressions, *table.otherwise}
+            made = made if schema_map is not KNOWLEDGE_GRAPH else set()
             if reference.fills and not (by_order or made):
                 keys.append((table.target, reference.target_column, parent.target))
         for links in table.links:
@@ -174,9 +175,13 @@ class FirstLoad:
         heartbeat: Callable[[], None],
     ) -> None:
         """Put back what is owed, once everything that the load began with was read."""
-        if not (self.owed and self._due):
+        if not self._due:
             return
         async with self.held.transaction() as target:
+            if not self.owed:
+                # Somebody has taken the last one off the list.
+                await target.execute(sql("load_over"))
+                return
             if not await target.fetchval(sql("owed_read"), list(unfinished), horizon):
                 return
         self.owed = await put_back(

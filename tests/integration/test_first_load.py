@@ -58,7 +58,7 @@ SELECT jsonb_agg(o ORDER BY o ->> 0) FROM (
     ) FROM pg_constraint k WHERE k.connamespace = current_schema()::regnamespace AND contype = 'f'
     UNION ALL
     SELECT jsonb_build_array(
-        i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid), to_jsonb(i) - 'indexrelid' - 'indcheckxmin',
+        i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid), to_jsonb(i) - '{indexrelid,indcheckxmin,indexprs,indpred}'::text[],
         obj_description(i.indexrelid, 'pg_class'), c.relowner, c.reloptions, c.reltablespace,
         ARRAY(SELECT a.attstattarget FROM pg_attribute a WHERE a.attrelid = c.oid ORDER BY a.attnum)
     ) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE c.relnamespace = current_schema()::regnamespace

@@ -30,7 +30,8 @@ LOCK TABLE @{tables} IN ACCESS EXCLUSIVE MODE
 -- name: load_objects
 -- What may be put off of the tables $1: the foreign keys of one column by which the map refers ($2: table, column and
 -- table referred to), since the engine parks what they would refuse; and the indexes that are no keys and by which no value
--- is looked up ($3: table and column). `fingerprint`: all that the catalogs say of it, but for ids and what changes by itself.
+-- is looked up ($3: table and column). `fingerprint`: all that the catalogs say of it, but for ids and what changes by itself, such as where an expression stood
+-- in its statement.
 -- `validate`: what checks the rows that are there; null for a key that did not hold for all of them before.
 WITH mine AS (
     SELECT c.oid, c.relname::text AS name
@@ -57,7 +58,7 @@ SELECT 'index' AS kind, m.name AS table_name, c.relname::text AS name,
        ], NULL) AS statements,
        NULL AS validate,
        jsonb_build_array(
-           to_jsonb(i) - 'indexrelid' - 'indcheckxmin', c.relowner, c.relam, c.reltablespace, c.reloptions, c.relpersistence,
+           to_jsonb(i) - '{indexrelid,indcheckxmin,indexprs,indpred}'::text[], c.relowner, c.relam, c.reltablespace, c.reloptions, c.relpersistence,
            pg_get_indexdef(i.indexrelid), d.description,
            ARRAY(
                SELECT jsonb_build_array(a.attname, a.attstattarget, a.attoptions, a.attcollation)
@@ -110,6 +111,10 @@ FROM jsonb_array_elements($1::text::jsonb) WITH ORDINALITY AS r (entry, number)
 
 -- name: load_begun
 UPDATE sync_state SET load_below = $1, load_due_at = now()
+
+-- name: load_over
+UPDATE sync_state SET load_below = NULL, load_due_at = NULL
+WHERE load_below IS NOT NULL AND NOT EXISTS (SELECT FROM sync_owed)
 
 -- name: owed
 -- Whether each is there by now, whoever has put it back: an index that is ready, a key that holds for all rows.

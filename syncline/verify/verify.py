@@ -111,20 +111,17 @@ class Inspection:
         self._second = second
         self._beat = beat or (lambda _name, _seen: None)
         self._rescan = False
-        self._uncounted: frozenset[str] = frozenset()
 
     async def run(self, tables: Collection[str] | None = None) -> Verification:
         """Compare these tables; all, and the stored counts, if None."""
         relations: list[Relation] = []
-        owed = await self._owed()
-        self._uncounted = frozenset(each.name for each in owed if each.kind == COUNTS)
         for table in self._map.chosen(tables):
             relations.extend(await self._relations(table))
         if tables is None:
             relations.extend(await self._counts())
         return Verification(
             relations=tuple(relations),
-            owed=owed_sentences(owed),
+            owed=owed_sentences(await self._owed()),
             rescan=self._rescan,
             seconds=time.monotonic() - self._started,
         )
@@ -196,7 +193,7 @@ class Inspection:
 
     async def _numbers(self, table: TableMap, stats: Stats, found: list[Relation]) -> None:
         name, _ = table.stats_place
-        if table.name in self._uncounted:
+        if any(each.kind == COUNTS and each.name == table.name for each in await self._owed()):
             tally = self._tally(name, RelationKind.STATS, table, None, mend=None)
             found.append(await tally.close(problem="its rows are counted at the end of the first load."))
             return

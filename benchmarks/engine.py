@@ -53,7 +53,7 @@ async def measure(dict_dir: Path, rounds: int, *, only: bool = False) -> dict[st
         try:
             writer = [] if only else await measure_triggers(server)
             async with fresh_store(server, "write") as write:
-                compared, alone = await _measure(write, server, Path(folder), dict_dir, rounds)
+                compared, alone = await _measure(write, server, Path(folder), dict_dir, rounds, only=only)
         finally:
             postgres.stop()
     if only:
@@ -62,7 +62,13 @@ async def measure(dict_dir: Path, rounds: int, *, only: bool = False) -> dict[st
 
 
 async def _measure(
-    write: PostgresStore, server: EmbeddedPostgres, folder: Path, dict_dir: Path, rounds: int
+    write: PostgresStore,
+    server: EmbeddedPostgres,
+    folder: Path,
+    dict_dir: Path,
+    rounds: int,
+    *,
+    only: bool,
 ) -> tuple[Lines, Lines]:
     await migrate_write(write, SCHEMA)
     loaded = await load_sample(write, SCHEMA, open_sample("wordnet", dict_dir=dict_dir))
@@ -95,14 +101,14 @@ async def _measure(
             async with fresh_store(server, "bare_without_keys") as without:
                 await migrate_graph(without, SCHEMA)
                 seconds, by_hand = await timed_without_keys(server, write, without, clock=meter.cpu)
-            name = "The same, the yardstick puts keys and indexes off too"
+            name = "It against a bare load that puts keys and indexes off too"
             table.add(name, total, (seconds, load.rows_seconds), (by_hand, load.rows_cpu))
             for name in ("bare", "graph"):
                 server.psql("VACUUM ANALYZE", name)
             for percent in (1, 10):
                 await _changes(write, server, bare, target, vectors, percent, table, meter)
             await _deletes(write, server, bare, target, vectors, table, meter)
-            if number == rounds - 1:
+            if number == rounds - 1 and not only:
                 embedding = DevelopmentEmbedding(384)
                 drained = await timed_cycle(write, target, vectors, embedding)
                 if drained.result.vectors.error:  # the service was away a moment ago, and waits its turn
@@ -111,6 +117,8 @@ async def _measure(
                 idle = [await timed_cycle(write, target, vectors, embedding) for _ in range(200)]
                 queries = await _idle_queries(write, target, vectors, embedding)
             await vectors.close()
+    if only:
+        return table.lines(), []
     points = drained.result.vectors.upserted
     alone = [
         ("Worker CPU of the initial load", f"{statistics.median(cpu):.1f} s"),

@@ -245,17 +245,16 @@ class Recount:
         for table, groups in self._counting:
             if table.name == name:
                 await target.execute(
-                    sql(
-                        "note_whole",
+                    _statement(
+                        self._map,
+                        table,
+                        groups,
+                        frozenset(groups),
                         noted=self.noted,
-                        label=literal(name),
-                        id=column_name(table.id_column),
-                        noted_as=self.noted_as,
-                        target=ours(table),
+                        as_text=self._noted_as_text,
+                        whole=True,
                     )
                 )
-                await target.execute(f"ANALYZE pg_temp.{self.noted}")
-                await target.execute(self._counts(table, groups, frozenset({name, *groups})))
 
     def _counts(self, table: TableMap, groups: Mapping[str, list[Stat]], labels: frozenset[str]) -> str:
         # One statement writes all counts of a row, so that it is written once.
@@ -283,8 +282,10 @@ def _statement(
     *,
     noted: str,
     as_text: bool,
+    whole: bool = False,
 ) -> str:
-    """Return the statement that creates missing stats rows and updates the noted counts."""
+    """Return the statement that creates missing stats rows and updates the noted counts; the `whole`: all."""
+    rows_by = _all_rows if whole else _counted_rows
     by: dict[tuple[str, tuple[str, ...]], list[Stat]] = {}
     for stat in (stat for label, group in groups.items() if label in labels for stat in group):
         by.setdefault((stat.counted, stat.by), []).append(stat)
@@ -295,7 +296,7 @@ def _statement(
             "stats_numbers",
             number=str(number),
             values=commas([f"{stat.value} AS {quoted(stat.column)}" for stat in group]),
-            rows=_counted_rows(counted_rows(schema_map, group[0].counted), group[0].by),
+            rows=rows_by(counted_rows(schema_map, group[0].counted), group[0].by),
             table=quoted(group[0].counted),
         )
         for number, group in enumerate(counted)
@@ -314,6 +315,21 @@ def _statement(
         "current": commas([f"t.{name}" for name in names]),
         "proposed": commas([f"f.{name}" for name in names]),
     }
+    if whole:
+        return sql(
+            "counters_whole" if table.counters else "stats_whole",
+            numbers="".join(numbers).removeprefix(", ") + ("," if numbers else ""),
+            target=ours(table),
+            columns=commas([quoted(owner), *names]),
+            found=commas([f"o.{column_name(table.id_column)} AS {quoted(owner)}", *found]),
+            joins="".join(
+                f" LEFT JOIN n{number} ON n{number}.sync_touched_id = o.{column_name(table.id_column)}"
+                f" CROSS JOIN none{number}"
+                for number in range(len(counted))
+            ),
+            updated=sql("stats_updated", **written) if names else "",
+            **written,
+        )
     return sql(
         "counters" if table.counters else "stats",
         noted=noted,
@@ -330,6 +346,22 @@ def _statement(
         ),
         updated=sql("stats_updated", **written) if names else "",
         **written,
+    )
+
+
+def _all_rows(counted: str, by: Sequence[str]) -> str:
+    """Return the query for all rows `counted`, once per row that they refer to."""
+    return " UNION ALL ".join(
+        " AND ".join(
+            [
+                (
+                    f"SELECT c.{quoted(column)} AS sync_touched_id, c.* FROM {counted} c"
+                    f" WHERE c.{quoted(column)} IS NOT NULL"
+                ),
+                *(f"c.{quoted(before)} IS DISTINCT FROM c.{quoted(column)}" for before in by[:index]),
+            ]
+        )
+        for index, column in enumerate(by)
     )
 
 

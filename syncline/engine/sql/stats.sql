@@ -3,9 +3,6 @@
 -- name: noted
 SELECT counted, count(*) AS touched FROM pg_temp.@{noted} GROUP BY 1
 
--- name: note_whole
-INSERT INTO pg_temp.@{noted} (counted, id) SELECT '@{label}', t.@{id}@{noted_as} FROM @{target} t
-
 -- name: without_line
  WHERE NOT EXISTS (SELECT FROM @{stats} t WHERE t.@{owner} = @{row})
 
@@ -26,6 +23,21 @@ WITH touched AS MATERIALIZED (
     SELECT DISTINCT @{touched} FROM pg_temp.@{noted} u WHERE u.counted IN (@{labels})
 )@{numbers}, found AS MATERIALIZED (
     SELECT @{found} FROM touched u JOIN @{target} o ON o.@{id} = u.id@{joins}
+)
+UPDATE @{stats} t SET (@{written}) = ROW (@{proposed})
+FROM found f WHERE t.@{owner} = f.@{owner} AND (@{current}) IS DISTINCT FROM (@{proposed})
+
+-- name: stats_whole
+-- The same for every row, each table read once.
+WITH @{numbers} found AS MATERIALIZED (
+    SELECT @{found} FROM @{target} o@{joins}
+)@{updated}
+INSERT INTO @{stats} (@{columns})
+SELECT @{columns} FROM found f WHERE NOT EXISTS (SELECT FROM @{stats} t WHERE t.@{owner} = f.@{owner}) ORDER BY f.@{owner}
+
+-- name: counters_whole
+WITH @{numbers} found AS MATERIALIZED (
+    SELECT @{found} FROM @{target} o@{joins}
 )
 UPDATE @{stats} t SET (@{written}) = ROW (@{proposed})
 FROM found f WHERE t.@{owner} = f.@{owner} AND (@{current}) IS DISTINCT FROM (@{proposed})

@@ -178,6 +178,31 @@ async def copy_and_merge(
         return time.perf_counter() - started
 
 
+KEYS = """
+    SELECT format('ALTER TABLE %I DROP CONSTRAINT %I', c.relname, k.conname) AS leave, format(
+               'ALTER TABLE %I ADD CONSTRAINT %I %s NOT VALID; ALTER TABLE %I VALIDATE CONSTRAINT %I',
+               c.relname, k.conname, pg_get_constraintdef(k.oid), c.relname, k.conname
+           ) AS put_back
+    FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+    WHERE k.contype = 'f' AND k.connamespace = current_schema()::regnamespace
+    UNION ALL
+    SELECT format('DROP INDEX %I', c.relname), pg_get_indexdef(i.indexrelid)
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
+    WHERE c.relnamespace = current_schema()::regnamespace AND NOT i.indisunique AND t.relname NOT LIKE 'sync\\_%'
+    ORDER BY 1 DESC"""
+"""The foreign keys and secondary indexes, for whoever thinks of taking them off: indexes come back first."""
+
+
+async def copy_and_merge_without_keys(source: asyncpg.Connection, target: asyncpg.Connection) -> None:
+    """Move every row with neither foreign keys nor secondary indexes, and put them back at the end."""
+    keys = await target.fetch(KEYS)
+    for key in keys:
+        await target.execute(key["leave"])
+    await copy_and_merge(source, target)
+    for key in keys:
+        await target.execute(key["put_back"])
+
+
 async def copy_and_delete(source: asyncpg.Connection, target: asyncpg.Connection, *, since: int) -> None:
     """Delete what transaction `since` or later deleted; the foreign keys take the rest along."""
     async with target.transaction():

@@ -18,7 +18,16 @@ import structlog
 
 from benchmarks.bare import copy_and_delete
 from benchmarks.growth import measure_growth
-from benchmarks.lab import SCHEMA, Meter, NoEmbedding, both, fresh_store, timed_by_hand, timed_cycle
+from benchmarks.lab import (
+    SCHEMA,
+    Meter,
+    NoEmbedding,
+    both,
+    fresh_store,
+    timed_by_hand,
+    timed_cycle,
+    timed_without_keys,
+)
 from benchmarks.triggers import measure_triggers
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.embeddings.hashing import DevelopmentEmbedding
@@ -36,24 +45,34 @@ Sides = tuple[float, float]
 """Bare, engine."""
 
 
-async def measure(dict_dir: Path, rounds: int, *, writer_alone: bool = False) -> dict[str, Lines]:
-    """Return the lines of each table of the report."""
+async def measure(dict_dir: Path, rounds: int, *, only: str | None = None) -> dict[str, Lines]:
+    """Return the lines of each table of the report, or of the `only` one."""
     with tempfile.TemporaryDirectory(prefix="syncline-bench-") as folder:
         postgres = PostgresServer(Path(folder) / "postgres")
         server = postgres.start()
         try:
-            writer = await measure_triggers(server)
-            if writer_alone:
+            writer = [] if only == "engine" else await measure_triggers(server)
+            if only == "writer":
                 return {"writer": writer}
             async with fresh_store(server, "write") as write:
-                compared, alone = await _measure(write, server, Path(folder), dict_dir, rounds)
+                compared, alone = await _measure(
+                    write, server, Path(folder), dict_dir, rounds, only=only is not None
+                )
         finally:
             postgres.stop()
+    if only:
+        return {"engine": compared}
     return {"engine": compared, "alone": alone, "growth": measure_growth(), "writer": writer}
 
 
 async def _measure(
-    write: PostgresStore, server: EmbeddedPostgres, folder: Path, dict_dir: Path, rounds: int
+    write: PostgresStore,
+    server: EmbeddedPostgres,
+    folder: Path,
+    dict_dir: Path,
+    rounds: int,
+    *,
+    only: bool,
 ) -> tuple[Lines, Lines]:
     await migrate_write(write, SCHEMA)
     loaded = await load_sample(write, SCHEMA, open_sample("wordnet", dict_dir=dict_dir))
@@ -83,12 +102,17 @@ async def _measure(
             )
             bare_seconds = elapsed - numbers
             table.add("The same, the yardstick without numbers", total, (bare_seconds, load.rows_seconds))
+            async with fresh_store(server, "bare_without_keys") as without:
+                await migrate_graph(without, SCHEMA)
+                seconds, by_hand = await timed_without_keys(server, write, without, clock=meter.cpu)
+            name = "It against a bare load that puts keys and indexes off too"
+            table.add(name, total, (seconds, load.rows_seconds), (by_hand, load.rows_cpu))
             for name in ("bare", "graph"):
                 server.psql("VACUUM ANALYZE", name)
             for percent in (1, 10):
                 await _changes(write, server, bare, target, vectors, percent, table, meter)
             await _deletes(write, server, bare, target, vectors, table, meter)
-            if number == rounds - 1:
+            if number == rounds - 1 and not only:
                 embedding = DevelopmentEmbedding(384)
                 drained = await timed_cycle(write, target, vectors, embedding)
                 if drained.result.vectors.error:  # the service was away a moment ago, and waits its turn
@@ -97,6 +121,8 @@ async def _measure(
                 idle = [await timed_cycle(write, target, vectors, embedding) for _ in range(200)]
                 queries = await _idle_queries(write, target, vectors, embedding)
             await vectors.close()
+    if only:
+        return table.lines(), []
     points = drained.result.vectors.upserted
     alone = [
         ("Worker CPU of the initial load", f"{statistics.median(cpu):.1f} s"),
@@ -241,10 +267,14 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--dict", type=Path, default=ROOT / ".wordnet" / "dict")
     arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--only", choices=["writer"], help="measure what capture costs, and nothing else")
+    arguments.add_argument(
+        "--only",
+        choices=["writer", "engine"],
+        help="what capture costs, or the engine against bare, and nothing else",
+    )
     options = arguments.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    measured = asyncio.run(measure(options.dict, options.rounds, writer_alone=options.only == "writer"))
+    measured = asyncio.run(measure(options.dict, options.rounds, only=options.only))
     for name, lines in measured.items():
         rows = "\n".join(f"| {what} | {value} |" for what, value in lines)
         text = f"{HEADS[name].format(rounds=options.rounds)}\n{rows}"

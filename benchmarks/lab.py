@@ -12,7 +12,7 @@ import psutil
 import structlog
 from pydantic import SecretStr
 
-from benchmarks.bare import copy_and_merge
+from benchmarks.bare import copy_and_merge, copy_and_merge_without_keys
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.embeddings.service import EmbeddingService, Vectors
@@ -136,6 +136,17 @@ async def timed_by_hand(
     async with both(write, target) as (source, sink):
         numbers = await copy_and_merge(source, sink, since=since)
     return time.perf_counter() - started, numbers, clock() - cpu
+
+
+async def timed_without_keys(
+    server: EmbeddedPostgres, write: PostgresStore, target: PostgresStore, *, clock: Callable[[], float]
+) -> tuple[float, float]:
+    """Move the same by `copy_and_merge_without_keys`; return its seconds and its CPU."""
+    server.psql("CHECKPOINT")
+    cpu, started = clock(), time.perf_counter()
+    async with both(write, target) as (source, sink):
+        await copy_and_merge_without_keys(source, sink)
+    return time.perf_counter() - started, clock() - cpu
 
 
 @asynccontextmanager

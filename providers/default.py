@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from syncline import names
 from syncline.control.graphs import GraphRepository
-from syncline.control.maps import MapOptions, MapRepository, NewColumns
+from syncline.control.maps import FirstLoadPolicy, MapOptions, MapRepository, NewColumns
 from syncline.provider import ProviderServices, SyncContext, SyncProvider, SyncResult
 
 if TYPE_CHECKING:
@@ -52,11 +52,12 @@ class DefaultSyncProvider(SyncProvider):
             raise RuntimeError("provider 'default' is not initialized; use Registry.initialized")
         options = context.options if isinstance(context.options, MapOptions) else MapOptions()
         frozen = options.new_columns is NewColumns.FREEZE
+        fast = None if options.first_load is None else options.first_load is FirstLoadPolicy.FAST
         if options.map is None:
-            result = await run_cycle(context, frozen=frozen)
+            result = await run_cycle(context, frozen=frozen, fast_load=fast)
         else:
             engine = await self._engine(self._maps, options)
-            result = await engine.of_tenant(options.tenant).run_cycle(context, frozen=frozen)
+            result = await engine.of_tenant(options.tenant).run_cycle(context, frozen=frozen, fast_load=fast)
         if not result.new_columns:
             return result
         from syncline.operator.new_columns import decided

@@ -171,6 +171,12 @@ NEW_COLUMNS: Final = Gauge(
     labels=_GRAPH,
     help="Columns that were added to sources and wait for a decision: `syncline status GRAPH` names them.",
 )
+KEYS_OWED: Final = Gauge(
+    name="keys_owed",
+    unit="objects",
+    labels=_GRAPH,
+    help="Foreign keys and indexes that a first load has put off: `syncline status GRAPH` names them.",
+)
 DEAD_LETTERS: Final = Gauge(
     name="dead_letters",
     unit="rows",

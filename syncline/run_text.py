@@ -3,8 +3,8 @@
 Names that other systems choose go through `clean`, where their markup would take effect.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from syncline.quoting import counted
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from syncline.messages.base import LockHolder
     from syncline.messages.provider_state import ProviderState
-    from syncline.messages.sync import NewColumn, OpenWriter, SyncResult
+    from syncline.messages.sync import NewColumn, OpenWriter, Owed, SyncResult
 
 __all__ = [
     "caveats",
@@ -22,7 +22,9 @@ __all__ = [
     "format_lag",
     "format_seconds",
     "format_since",
+    "keys_or_indexes",
     "new_column",
+    "owed_sentences",
     "provider_origin",
     "runs_in_a_row",
 ]
@@ -83,8 +85,43 @@ def describe_holder(holder: "LockHolder", *, clean: Clean = str, code: Clean = s
 
 
 def caveats(result: "SyncResult") -> tuple[str, ...]:
-    """Return a sentence for each rescan, key comparison, change of the map, new column and unknown."""
-    return (*_again(result), *result.map_changes, *map(new_column, result.new_columns), *result.unknown)
+    """Return a sentence for each rescan, key comparison, change of the map, new column and unknown.
+
+    And for what a first load has put off, or could not.
+    """
+    return (
+        *_again(result),
+        *result.map_changes,
+        *map(new_column, result.new_columns),
+        *result.unknown,
+        *owed_sentences(result.owed),
+        *result.load_notes,
+    )
+
+
+def owed_sentences(owed: "Sequence[Owed]") -> tuple[str, ...]:
+    """Return a sentence for each object that could not be put back, and one for all others."""
+    refused = [
+        f"{each.kind.capitalize()} {each.name} of {each.table} "
+        f"{'does not hold for all rows' if each.not_valid else 'is not back'} after a first load: "
+        f"{(each.problem or '').rstrip('.')}. A cycle tries again; by hand: {each.statement}"
+        for each in owed
+        if each.problem is not None
+    ]
+    waiting = [each for each in owed if each.problem is None]
+    if not waiting:
+        return tuple(refused)
+    kinds = [(name, [each.name for each in waiting if each.kind == kind]) for kind, name in _OWED.items()]
+    named = "; ".join(f"{name} {', '.join(names)}" for name, names in kinds if names)
+    return (*refused, f"A first load has put off, until its rows are there: {named}.")
+
+
+def keys_or_indexes(number: int) -> str:
+    """Return how many foreign keys and indexes there are."""
+    return "1 key or index" if number == 1 else f"{number:,} keys or indexes"
+
+
+_OWED: Final = {"counts": "counts of", "index": "indexes", "foreign key": "foreign keys"}
 
 
 def new_column(column: "NewColumn") -> str:

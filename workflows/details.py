@@ -200,7 +200,7 @@ def _operation_details_paragraphs(found: Verification) -> Iterator[str]:
         if relation.problem
     ]
     notes = [
-        f"- {sentence}" for sentence in (*found.not_compared, *found.behind, *found.differences)
+        f"- {sentence}" for sentence in (*found.not_compared, *found.behind, *found.owed, *found.differences)
     ] + problems
     if notes:
         yield "\n".join(notes)

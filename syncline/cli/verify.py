@@ -111,7 +111,7 @@ def print_verification(found: "Verification", *, repaired: bool) -> None:
             typer.echo(
                 one_line(f"{relation.name} ({relation.kind.value}) was not compared: {relation.problem}")
             )
-    for sentence in (*found.not_compared, *found.behind, *found.differences):
+    for sentence in (*found.not_compared, *found.behind, *found.owed, *found.differences):
         typer.echo(one_line(sentence))
     stuck = [relation for relation in found.relations if relation.damaged and relation.delayed_by]
     for relation in stuck:

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LONGEST_DOCUMENT",
     "MAP_NAME",
+    "FirstLoadPolicy",
     "MapDocument",
     "MapName",
     "MapOptions",
@@ -88,6 +89,15 @@ class NewColumns(StrEnum):
     """It stays out: a run says so once."""
 
 
+class FirstLoadPolicy(StrEnum):
+    """Whether the first load of empty tables puts off their foreign keys and secondary indexes."""
+
+    FAST = "fast"
+    """They are put back, and checked as a whole, once all rows are there."""
+    PLAIN = "plain"
+    """They stay: each row is checked and entered as it comes."""
+
+
 class MapOptions(BaseModel):
     """Options of the built-in provider: the stored map that it syncs; without one, the knowledge graph."""
 
@@ -100,6 +110,9 @@ class MapOptions(BaseModel):
     """Whose rows the graph has, if the tables of the map tell rows apart by a tenant."""
     new_columns: NewColumns = NewColumns.ASK
     """What becomes of a column that is added to a source."""
+
+    first_load: FirstLoadPolicy | None = None
+    """Null: `fast` for target tables that Syncline has made, `plain` for others."""
 
     @model_validator(mode="after")
     def _all_is_of_a_map(self) -> Self:

@@ -42,7 +42,11 @@ def _knowledge_graph_engine() -> SyncEngine:
     return SyncEngine(KNOWLEDGE_GRAPH)
 
 
-async def run_cycle(context: SyncContext, *, frozen: bool = False) -> SyncResult:
+async def run_cycle(
+    context: SyncContext, *, frozen: bool = False, fast_load: bool | None = None
+) -> SyncResult:
     """Run one cycle of the knowledge-graph engine: used by the default provider and by the fallback."""
     replacing = context.run.provider == names.FALLBACK_PROVIDER
-    return await _knowledge_graph_engine().run_cycle(context, replacing=replacing, frozen=frozen)
+    return await _knowledge_graph_engine().run_cycle(
+        context, replacing=replacing, frozen=frozen, fast_load=fast_load
+    )

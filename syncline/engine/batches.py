@@ -17,7 +17,7 @@ from syncline.engine.dead_letters import (
 from syncline.engine.deletes import Deletes
 from syncline.engine.keys import row_uuid
 from syncline.engine.limits import is_limit, with_setting
-from syncline.engine.merge import Applied, apply_staged, remove_gone, shared_stages
+from syncline.engine.merge import NOTHING, Applied, PutOff, apply_staged, remove_gone, shared_stages
 from syncline.engine.render.statements import Cursor, SchemaStatements, TableStatements
 from syncline.engine.results import Progress
 from syncline.engine.schema_transaction import FRESH_PLANS, HeldSchema
@@ -74,8 +74,12 @@ class Batches:
         failed: Mapping[str, str],
         out_of_time: Callable[[], bool],
         sizes: dict[str, int],
+        put_off: PutOff = NOTHING,
     ) -> None:
-        """Store the cycle's parts. `sizes`: rows per batch of the tables where a batch hit a limit."""
+        """Store the cycle's parts. `sizes`: rows per batch of the tables where a batch hit a limit.
+
+        `put_off`: what a first load has put off.
+        """
         self._statements = statements
         self._context = context
         self._held, self._target = held, held.connection
@@ -85,6 +89,7 @@ class Batches:
         self._more = False
         self._counted: set[str] = set()
         self._sizes = sizes
+        self._put_off = put_off
         self._landed = False
         self._limits_logged = False
         self._troubles: list[StoreError] = []
@@ -186,7 +191,7 @@ class Batches:
         store = self._context.target.store.name
         with span("apply", table=table.table.name, rows=staged):
             applied: Applied = await apply_staged(
-                self._target, self._statements, table, staged=staged, store=store
+                self._target, self._statements, table, staged=staged, store=store, put_off=self._put_off
             )
         self._more |= applied.more
         effects = [TableProgress(table=table.table.name, captured=captured), *applied.effects]
@@ -218,6 +223,7 @@ class Batches:
 
     async def _remove(self) -> RunProgress:
         store = self._context.target.store.name
-        effects, refused = await remove_gone(self._target, self._statements, store)
-        self._more |= await self._statements.recount.run(self._target) or bool(effects)
+        effects, refused = await remove_gone(self._target, self._statements, store, put_off=self._put_off)
+        counted = await self._statements.recount.run(self._target, put_off=self._put_off.counts)
+        self._more |= counted or bool(effects)
         return await self._insert_letters(self._progress.run.plus(effects), refused)

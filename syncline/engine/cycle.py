@@ -17,6 +17,7 @@ from syncline import names
 from syncline.engine.capture import Pending
 from syncline.engine.drain import BatchDrain
 from syncline.engine.fill import FillDrain
+from syncline.engine.first_load import FirstLoad
 from syncline.engine.linger import Passes, linger
 from syncline.engine.lock import Holder, end_dead_holder, find_holder, holder_name_sql, refuse_own_run
 from syncline.engine.position import Position
@@ -96,11 +97,18 @@ class SyncEngine:
         return self._tenants[key]
 
     async def run_cycle(
-        self, context: SyncContext, *, replacing: bool = False, frozen: bool = False
+        self,
+        context: SyncContext,
+        *,
+        replacing: bool = False,
+        frozen: bool = False,
+        fast_load: bool | None = None,
     ) -> SyncResult:
         """Run one cycle and return its result.
 
         `frozen`: columns that are added to sources stay out; the first cycle that finds one says so.
+        `fast_load`: whether the first load of empty tables puts off their foreign keys and indexes; None: of
+        tables that Syncline has made.
 
         A table whose map has changed since the last cycle is read again where its rows may differ. Not while
         the engine is `replacing` a provider that is not there: its map is not the graph's.
@@ -114,15 +122,26 @@ class SyncEngine:
         started, passes = time.monotonic(), Passes()
 
         async def once() -> SyncResult:
-            return await self._run_pass(context, started, passes, replacing=replacing, frozen=frozen)
+            return await self._run_pass(
+                context, started, passes, replacing=replacing, frozen=frozen, fast_load=fast_load
+            )
 
         return await linger(context, self.statements, passes, await once(), once)
 
     async def _run_pass(
-        self, context: SyncContext, started: float, passes: Passes, *, replacing: bool, frozen: bool
+        self,
+        context: SyncContext,
+        started: float,
+        passes: Passes,
+        *,
+        replacing: bool,
+        frozen: bool,
+        fast_load: bool | None,
     ) -> SyncResult:
         try:
-            return await self._run_cycle(context, started, passes, replacing=replacing, frozen=frozen)
+            return await self._run_cycle(
+                context, started, passes, replacing=replacing, frozen=frozen, fast_load=fast_load
+            )
         except RowsFiltered:
             # Postgres names only the table. Row security on the engine's own tables is raised by this check.
             self._fitting.pop(_place(context), None)
@@ -135,7 +154,13 @@ class SyncEngine:
             context.log.info("cycle restarted", graph=context.graph.slug, reason=str(error))
             self._fitting.pop(_place(context), None)
             return await self._run_cycle(
-                context, started, passes, patience=_LOCK_SECONDS, replacing=replacing, frozen=frozen
+                context,
+                started,
+                passes,
+                patience=_LOCK_SECONDS,
+                replacing=replacing,
+                frozen=frozen,
+                fast_load=fast_load,
             )
 
     async def _run_cycle(
@@ -147,6 +172,7 @@ class SyncEngine:
         patience: float = 0.0,
         replacing: bool,
         frozen: bool,
+        fast_load: bool | None,
     ) -> SyncResult:
         async with context.target.store.driver() as target:
             held = HeldSchema(target, context.target.schema)
@@ -186,7 +212,7 @@ class SyncEngine:
                 check = SourceCheck(
                     self.statements, context, held, fit, look_again, replacing=replacing, frozen=frozen
                 )
-                return _Cycle(self.statements, context, held, started, check, self._pruning, sizes)
+                return _Cycle(self.statements, context, held, started, check, self._pruning, sizes, fast_load)
 
             result = await self._look(context, held, cycle, passes, ledger)
             self._log_unknown(context, result)
@@ -322,9 +348,11 @@ class _Cycle:
         source_check: SourceCheck,
         pruning: Pruning,
         sizes: dict[str, int],
+        fast_load: bool | None,
     ) -> None:
         self._statements = statements
         self._context = context
+        self._fast_load = fast_load
         self._held, self._target = held, held.connection
         self._started = started
         self._source_check = source_check
@@ -356,6 +384,14 @@ class _Cycle:
         self.progress.run = ledger.progress
         pending, ledger = await self._source_check.ask(ledger)
         self.horizon = pending.horizon
+        self._load = load = FirstLoad(
+            statements=self._statements,
+            context=context,
+            held=self._held,
+            ledger=ledger,
+            fast=self._fast_load,
+        )
+        await load.look()
         self._failed = self._source_check.fit.failed
         owed = pending.tables or pending.deletes or ledger.released or ledger.requeued or ledger.outbox_due
         for name, error in self._failed.items():
@@ -368,10 +404,20 @@ class _Cycle:
             or self._source_check.changes
             or ledger.comparisons
             or ledger.waited_for
+            or ledger.load_due
         )
         if busy:
             fence = await self._source_check.take(ledger, pending)
+            await load.begin(fence, pending)
             await self._drain(fence, ledger, pending)
+            unfinished = [name for name in self._unfinished if name in self._statements.tables]
+            await load.end(
+                fence,
+                unfinished=unfinished,
+                horizon=pending.horizon,
+                out_of_time=self.out_of_time,
+                heartbeat=self.progress.heartbeat,
+            )
             await self._announce(fence, ledger)
         if busy or ledger.outbox:
             # While every item waits for its next retry, this only reports the counts.
@@ -417,6 +463,7 @@ class _Cycle:
             failed=self._failed,
             out_of_time=self.out_of_time,
             sizes=self._sizes,
+            put_off=self._load.put_off,
         )
         state = self._source_check.map_state
         recounts = () if state is None else state.owed_recounts(self._source_check.fit.failed)
@@ -482,6 +529,7 @@ class _Cycle:
             failed=drained.failed,
             out_of_time=self.out_of_time,
             sizes=self._sizes,
+            put_off=self._load.put_off,
         )
         check = self._source_check
         cursors = {
@@ -584,7 +632,9 @@ class _Cycle:
             map_changes=self._source_check.map_notes,
             new_columns=self._source_check.new_columns,
             lag_known=not pending.standby,
-            owes=pending.held or ledger.retries or ledger.outbox or self.filling,
+            owed=tuple(owed.reported for owed in self._load.owed),
+            load_notes=tuple(self._load.notes),
+            owes=bool(pending.held or ledger.retries or ledger.outbox or self.filling or self._load.owing),
         )
 
     def _status(self) -> CycleStatus:

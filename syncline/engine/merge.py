@@ -25,7 +25,7 @@ from syncline.errors import StoreError
 from syncline.messages.sync import TableProgress
 from syncline.sql import literal
 
-__all__ = ["Applied", "Refused", "apply_staged", "remove_gone", "shared_stages"]
+__all__ = ["NOTHING", "Applied", "PutOff", "Refused", "apply_staged", "remove_gone", "shared_stages"]
 
 _ANALYZE_FROM = 2_000
 """Fewer staged rows use the planner's defaults; for more, a wrong join costs more than ANALYZE."""
@@ -40,6 +40,19 @@ _UNCLEAR = 2 * FEW
 
 Refused = Mapping[str, Sequence[DeadLetter]]
 """Table -> its rejected rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PutOff:
+    """What a first load has put off."""
+
+    indexes: bool = False
+    """Whether indexes by which rows find what hangs on them are missing."""
+    counts: frozenset[str] = frozenset()
+    """Tables whose rows are counted at its end."""
+
+
+NOTHING = PutOff()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +73,13 @@ def shared_stages(statements: SchemaStatements) -> tuple[str, str]:
 
 
 async def apply_staged(
-    target: asyncpg.Connection, schema: SchemaStatements, table: TableStatements, *, staged: int, store: str
+    target: asyncpg.Connection,
+    schema: SchemaStatements,
+    table: TableStatements,
+    *,
+    staged: int,
+    store: str,
+    put_off: "PutOff" = NOTHING,
 ) -> Applied:
     """Apply the staged rows, and the removals in `sync_gone`, inside the caller's transaction.
 
@@ -97,7 +116,7 @@ async def apply_staged(
     new = not few and not state["known"] and table.stubs.adopt is None
     entered = new and await enter_new(target, listing)
     elsewhere = False if entered else await move(target, listing, unlisted=unlisted)
-    removed, unremoved = await remove_gone(target, schema, store, beside=table.staged_tids)
+    removed, unremoved = await remove_gone(target, schema, store, beside=table.staged_tids, put_off=put_off)
     effects.extend(removed)
     unparked.extend(await take_out_unclear(target, listing, elsewhere=elsewhere))
     # Rows can refer to what has stayed in the stage.
@@ -117,7 +136,9 @@ async def apply_staged(
         adopted, refused, _ = await settle(target, table, table.stubs.adopt, store, few=few)
         unparked.extend(refused)
         known |= bool(adopted)
-    merge = merging.rows if known else merging.new_rows
+    # Only while no key is checked for each row does the order of the table's own key pay.
+    first = put_off.indexes and put_off.counts >= schema.recount.counted
+    merge = merging.rows if known else merging.first_rows if first else merging.new_rows
     rows, refused, in_parts = await settle(
         target, table, merge, store, few=few, first=waiting.park_beside, claiming=True
     )
@@ -148,7 +169,7 @@ async def apply_staged(
                     more |= asked
 
     links = 0
-    for ranged in merging.links if known else merging.new_links:
+    for ranged in merging.links if known else merging.first_links if first else merging.new_links:
         added, unlinked, _ = await settle(target, table, ranged, store, few=few)
         links += added
         refused.extend(unlinked)
@@ -159,7 +180,7 @@ async def apply_staged(
             if rows:
                 more |= await target.execute(table.retry_held) != "INSERT 0 0"
     more |= bool(rows) and merging.rematches
-    more |= await schema.recount.run(target)
+    more |= await schema.recount.run(target, put_off=put_off.counts)
     letters = [*unparked, *unremoved.get(table.table.name, ()), *refused]
     if listing.moved is not None:
         # One that cannot be removed under its old id may have another's besides.
@@ -170,7 +191,12 @@ async def apply_staged(
 
 
 async def remove_gone(
-    target: asyncpg.Connection, schema: SchemaStatements, store: str, *, beside: str | None = None
+    target: asyncpg.Connection,
+    schema: SchemaStatements,
+    store: str,
+    *,
+    beside: str | None = None,
+    put_off: "PutOff" = NOTHING,
 ) -> tuple[list[TableProgress], Refused]:
     """Remove the rows in `sync_gone`; return the changes, and the rows whose removal was rejected.
 
@@ -182,7 +208,7 @@ async def remove_gone(
         return [], {}
     try:
         async with target.transaction():
-            return await schema.removal.run(target), {}
+            return await schema.removal.run(target, indexed=not put_off.indexes), {}
     except asyncpg.PostgresError as error:
         if refusal_of(store, target, error) is None:
             raise
@@ -202,7 +228,7 @@ async def remove_gone(
         )
         try:
             async with target.transaction():
-                effects.extend(await schema.removal.run(target))
+                effects.extend(await schema.removal.run(target, indexed=not put_off.indexes))
                 accepted = True
         except asyncpg.PostgresError as error:
             refusal = refusal_of(store, target, error)

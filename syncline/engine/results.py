@@ -31,6 +31,10 @@ class Progress:
         self.run = run
         self._heartbeat_progress("capture")
 
+    def heartbeat(self) -> None:
+        """Report that the graph-db has got further, without rows."""
+        self._heartbeat_progress("capture")
+
     def indexed(self, points: int) -> None:
         """Record how many points the vector store has confirmed."""
         self.vectors = VectorProgress(upserted=points)
@@ -69,6 +73,7 @@ def add_up(before: SyncResult, last: SyncResult) -> SyncResult:
             "rescanned": before.rescanned or last.rescanned,
             "rescan_reason": last.rescan_reason or before.rescan_reason,
             "map_changes": last.map_changes or before.map_changes,
+            "load_notes": last.load_notes or before.load_notes,
         }
     )
 

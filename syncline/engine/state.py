@@ -160,6 +160,11 @@ class Ledger:
     wanted: int = 0
     """How often somebody waited for more: if this is not `visible.wanted`, another look is requested."""
 
+    load_below: int | None = None
+    """While keys or indexes are owed: the transaction below which all belongs to that first load."""
+    load_due: bool = False
+    """Whether it is time to put them back, or to try again."""
+
     @property
     def waited_for(self) -> bool:
         """Whether somebody waits for more to be visible."""
@@ -241,6 +246,8 @@ async def read_ledger(
         map_hash=row["map_hash"],
         visible=Visible.from_text(row["visible"]),
         wanted=row["wanted"],
+        load_below=row["load_below"],
+        load_due=row["load_due"],
         fills={
             name.removeprefix(FILL): Cursor.of_stored(*position)
             for name, position in stored.items()

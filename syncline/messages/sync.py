@@ -218,6 +218,21 @@ class NewColumn(Message):
     """What takes it or leaves it alone, in sentences."""
 
 
+class Owed(Message):
+    """A foreign key or an index of the graph-db that a first load has put off, and that is not back yet."""
+
+    table: str = ""
+    name: str = ""
+    kind: str = ""
+    """`index` or `foreign key`."""
+    not_valid: bool = False
+    """Whether it is there for new rows, and the others were not checked yet."""
+    problem: str | None = None
+    """Why Postgres refused it at the last try; null: it was not tried."""
+    statement: str = ""
+    """What puts it back, with the graph's schema on the search_path; a cycle runs it by itself."""
+
+
 class Waiting(Message):
     """A service that a running cycle waits for: it answers neither requests nor probes."""
 
@@ -369,6 +384,10 @@ class SyncResult(SparseMessage):
     read again: it left, or its points or counts are made again. Of the others, `reread` has the reason."""
     new_columns: tuple[NewColumn, ...] = ()
     """Columns that were added to sources and wait for a decision."""
+    owed: tuple[Owed, ...] = ()
+    """Foreign keys and indexes that a first load has put off, and that are not back yet."""
+    load_notes: tuple[str, ...] = ()
+    """Which tables kept keys or indexes in the first load, and why, in sentences."""
     owes: bool = False
     """Whether work is left even if nothing changes: rows behind an open transaction, retries."""
     look_owed: bool = False

@@ -110,6 +110,8 @@ class Verification(Message):
     """Pending work of either side that may explain differences from the shadow, in sentences."""
     not_compared: tuple[str, ...] = ()
     """Parts of the graph that were not compared, and why, in sentences: tables that the provider defines."""
+    owed: tuple[str, ...] = ()
+    """What a first load has put off and not put back yet, in sentences."""
     rescan: bool = False
     """Whether the cursors belong to another write-db, so that the next cycle reads all rows again."""
     seconds: float = 0.0

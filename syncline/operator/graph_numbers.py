@@ -180,6 +180,7 @@ async def _of_graph(connection: asyncpg.Connection, graph: Graph, schema: str) -
         return none, ()
     row = await connection.fetchrow(_sql("graph_numbers", schema=named))
     delays: list[dict[str, str]] = json.loads(row["delays"])
+    owes = await connection.fetchrow(_sql("graph_owes", schema=named)) if row["owing"] else None
     numbers = GraphNumbers(
         graph=graph.slug,
         status=graph.status,
@@ -199,6 +200,8 @@ async def _of_graph(connection: asyncpg.Connection, graph: Graph, schema: str) -
             )
             for delay in delays
         ),
+        owed=0 if owes is None else owes["owed"],
+        owed_problem=None if owes is None else owes["problem"],
         behind_since=row["behind_since"],
         lag_seconds=row["behind_seconds"],
         max_lag_seconds=graph.max_lag_seconds,

@@ -16,7 +16,7 @@ from syncline import errors
 from syncline.errors import EmbeddingBudgetSpent, EmbeddingDiffers, SynclineError
 from syncline.messages.base import GraphStatus, Message
 from syncline.quoting import counted
-from syncline.run_text import format_seconds
+from syncline.run_text import format_seconds, keys_or_indexes
 
 __all__ = [
     "ALERTS",
@@ -85,6 +85,8 @@ class GraphHealth(StrEnum):
     """Committed rows wait for an older transaction of the write-db to end."""
     PARKED = "parked"
     """Rows or references wait for a parent that has not arrived."""
+    KEYS_OWED = "keys owed"
+    """A first load has put off foreign keys and indexes, or could not put one back (red)."""
     BEHIND = "behind"
     """Its last cycle ended before it had read everything; the next run continues."""
     UNKNOWN = "unknown"
@@ -130,6 +132,7 @@ ALERTS: Final[Mapping[GraphHealth, tuple[str, ...]]] = {
     GraphHealth.VECTORS_DELAYED: ("SynclineVectorsDelayed",),
     GraphHealth.HELD_BACK: ("SynclineOpenWriter",),
     GraphHealth.PARKED: ("SynclineParked",),
+    GraphHealth.KEYS_OWED: ("SynclineKeysOwed",),
     GraphHealth.BEHIND: ("SynclineNotDrained",),
 }
 """State -> the alerts of `ops/alerts.yml` that tell of it."""
@@ -199,6 +202,10 @@ class GraphNumbers(Message):
     parked: int = 0
     pending_points: int = 0
     delays: tuple[VectorDelay, ...] = ()
+    owed: int = 0
+    """Foreign keys and indexes that a first load has put off."""
+    owed_problem: str | None = None
+    """Why one of them could not be put back."""
     behind_since: datetime | None = None
     held_back_by: str | None = None
     """The open transaction that committed rows wait for, in words."""
@@ -283,6 +290,15 @@ def numbers_findings(numbers: GraphNumbers) -> Sequence[Finding]:
         parked = f"{_either(numbers.parked, 'row', 'reference')} parked"
         found.append(
             Finding.of(GraphHealth.PARKED, f"{parked} for a missing parent", f"syncline parked {slug}")
+        )
+    if numbers.owed:
+        owed = keys_or_indexes(numbers.owed)
+        told = f"{owed} put off by a first load"
+        level = Level.YELLOW
+        if numbers.owed_problem is not None:
+            told, level = f"{owed} not back after a first load: {numbers.owed_problem}", Level.RED
+        found.append(
+            Finding(state=GraphHealth.KEYS_OWED, level=level, reason=told, next=f"syncline status {slug}")
         )
     return found
 

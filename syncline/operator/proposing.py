@@ -11,8 +11,10 @@ from syncline.migrations import migrate_bookkeeping
 from syncline.operator.map_catalog import read_map_tables, table_names
 from syncline.operator.map_decisions import Side
 from syncline.operator.map_proposal import propose_map
+from syncline.operator.schema import sql
 from syncline.operator.target_tables import target_tables
 from syncline.provider import GraphSchema
+from syncline.sql import literal, quoted
 
 __all__ = ["JsonSchema", "Proposal", "create_targets", "propose"]
 
@@ -53,6 +55,7 @@ async def create_targets(graph: GraphSchema, proposal: Proposal) -> None:
     async with graph.store.driver() as connection, connection.transaction():
         for statement in proposal.statements:
             await connection.execute(statement)
+        await connection.execute(sql("targets_made", schema=quoted(graph.schema), name=literal(graph.schema)))
 
 
 async def _side(place: GraphSchema) -> Side:

@@ -51,6 +51,8 @@ def delay(error: str) -> dict[str, object]:
         ({"lag_seconds": 31, "max_lag_seconds": 30, "parked": 1}, "late", "yellow"),
         ({"lag_seconds": 30, "max_lag_seconds": 30}, "ok", "green"),
         ({"parked": 1}, "parked", "yellow"),
+        ({"owed": 12}, "keys owed", "yellow"),
+        ({"owed": 1, "owed_problem": "edges_fkey: a row has no parent"}, "keys owed", "red"),
         ({"problem": "its store did not answer within 5 s"}, "unknown", "yellow"),
         ({"invalid": "composition: unknown key"}, "invalid record", "red"),
         ({"status": GraphStatus.ARCHIVED}, "archived", "green"),

@@ -128,6 +128,36 @@ async def test_a_graph_with_all_of_its_rows_refused_is_never_ok(lab: SyncLab, sy
     await eventually(lambda: shown_as(GraphHealth.OK))
 
 
+async def test_a_key_that_a_first_load_owes_is_told_by_name(
+    lab: SyncLab, syncline: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syncline.engine.first_load.WORTH_ROWS", 1)
+    graph = await lab.add_graph("default", prepare=True)
+    async with connected(lab, graph, "graph") as target:
+        # Another writer's row, which comes while the key is away.
+        await target.execute(
+            "CREATE FUNCTION other_writer() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " INSERT INTO node_facts VALUES (gen_random_uuid(), gen_random_uuid()); RETURN NULL; END $$;"
+            " CREATE TRIGGER other_writer AFTER INSERT ON nodes FOR EACH STATEMENT EXECUTE FUNCTION other_writer()"
+        )
+    await insert_nodes(lab, graph, 3)
+    ran = (await lab.run(graph)).result
+    assert ran is not None
+    assert {owed.name for owed in ran.owed} == {"node_facts_node_id_fkey", "node_facts_fact_id_fkey"}
+    found = await told(syncline, graph)
+    assert (found["standing"], found["level"]) == ("keys owed", "red")
+    assert "node_facts_fact_id_fkey" in found["findings"][0]["reason"]
+    doctor: Any = await syncline.answer("doctor", status=1)
+    [check] = [check for check in doctor["checks"] if check["name"].endswith("keys owed")]
+    assert (check["status"], "VALIDATE CONSTRAINT" in check["fix"]) == ("fail", True)
+    assert "does not hold for all rows" in (await syncline("status", graph.slug)).out
+    async with connected(lab, graph, "graph") as target:
+        await target.execute("DROP FUNCTION other_writer CASCADE; TRUNCATE node_facts")
+        await target.execute("UPDATE sync_state SET load_due_at = now()")
+    await lab.run(graph)
+    assert (await told(syncline, graph))["standing"] == "ok"
+
+
 async def test_rows_behind_an_open_transaction_are_held_back(
     lab: SyncLab, syncline: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

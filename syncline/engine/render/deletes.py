@@ -68,8 +68,11 @@ class Removal:
         asides = [f"'{literal(aside(table))}'" for table in keeping]
         self._kept_removed = sql("kept_removed", asides=commas(asides))
 
-    async def run(self, target: asyncpg.Connection) -> list[TableProgress]:
-        """Remove the rows in `sync_gone` within the caller's transaction; return the changes per table."""
+    async def run(self, target: asyncpg.Connection, *, indexed: bool = True) -> list[TableProgress]:
+        """Remove the rows in `sync_gone` within the caller's transaction; return the changes per table.
+
+        Unless `indexed`, no index need find what hangs on them.
+        """
         others = 0
         if self._counted is None:
             counts = await self.gone(target)
@@ -79,7 +82,7 @@ class Removal:
             others = max((row["others"] for row in rows), default=0)
         if not counts:
             return []
-        async with looking_up(target, few=sum(counts.values()) < _FEW):
+        async with looking_up(target, few=indexed and sum(counts.values()) < _FEW):
             return await self._remove(target, set(counts), others=bool(others))
 
     async def _remove(

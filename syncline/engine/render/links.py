@@ -171,10 +171,10 @@ class LinkTable:
             **_part(names, "links_name", "parent_name"),
         ).strip()
 
-    def touched(self, parts: Sequence[str]) -> str:
+    def touched(self, parts: Sequence[str], *, counts: bool = True) -> str:
         """Return the part of a merge that notes the rows whose counts its `parts` change."""
         ends = (self._links.owner, self._links.member)
-        return touched(self._map, self._links.table, [(f"{part} c", ends) for part in parts])
+        return touched(self._map, self._links.table, [(f"{part} c", ends) for part in parts], counts=counts)
 
     # Whose links they are ---------------------------------------------------------------------------------
 

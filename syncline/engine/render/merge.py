@@ -71,12 +71,20 @@ class Merging:
         self.rows = self._ranged(self._merge, self._merge)
         insert = self._insert if table.into is None else self._merge
         self.new_rows = self._ranged(insert, self._merge)
+        self.first_rows = self._ranged(self._insert_first, self._merge) if table.into is None else self.rows
+        """`new_rows` of a first load: nothing is noted to be counted, and rows come in order of their ids."""
         self.links = [
             self._ranged(self._linked(links, "merge_links"), self._linked(links, "merge_links"))
             for links in table.links
         ]
         self.new_links = [
             self._ranged(self._linked(links, "insert_links"), self._linked(links, "merge_links"))
+            for links in table.links
+        ]
+        self.first_links = [
+            self._ranged(
+                self._linked(links, "insert_links", counts=False), self._linked(links, "merge_links")
+            )
             for links in table.links
         ]
 
@@ -90,6 +98,15 @@ class Merging:
             queue=queue(self._table),
             touched=touched(self._map, self._table.target, [("changed c", self._counted)])
             + new_lines(self._map, self._table),
+        )
+
+    def _insert_first(self, stage: str) -> str:
+        order = commas([self._values[name] for name in self._table.target_key])
+        return sql(
+            "insert",
+            **{**self._inserted(stage), "order": f" ORDER BY {order}"},
+            queue=queue(self._table),
+            touched=touched(self._map, self._table.target, [("changed c", self._counted)], counts=False),
         )
 
     def _merge(self, stage: str) -> str:
@@ -157,7 +174,7 @@ class Merging:
             "returned": commas([f"t.{quoted(name)}" for name in returned]),
         }
 
-    def _linked(self, links: Links, template: str) -> Rendered:
+    def _linked(self, links: Links, template: str, *, counts: bool = True) -> Rendered:
         table = LinkTable(self._map, self._table, links)
         if not links.bare:
             # Also of new rows: links of others may be there before the row is.
@@ -171,7 +188,7 @@ class Merging:
                 wanted=table.wanted(stage),
                 own_id=table.own.staged,
                 parked=table.parked(stage),
-                touched=table.touched(parts),
+                touched=table.touched(parts, counts=counts),
                 **link_names(links),
             )
 

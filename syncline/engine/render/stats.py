@@ -6,6 +6,7 @@ import asyncpg
 
 from syncline.engine.render.fragments import column as column_name
 from syncline.engine.render.fragments import commas
+from syncline.engine.render.identity import ours
 from syncline.engine.render.kept import counted_rows, referred, stubbing
 from syncline.engine.table_map import SchemaMap, Stat, Stats, TableMap
 from syncline.engine.template import sql
@@ -14,6 +15,7 @@ from syncline.sql import literal, quoted
 
 __all__ = ["Recount", "counting_columns", "first_counts", "merged", "new_lines", "stubs_noted", "touched"]
 
+_STUBS = "/stubs"
 _ANALYZE_FROM = 200
 """From this many touched rows on, ANALYZE pays off: without it, every pair of them may be compared."""
 
@@ -24,11 +26,17 @@ def counting_columns(schema_map: SchemaMap, counted: str) -> list[str]:
 
 
 def touched(
-    schema_map: SchemaMap, counted: str, rows: Iterable[tuple[str, Sequence[str]]], *, name: str = "touched"
+    schema_map: SchemaMap,
+    counted: str,
+    rows: Iterable[tuple[str, Sequence[str]]],
+    *,
+    name: str = "touched",
+    counts: bool = True,
 ) -> str:
     """Return the part of a statement that notes rows whose counts change; empty if `counted` is not counted.
 
-    `rows` are FROM items with row alias `c`, each with its columns of `counted`.
+    `rows` are FROM items with row alias `c`, each with its columns of `counted`. Without `counts`, only stubs
+    are noted, which a row refers to.
     """
     as_ = _noted_as(schema_map)
     selects = [
@@ -36,7 +44,7 @@ def touched(
         f" WHERE c.{quoted(column)} IS NOT NULL{_concerned(schema_map, label)}"
         for item, columns in rows
         for label, column in _counters(schema_map, counted)
-        if column in columns
+        if column in columns and (counts or label.endswith(_STUBS))
     ]
     return _noted(schema_map, name, selects)
 
@@ -163,7 +171,7 @@ def _concerned(schema_map: SchemaMap, label: str) -> str:
 
 def _stubs(parent: str) -> str:
     """Return the label under which rows are noted that lose, or get, a row that refers to them."""
-    return f"{parent}/stubs"
+    return f"{parent}{_STUBS}"
 
 
 def _label(table: TableMap, stat: Stat) -> str:
@@ -190,6 +198,8 @@ class Recount:
             (_stubs(table.name), self._left(table)) for table in schema_map if stubbing(schema_map, table)
         ]
         self._statements: dict[tuple[str, frozenset[str]], str] = {}
+        self.counted = frozenset(table.name for table, _ in self._counting)
+        """The tables whose rows have counts."""
 
     def labels(self, table: str) -> list[str]:
         """Return the labels under which a row of the table is noted so that all its counts are made again."""
@@ -209,8 +219,8 @@ class Recount:
             referred=referred(self._map, table, f"u.id::{table.id_type.native}"),
         )
 
-    async def run(self, target: asyncpg.Connection) -> bool:
-        """Recount for every row that the transaction has noted.
+    async def run(self, target: asyncpg.Connection, *, put_off: Collection[str] = ()) -> bool:
+        """Recount for every row that the transaction has noted, but for those of the tables `put_off`.
 
         Return whether stubs were requested to leave: the last row that referred to them has left.
         """
@@ -226,15 +236,34 @@ class Recount:
             await target.execute(f"ANALYZE pg_temp.{self.noted}")
         for table, groups in self._counting:
             labels = frozenset(noted & {table.name, *groups})
-            if labels:
-                # One statement writes all counts of a row, so that it is written once.
-                shape = (table.name, labels)
-                if shape not in self._statements:
-                    self._statements[shape] = _statement(
-                        self._map, table, groups, labels, noted=self.noted, as_text=self._noted_as_text
-                    )
-                await target.execute(self._statements[shape])
+            if labels and table.name not in put_off:
+                await target.execute(self._counts(table, groups, labels))
         return leaving
+
+    async def run_whole(self, target: asyncpg.Connection, name: str) -> None:
+        """Count for every row of a table, as a whole, within the caller's transaction."""
+        for table, groups in self._counting:
+            if table.name == name:
+                await target.execute(
+                    _statement(
+                        self._map,
+                        table,
+                        groups,
+                        frozenset(groups),
+                        noted=self.noted,
+                        as_text=self._noted_as_text,
+                        whole=True,
+                    )
+                )
+
+    def _counts(self, table: TableMap, groups: Mapping[str, list[Stat]], labels: frozenset[str]) -> str:
+        # One statement writes all counts of a row, so that it is written once.
+        shape = (table.name, labels)
+        if shape not in self._statements:
+            self._statements[shape] = _statement(
+                self._map, table, groups, labels, noted=self.noted, as_text=self._noted_as_text
+            )
+        return self._statements[shape]
 
 
 def _groups(table: TableMap, stats: Stats) -> dict[str, list[Stat]]:
@@ -253,8 +282,10 @@ def _statement(
     *,
     noted: str,
     as_text: bool,
+    whole: bool = False,
 ) -> str:
-    """Return the statement that creates missing stats rows and updates the noted counts."""
+    """Return the statement that creates missing stats rows and updates the noted counts; the `whole`: all."""
+    rows_by = _all_rows if whole else _counted_rows
     by: dict[tuple[str, tuple[str, ...]], list[Stat]] = {}
     for stat in (stat for label, group in groups.items() if label in labels for stat in group):
         by.setdefault((stat.counted, stat.by), []).append(stat)
@@ -265,7 +296,7 @@ def _statement(
             "stats_numbers",
             number=str(number),
             values=commas([f"{stat.value} AS {quoted(stat.column)}" for stat in group]),
-            rows=_counted_rows(counted_rows(schema_map, group[0].counted), group[0].by),
+            rows=rows_by(counted_rows(schema_map, group[0].counted), group[0].by),
             table=quoted(group[0].counted),
         )
         for number, group in enumerate(counted)
@@ -284,6 +315,21 @@ def _statement(
         "current": commas([f"t.{name}" for name in names]),
         "proposed": commas([f"f.{name}" for name in names]),
     }
+    if whole:
+        return sql(
+            "counters_whole" if table.counters else "stats_whole",
+            numbers="".join(numbers).removeprefix(", ") + ("," if numbers else ""),
+            target=ours(table),
+            columns=commas([quoted(owner), *names]),
+            found=commas([f"o.{column_name(table.id_column)} AS {quoted(owner)}", *found]),
+            joins="".join(
+                f" LEFT JOIN n{number} ON n{number}.sync_touched_id = o.{column_name(table.id_column)}"
+                f" CROSS JOIN none{number}"
+                for number in range(len(counted))
+            ),
+            updated=sql("stats_updated", **written) if names else "",
+            **written,
+        )
     return sql(
         "counters" if table.counters else "stats",
         noted=noted,
@@ -300,6 +346,22 @@ def _statement(
         ),
         updated=sql("stats_updated", **written) if names else "",
         **written,
+    )
+
+
+def _all_rows(counted: str, by: Sequence[str]) -> str:
+    """Return the query for all rows `counted`, once per row that they refer to."""
+    return " UNION ALL ".join(
+        " AND ".join(
+            [
+                (
+                    f"SELECT c.{quoted(column)} AS sync_touched_id, c.* FROM {counted} c"
+                    f" WHERE c.{quoted(column)} IS NOT NULL"
+                ),
+                *(f"c.{quoted(before)} IS DISTINCT FROM c.{quoted(column)}" for before in by[:index]),
+            ]
+        )
+        for index, column in enumerate(by)
     )
 
 

@@ -27,6 +27,21 @@ WITH touched AS MATERIALIZED (
 UPDATE @{stats} t SET (@{written}) = ROW (@{proposed})
 FROM found f WHERE t.@{owner} = f.@{owner} AND (@{current}) IS DISTINCT FROM (@{proposed})
 
+-- name: stats_whole
+-- The same for every row, each table read once.
+WITH @{numbers} found AS MATERIALIZED (
+    SELECT @{found} FROM @{target} o@{joins}
+)@{updated}
+INSERT INTO @{stats} (@{columns})
+SELECT @{columns} FROM found f WHERE NOT EXISTS (SELECT FROM @{stats} t WHERE t.@{owner} = f.@{owner}) ORDER BY f.@{owner}
+
+-- name: counters_whole
+WITH @{numbers} found AS MATERIALIZED (
+    SELECT @{found} FROM @{target} o@{joins}
+)
+UPDATE @{stats} t SET (@{written}) = ROW (@{proposed})
+FROM found f WHERE t.@{owner} = f.@{owner} AND (@{current}) IS DISTINCT FROM (@{proposed})
+
 -- name: count_of_none
 (SELECT @{value} FROM @{counted} c WHERE false)
 

@@ -28,6 +28,7 @@ from syncline.operator.health.check import Check, CheckStatus, Health, bounded, 
 from syncline.operator.health.columns import check_new_columns
 from syncline.operator.health.embeddings import check_budgets, check_embedding, check_second_embedding
 from syncline.operator.health.maps import check_maps
+from syncline.operator.health.owed import check_owed
 from syncline.operator.health.postgres import check_postgres, tls_checks
 from syncline.operator.health.rights import check_policies, check_positions, check_rights, needed_rights
 from syncline.operator.health.tenancy import check_capture, check_locks, check_role, check_schemas
@@ -219,7 +220,7 @@ def _policy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
 
 
 def _column_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
-    """Return the checks of each graph-db for columns that nobody has decided about."""
+    """Return the checks of each graph-db for columns that nobody has decided about, and for owed keys."""
     places: dict[str | None, dict[str, Graph]] = {}
     for graph in graphs:
         places.setdefault(graph.graph_store, {})[graph.schema_name] = graph
@@ -227,11 +228,18 @@ def _column_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
     async def one(name: str, key: str | None) -> Sequence[Check]:
         return await _if_it_answers(name, check_new_columns(name, services.store("graph", key), places[key]))
 
+    async def owed(name: str, key: str | None) -> Sequence[Check]:
+        shadows = {
+            names.shadow_schema(schema): graph for schema, graph in places[key].items() if graph.shadowed
+        }
+        here = {**places[key], **shadows}
+        return await _if_it_answers(name, check_owed(name, services.store("graph", key), here))
+
     looks = []
     for key in places:
         store = "graph-db" if key is None else f"graph-db {key}"
-        name = f"{store}: new columns"
-        looks.append(_look(name, partial(one, name, key), fix=f"See the check of {store}."))
+        for name, look in ((f"{store}: new columns", one), (f"{store}: keys owed", owed)):
+            looks.append(_look(name, partial(look, name, key), fix=f"See the check of {store}."))
     return looks
 
 

@@ -49,8 +49,20 @@ SELECT (SELECT coalesce(sum(entries), 0)::bigint FROM @{schema}.sync_count WHERE
            ) IS NOT NULL
            ORDER BY e.collection
        ) AS collections,
-       s.behind_since, coalesce(extract(epoch FROM clock_timestamp() - s.behind_since), 0)::float8 AS behind_seconds
+       s.behind_since, coalesce(extract(epoch FROM clock_timestamp() - s.behind_since), 0)::float8 AS behind_seconds,
+       to_jsonb(s) ->> 'load_below' IS NOT NULL AS owing
 FROM @{schema}.sync_state s
+
+-- name: graph_owes
+SELECT count(*) FILTER (WHERE kind <> 'counts') AS owed,
+       (
+           SELECT o.name || ': ' || o.problem FROM @{schema}.sync_owed o WHERE o.problem IS NOT NULL ORDER BY o.number LIMIT 1
+       ) AS problem
+FROM @{schema}.sync_owed
+
+-- name: owed_kept
+-- Which of the schemas $1 can owe keys: bookkeeping of an earlier release knows none.
+SELECT s.name AS schema FROM unnest($1::text[]) AS s (name) WHERE to_regclass(quote_ident(s.name) || '.sync_owed') IS NOT NULL
 
 -- name: write_horizon
 -- The oldest open writing transaction of the cluster, which committed rows of later ones wait for.

@@ -98,3 +98,10 @@ WHERE n.nspname = ANY ($1::text[]) AND has_schema_privilege(n.oid, 'USAGE') AND 
 -- name: columns_waiting
 SELECT '@{name}' AS schema, columns ->> 'new' AS new
 FROM @{schema}.sync_mapped WHERE NOT gone AND columns -> 'new' <> '[]'
+
+-- name: targets_made
+-- The tables that this transaction has made: a first load may put their keys and indexes off.
+INSERT INTO @{schema}.sync_made (table_name)
+SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = '@{name}' AND c.relkind = 'r' AND c.xmin = pg_current_xact_id()::xid
+ON CONFLICT DO NOTHING

@@ -29,3 +29,6 @@ WITH mended AS (
     RETURNING 1
 )
 SELECT count(*) FROM mended
+
+-- name: owed_there
+SELECT to_regclass($1 || '.sync_owed') IS NOT NULL

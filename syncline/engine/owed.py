@@ -1,0 +1,167 @@
+"""Owed: foreign keys and indexes that a first load has put off, and how they are put back.
+
+Each step is one transaction that also takes it off the list, so that a crash leaves an object there, or named
+as owed. `CREATE INDEX` and `ADD CONSTRAINT … NOT VALID` block other writers, never readers; `VALIDATE` blocks
+neither.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from syncline.engine.dead_letters import may_be_rows
+from syncline.engine.render.statements import SchemaStatements
+from syncline.engine.schema_transaction import HeldSchema
+from syncline.engine.state import Fence
+from syncline.engine.template import sql
+from syncline.messages.sync import Owed
+from syncline.provider import EventLog
+from syncline.sql import quoted, string_literal
+from syncline.stores.postgres import PostgresStore, map_driver_error
+
+__all__ = ["COUNTS", "LOCK_TIMEOUT", "OwedObject", "acting_as", "put_back", "read_owed"]
+
+COUNTS = "counts"
+"""The kind of what is owed to a table whose rows are not counted yet."""
+LOCK_TIMEOUT = "SET LOCAL lock_timeout = '500ms'"
+"""Less than a session waits before it looks for a deadlock: who began later gives up, and no reader does."""
+_COUNTING = "DISCARD PLANS; SET LOCAL work_mem = '64MB'; SET LOCAL plan_cache_mode = auto"
+_MEMORY = (
+    "SELECT pg_catalog.set_config('maintenance_work_mem', '256MB', true)"
+    " WHERE pg_size_bytes(current_setting('maintenance_work_mem')) < pg_size_bytes('256MB')"
+)
+"""For sorting an index; a server that gives more keeps it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwedObject:
+    """One key or index that is owed, and what the catalogs have of it now."""
+
+    number: int
+    kind: str
+    table: str
+    name: str
+    statements: Sequence[str]
+    validate: str | None
+    there: bool
+    tries: int
+    problem: str | None
+    placed: bool
+    """Whether its table is there."""
+    found: bool
+    """Whether it is there, if only for new rows."""
+    valid: bool
+    """Whether nothing is left to do."""
+
+    @classmethod
+    def of(cls, row: asyncpg.Record) -> "OwedObject":
+        """Return it from a row of the query `owed`."""
+        return cls(
+            number=row["number"],
+            kind=row["kind"],
+            table=row["table_name"],
+            name=row["name"],
+            statements=row["statements"],
+            validate=row["validate"],
+            there=row["there"],
+            tries=row["tries"],
+            problem=row["problem"],
+            placed=row["placed"],
+            found=row["indexed"] or row["keyed"],
+            valid=row["indexed"] or row["valid"],
+        )
+
+    @property
+    def reported(self) -> Owed:
+        """What results and operators are told of it."""
+        left = [] if self.found else list(self.statements)
+        return Owed(
+            table=self.table,
+            name=self.name,
+            kind=self.kind,
+            not_valid=self.found and not self.valid,
+            problem=self.problem,
+            statement="; ".join([*left, *([] if self.validate is None else [self.validate])]),
+        )
+
+
+def acting_as(store: PostgresStore) -> Sequence[str]:
+    """Return the statements that make a transaction act as the owner of graphs' schemas, if one is set."""
+    return () if store.owner_role is None else (f"SET LOCAL ROLE {quoted(store.owner_role)}",)
+
+
+async def read_owed(target: asyncpg.Connection, schema: str) -> Sequence[OwedObject]:
+    """Return what is owed in a schema, in the order in which it is put back; whatever the search_path is."""
+    query = sql("owed", schema=f"{quoted(schema)}.", name=string_literal(schema))
+    return [OwedObject.of(row) for row in await target.fetch(query)]
+
+
+async def put_back(
+    held: HeldSchema,
+    fence: Fence,
+    store: PostgresStore,
+    statements: SchemaStatements,
+    *,
+    out_of_time: Callable[[], bool],
+    heartbeat: Callable[[], None],
+    log: EventLog,
+    graph: str,
+) -> Sequence[OwedObject]:
+    """Put back what is owed, step by step; return what is left.
+
+    `heartbeat` is called after each step. What Postgres refuses is noted, and the others follow.
+    Raises CycleFenced if another holder has acquired the graph, and driver errors if the connection is lost.
+    """
+    async with held.transaction() as target:
+        owed = await read_owed(target, held.schema)
+    steps = [(each, "place") for each in owed if not each.found or each.valid or not each.placed]
+    # The rows are checked at last, so that new ones are checked as they come meanwhile.
+    steps += [(each, "validate") for each in owed if each.placed and each.validate and not each.valid]
+    failed: set[int] = set()
+    for each, step in steps:
+        if out_of_time():
+            break
+        if each.number in failed:
+            continue
+        try:
+            if each.kind == COUNTS:
+                async with held.transaction(statements.recount.create, _COUNTING) as target:
+                    await fence.require(target)
+                    await statements.recount.run_whole(target, each.name)
+                    await target.execute(sql("owed_paid"), each.number)
+            else:
+                async with held.transaction(*acting_as(store), LOCK_TIMEOUT, _MEMORY) as target:
+                    await fence.require(target)
+                    await (_place if step == "place" else _validate)(target, each)
+            heartbeat()
+        except asyncpg.PostgresError as error:
+            problem = map_driver_error(store.name, error)
+            if problem is None or held.connection.is_closed() or not may_be_rows(problem):
+                raise
+            failed.add(each.number)
+            reason = str(problem)
+            log.warning(
+                "key or index still owed", graph=graph, table=each.table, name=each.name, reason=reason
+            )
+            async with held.transaction() as target:
+                await fence.require(target)
+                await target.execute(sql("owed_failed"), each.number, reason)
+    async with held.transaction() as target:
+        return await read_owed(target, held.schema)
+
+
+async def _place(target: asyncpg.Connection, owed: OwedObject) -> None:
+    """Make the object, unless somebody has, or its table is gone."""
+    if owed.placed and not owed.found:
+        for statement in owed.statements:
+            await target.execute(statement)
+        if owed.validate is not None:
+            await target.execute(sql("owed_there"), owed.number)
+            return
+    await target.execute(sql("owed_paid"), owed.number)
+
+
+async def _validate(target: asyncpg.Connection, owed: OwedObject) -> None:
+    await target.execute(owed.validate or "SELECT")
+    await target.execute(sql("owed_paid"), owed.number)

@@ -39,6 +39,7 @@ def without_vectors(schema_map: SchemaMap) -> SchemaMap:
     return replace(schema_map, tables=tuple(replace(table, vector=None) for table in schema_map))
 
 
+@pytest.mark.long("integration/test_tenants.py::test_each_graph_has_the_rows_of_its_tenant")
 @pytest.mark.parametrize(
     "graphs", [pytest.param(range(4, 9), id="some"), pytest.param(ALL, id="all", marks=pytest.mark.proof)]
 )

@@ -139,6 +139,7 @@ async def write_nodes(graph: TestGraph, first: int, last: int) -> None:
     )
 
 
+@pytest.mark.long(after=1)
 async def test_both_generations_follow_every_change_and_each_text_is_paid_once_per_model(
     change: Change,
 ) -> None:

@@ -646,7 +646,7 @@ async def test_more_cycles_than_connections_of_one_database_all_end(graph: TestG
             )
             for schema in schemas
         ]
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             results = await asyncio.gather(*(run_cycle(context) for context in contexts))
     finally:
         await store.close()

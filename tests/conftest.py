@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -68,10 +68,14 @@ def _logs_as_they_were() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def pytest_collection_finish() -> None:
-    # No later collection looks through what stays until the end of the session.
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    try:
+        return (yield)
+    finally:
+        # No later collection looks through what stays until the end of the session.
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:

@@ -4,11 +4,12 @@ The fixtures live in the shipped test kit, so that plugin authors have them too.
 """
 
 import atexit
+import gc
 import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +27,8 @@ _FIRST = (*_WITH_STACK, "acceptance", *_HISTORIES, "workflow", "integration")
 """What takes long begins first, so that the processes end together."""
 
 _status = [0]
+
+gc.disable()  # while all modules are imported and all tests collected, none of which is garbage: half of that time
 
 
 @atexit.register  # before any other, so that it is called last
@@ -63,6 +66,16 @@ def _logs_as_they_were() -> Iterator[None]:
     """A test that runs a worker or a command in its own process configures logging for the next ones too."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    try:
+        return (yield)
+    finally:
+        # No later collection looks through what stays until the end of the session.
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -130,6 +131,7 @@ _ODD_TIMESTAMP: Final = re.compile(
 )
 
 
+@lru_cache(maxsize=1000)
 def key_type(type_: str) -> KeyType | None:
     """Return the key type of a column, as a map spells it; None for a type that keys cannot have."""
     name = _LENGTH.sub("", " ".join(type_.strip().lower().split()))

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field
@@ -256,7 +257,7 @@ class TableMap:
         """The target table."""
         return self.into or self.name
 
-    @property
+    @cached_property
     def copied(self) -> dict[str, str]:
         """The columns that are copied unchanged -> type."""
         return {column.name: column.type for column in self.columns if column.copied}
@@ -453,8 +454,8 @@ class TableMap:
 
     def type_of(self, name: str) -> KeyType:
         """Return the type of a column of the key or of a reference by key."""
-        declared = self.copied | dict(self.types)
-        return key_type(declared.get(name, TEXT.name)) or TEXT
+        declared = self.types.get(name, self.copied.get(name, TEXT.name))
+        return key_type(declared) or TEXT
 
     @property
     def key_types(self) -> tuple[KeyType, ...]:

@@ -103,8 +103,8 @@ async def test_what_left_before_it_landed_takes_no_row_of_readers(
     assert [each["title"] for each in await site.rows(row)] == (["B", "gone"] if mark else ["B"])
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("rule", ["uuid5", "hash", "expression"])
-@pytest.mark.long(after=2)
 async def test_what_leaves_while_the_map_begins_to_list_rows_leaves_the_target(
     graph: TestGraph, rule: str
 ) -> None:

@@ -108,7 +108,7 @@ async def found(site: Site, kind: str) -> list[Mapping[str, object]]:
     return await site.rows(f"{sql} ORDER BY n.key")
 
 
-@pytest.mark.long(after=2)
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_rows_name_a_parent_by_several_columns(graph: TestGraph, kind: str) -> None:
     site = await opened(graph, kind)

@@ -35,9 +35,9 @@ class _StoppedError(Exception):
 
 
 @pytest.fixture
-async def models(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterator[TwoModels]:
+async def models(migrated: tuple[str, str], tmp_path: Path) -> AsyncIterator[TwoModels]:
     texts = [f"node {number}" for number in range(1, 6)]
-    async with two_models(new_database(), new_database(), tmp_path, texts) as found:
+    async with two_models(*migrated, tmp_path, texts) as found:
         yield found
 
 
@@ -127,7 +127,7 @@ async def test_readers_see_one_model_at_a_time_and_each_text_is_paid_once_per_mo
 
 
 async def test_plan_tells_what_texts_have_cost_and_the_limit_that_takes_longest(
-    new_database: Callable[..., str], tmp_path: Path
+    migrated: tuple[str, str], tmp_path: Path
 ) -> None:
     limits = {
         "second_embedding_tokens_per_minute": 5,
@@ -135,7 +135,7 @@ async def test_plan_tells_what_texts_have_cost_and_the_limit_that_takes_longest(
         "second_embedding_tokens_per_day": 20,
     }
     texts = [f"node {number}" for number in range(1, 6)]
-    async with two_models(new_database(), new_database(), tmp_path, texts, settings=limits) as models:
+    async with two_models(*migrated, tmp_path, texts, settings=limits) as models:
         services, graph = models.services, models.graph
         async with services.usage.cycle(
             graph, slug="kg", run_id="r", service=services.embedding, batch=8
@@ -225,6 +225,7 @@ async def test_switch_needs_what_the_main_one_has_and_a_text_that_only_the_secon
     await seen(models, (ALIAS, "old"))
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("changes", "embedding", "problem"),
     [
@@ -297,6 +298,7 @@ async def _only_right_vectors(models: TwoModels, live: set[str]) -> None:
     assert len(await models.points(ALIAS)) == len(models.texts)
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(
     ("before", "verb", "least", "live"),
     [

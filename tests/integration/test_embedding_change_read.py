@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from syncline.engine.keys import key_uuid
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.operator.embedding_change import drop, rollback, start, switch
@@ -83,12 +85,16 @@ async def killed_at(models: TwoModels, points: int) -> None:
     assert await confirmed(models) < TEXTS
 
 
+@pytest.mark.long(
+    "integration/test_embedding_change.py::test_readers_see_one_model_at_a_time_and_each_text_is_paid_once_per_model",
+    "integration/test_embedding_change.py::test_verb_that_dies_after_any_step_is_run_again",
+)
 async def test_readers_see_no_error_and_no_mixed_answer_while_the_worker_dies(
-    new_database: Callable[..., str], tmp_path: Path
+    migrated: tuple[str, str], tmp_path: Path
 ) -> None:
     texts = [f"node {number}" for number in range(1, TEXTS + 1)]
     few = {"second_embedding_batch": BATCH, "second_embedding_lanes": LANES}
-    async with two_models(new_database(), new_database(), tmp_path, texts, settings=few) as models:
+    async with two_models(*migrated, tmp_path, texts, settings=few) as models:
         models.new.seconds = 0.01
         reader = Reader(models)
 

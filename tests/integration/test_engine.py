@@ -23,6 +23,7 @@ from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences
 from tests.kit.cases import further
+from tests.kit.cycle_clock import CycleClock
 
 SEED = """
 INSERT INTO write_raw_sources (id, uri, title)
@@ -433,17 +434,25 @@ async def test_a_cycle_that_was_overtaken_cannot_commit(graph: TestGraph) -> Non
     assert await differences(graph) == []
 
 
-async def test_a_cycle_that_runs_out_of_time_says_so_and_the_next_goes_on(graph: TestGraph) -> None:
+async def test_a_cycle_that_runs_out_of_time_says_so_and_the_next_goes_on(
+    graph: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await run_cycle(graph.context())  # by which the tables were seen to be as declared
     await write(
-        graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 5000) i"
+        graph, "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 500) i"
     )
-    first = await run_cycle(graph.context(batch_rows=4, seconds=0.6))
+    clock = CycleClock(monkeypatch)
+
+    def late(progress: CycleProgress) -> None:
+        if progress.committed.rows >= 40:
+            clock.spend()
+
+    first = await run_cycle(replace(graph.context(batch_rows=4), heartbeat=late))
     assert first.status is CycleStatus.BUDGET_SPENT
-    assert 0 < first.rows < 5000
+    assert 40 <= first.rows < 500
     second = await run_cycle(graph.context())
     assert second.status is CycleStatus.DRAINED
-    assert first.rows + second.rows == 5000
+    assert first.rows + second.rows == 500
     assert await differences(graph) == []
 
 

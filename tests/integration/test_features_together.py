@@ -96,6 +96,7 @@ async def test_stubs_by_several_columns(graph: TestGraph) -> None:
     assert await kept(site) == []
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("by", ["", ", by: name"])
 async def test_a_row_takes_over_a_stub_with_whose_key_it_shares_its_id(graph: TestGraph, by: str) -> None:
     site = await made(
@@ -139,6 +140,7 @@ async def test_rows_that_left_and_returned_before_a_large_batch_are_listed(graph
     )
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("many", [True, False])
 async def test_a_marked_row_gives_way_to_the_row_that_has_its_id(
     graph: TestGraph, monkeypatch: pytest.MonkeyPatch, many: bool
@@ -160,6 +162,7 @@ async def test_a_marked_row_gives_way_to_the_row_that_has_its_id(
     assert await kept(site) == []
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("ids", ["hash", "{rule: hash, beside: true, natural: [title]}"])
 async def test_a_marked_row_waits_for_nothing_that_leaves_after_it(graph: TestGraph, ids: str) -> None:
     own = "" if "beside" in ids else f", key text, {STAMPS}"
@@ -197,6 +200,7 @@ PLAIN = (f"{{rule: uuid5, namespace: {URL}}}", f"{{rule: uuid5, namespace: {URL}
 HASHED = ("hash", "{rule: hash, natural: [name], beside: true}")
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("ids", [PLAIN, PLAIN[::-1], HASHED], ids=["beside", "no longer beside", "natural"])
 async def test_marked_rows_are_listed_when_their_table_is(graph: TestGraph, ids: tuple[str, str]) -> None:
     def document(id_: str) -> str:
@@ -234,6 +238,7 @@ async def test_marked_rows_are_listed_when_their_table_is(graph: TestGraph, ids:
     assert await kept(site) == [("runs", False)]
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     "leaves", ["DELETE FROM kg.run WHERE slug = 'a'", "UPDATE kg.run SET here = false WHERE slug = 'a'"]
 )

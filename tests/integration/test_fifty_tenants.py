@@ -39,6 +39,7 @@ def without_vectors(schema_map: SchemaMap) -> SchemaMap:
     return replace(schema_map, tables=tuple(replace(table, vector=None) for table in schema_map))
 
 
+@pytest.mark.long("integration/test_tenants.py::test_each_graph_has_the_rows_of_its_tenant")
 @pytest.mark.parametrize(
     "graphs", [pytest.param(range(4, 9), id="some"), pytest.param(ALL, id="all", marks=pytest.mark.proof)]
 )
@@ -177,14 +178,15 @@ async def test_a_commit_of_one_tenant_of_fifty_runs_its_graph_alone(services: Se
             services, f"UPDATE label SET tenant_id = '{tenant(11)}' WHERE tenant_id = '{tenant(10)}'"
         )
         await eventually(lambda: said("t8", "t10", "t11"))
-        assert set(woken) == {"t8", "t10", "t11"}
+        # The first may run once more, for writers who were silent meanwhile: when, a busy machine says.
+        assert set(woken) - {"t7"} == {"t8", "t10", "t11"}
         await asyncio.sleep(1.2)
         woken.clear()
         # A paused one delays none of the others.
         await execute(services, f"UPDATE task SET title = 'y' WHERE tenant_id = '{tenant(9)}'")
         await eventually(lambda: said("t9"))
         await execute(services, f"UPDATE task SET title = 'y' WHERE tenant_id = '{tenant(7)}'")
-        await eventually(lambda: said("t7"), seconds=5)
+        await eventually(lambda: said("t7"), seconds=20)
         woken.clear()
         # What all of them have is everyone's news.
         await execute(services, "INSERT INTO plan VALUES ('new', 1)")

@@ -359,6 +359,7 @@ async def test_links_that_others_made_stay(graph: TestGraph, name: str) -> None:
     assert await site.damage(schema_map) == {}
 
 
+@pytest.mark.long("test_links_that_others_made_stay")
 async def test_repair_leaves_links_of_others(graph: TestGraph) -> None:
     site, schema_map = Site(graph, TEXTS), map_of(TEXTS, owned=Ownership.OURS)
     await site.start(schema_map)

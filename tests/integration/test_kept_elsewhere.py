@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Final, cast
 from uuid import UUID
 
+import pytest
 import pytest_asyncio
 
 from syncline.capture.install.install import adopt
@@ -222,6 +223,10 @@ async def test_a_shadow_has_stubs_of_its_own_and_marks_are_no_difference(graphs:
     assert await differing() == []
 
 
+@pytest.mark.long(
+    "test_stubs_and_marks_of_a_tenant_are_its_own",
+    "integration/test_map_changes.py::test_a_column_that_is_added_is_read_for_every_row_and_no_text_is_embedded",
+)
 async def test_columns_come_and_go_under_stubs_and_marks(graphs: Graphs) -> None:
     await one_graph_alone(graphs)
     await adopt(graphs.stores.write, "kg", PLAIN)

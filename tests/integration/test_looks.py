@@ -23,6 +23,7 @@ from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.one_graph import LOCK, prepare_templates
+from tests.kit.cycle_clock import CycleClock
 
 MARKS = "SELECT coalesce(pg_sequence_last_value('sync_look'), 0) AS marks"
 FACT = "INSERT INTO write_facts (id, content, dedup_status) VALUES ('f1', 'one', 'ready')"
@@ -71,10 +72,10 @@ async def embedding(graph: TestGraph, **fields: object) -> AsyncIterator["asynci
     slow = Slow()
     await write(graph, FACT)
     cycle = asyncio.create_task(run_cycle(replace(graph.context(**fields), embedding=slow)))  # type: ignore[arg-type]
-    await asyncio.wait_for(slow.asked.wait(), 10)
+    await asyncio.wait_for(slow.asked.wait(), 60)
     yield cycle
     slow.may.set()
-    await asyncio.wait_for(asyncio.wait({cycle}), 10)
+    await asyncio.wait_for(asyncio.wait({cycle}), 60)
 
 
 async def nodes(graph: TestGraph) -> set[str]:
@@ -148,12 +149,13 @@ async def test_lock_of_an_operation_is_waited_for(apart: TestGraph) -> None:
     await operation.close()
 
 
-async def test_look_is_owed_when_time_is_up(apart: TestGraph) -> None:
+async def test_look_is_owed_when_time_is_up(apart: TestGraph, monkeypatch: pytest.MonkeyPatch) -> None:
     """A holder does not go on for ever: it says that there is more, and the next cycle does it."""
-    async with embedding(apart, seconds=1) as holder:
+    clock = CycleClock(monkeypatch)
+    async with embedding(apart) as holder:
         await write(apart, NODE, "late")
         assert (await run_cycle(apart.context())).status is CycleStatus.ALREADY_RUNNING
-        await asyncio.sleep(1)
+        clock.spend()
     result = holder.result()
     assert (result.status, result.look_owed, result.idle) == (CycleStatus.BUDGET_SPENT, True, False)
     assert await nodes(apart) == set()

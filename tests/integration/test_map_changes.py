@@ -1,9 +1,8 @@
 """A map that changes: what differs is read again by the next cycle, and nothing else is."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import AsyncMock
 
 import pytest
 import pytest_asyncio
@@ -29,6 +28,7 @@ from syncline.migrations import migrate_bookkeeping
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.verify import verify
 from tests.kit.bare_graph import bare_graph, made_by
+from tests.kit.cycle_clock import CycleClock
 
 MAKERS = TableMap(name="makers", source="maker_drafts", columns=(Column(name="name"),))
 PARTS = TableMap(
@@ -343,6 +343,17 @@ async def test_a_change_is_read_on_where_an_interrupted_cycle_stopped(shop: Test
     assert await read(shop, "SELECT title FROM parts ORDER BY 1") == [("BOLT",), ("GEAR",), ("NUT",)]
 
 
+def no_time_for_fills(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[bool]]:
+    """What stands in for `run_fills`: the cycle's time ends with it, and all is left."""
+    clock = CycleClock(monkeypatch)
+
+    async def run_fills(*_: object, **__: object) -> bool:
+        clock.spend()
+        return True
+
+    return run_fills
+
+
 @pytest.mark.long("test_a_column_that_is_added_is_read_for_every_row_and_no_text_is_embedded")
 async def test_nothing_waits_while_rows_are_read_again_for_a_column(
     shop: TestGraph, monkeypatch: pytest.MonkeyPatch
@@ -352,8 +363,8 @@ async def test_nothing_waits_while_rows_are_read_again_for_a_column(
     changed = replace(SHOP, tables=(replace(MAKERS, columns=(*MAKERS.columns, Column(name="land"))), PARTS))
     engine = SyncEngine(changed)
     with monkeypatch.context() as stopped:
-        stopped.setattr(FillDrain, "run_fills", AsyncMock(return_value=True))
-        result = await engine.run_cycle(shop.context(seconds=0.3))
+        stopped.setattr(FillDrain, "run_fills", no_time_for_fills(stopped))
+        result = await engine.run_cycle(shop.context())
         assert (result.status, result.look_owed, result.owes) == (CycleStatus.BUDGET_SPENT, True, True)
         assert reread(result) == {"makers": "the map changed: column land added"}
         await write(
@@ -361,7 +372,7 @@ async def test_nothing_waits_while_rows_are_read_again_for_a_column(
             "INSERT INTO maker_drafts VALUES ('m3', 'Cy', 'FR'); UPDATE maker_drafts SET land = 'NO' WHERE id = 'm2';"
             "INSERT INTO part_drafts (id, maker, title) VALUES ('p5', 'm3', 'cam')",
         )
-        result = await engine.run_cycle(shop.context(seconds=0.3))
+        result = await engine.run_cycle(shop.context())
         # The part whose maker is not in the write-db is the only one that waits.
         assert (result.parked, captured(result)) == (1, {"makers": 2, "parts": 1})
         assert await read(shop, "SELECT key, land FROM makers ORDER BY 1") == [
@@ -397,8 +408,8 @@ async def test_rows_of_a_column_that_is_being_filled_are_pending(
         return found.relations[0]
 
     with monkeypatch.context() as stopped:
-        stopped.setattr(FillDrain, "run_fills", AsyncMock(return_value=True))
-        await SyncEngine(changed).run_cycle(shop.context(seconds=0.3))
+        stopped.setattr(FillDrain, "run_fills", no_time_for_fills(stopped))
+        await SyncEngine(changed).run_cycle(shop.context())
         rows = await compared()
         assert (rows.filling, rows.stale.count, set(rows.pending.keys)) == (True, 0, {("m1",), ("m2",)})
     await SyncEngine(changed).run_cycle(shop.context())

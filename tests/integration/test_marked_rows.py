@@ -127,6 +127,7 @@ async def test_rows_that_leave_are_marked_and_return(site: Site) -> None:
     await site.equal()
 
 
+@pytest.mark.long("test_rows_that_leave_are_marked_and_return")
 async def test_a_row_that_says_itself_that_it_was_deleted_is_a_row_like_others(site: Site) -> None:
     await write(site.graph, "UPDATE kg.book SET deleted_at = '2026-01-01' WHERE isbn = 'a'")
     await site.cycle()
@@ -233,7 +234,7 @@ IDS = {
 """Name -> what the map says, the target's columns for it, and whether version and run stand there."""
 
 
-@pytest.mark.long(after=2)
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("name", IDS)
 async def test_rows_with_ids_of_every_rule_are_marked_and_return(graph: TestGraph, name: str) -> None:
     said, columns, stamped = IDS[name]

@@ -132,7 +132,7 @@ async def test_a_column_of_readers_is_not_taken(shop: TestGraph) -> None:
 RENAMED = "ALTER TABLE articles RENAME COLUMN title TO name"
 
 
-@pytest.mark.long(after=3)
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("on_source", "on_graph", "said", "statement"),
     [

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -103,8 +103,8 @@ class Workers:
 
 
 @pytest.fixture
-async def workers(new_database: Callable[..., str], tmp_path: Path, stub: FaultyServer) -> Workers:
-    found = Workers(new_database(), new_database(), tmp_path, stub.url)
+async def workers(migrated: tuple[str, str], tmp_path: Path, stub: FaultyServer) -> Workers:
+    found = Workers(*migrated, tmp_path, stub.url)
     async with found.worker("one") as services:
         await services.prepare_control()
         await services.graphs.add(GraphDraft(slug="kg"), prepare=services.prepare_graph)
@@ -170,6 +170,7 @@ async def test_the_first_to_write_is_recorded_and_the_other_says_why_until_the_r
     assert asked(stub, "one") == ["node 1"]
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("path", "more", "setting", "said"),
     [
@@ -238,7 +239,7 @@ async def test_a_worker_with_other_settings_is_told_of_by_every_doctor(workers: 
         register_worker(services, identity="other@host:1"),
         workers.worker("one") as looking,
     ):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (registered := await looking.workers.list()):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     (problem,) = registered[0].unusable

@@ -67,7 +67,7 @@ async def points(site: Site) -> dict[str, dict[str, object]]:
     return {str(point.payload["title"]): {"point": point.id, **point.payload} for point in found}
 
 
-@pytest.mark.long(after=2)
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_points_have_the_hash_of_the_id(graph: TestGraph, kind: str) -> None:
     site = await opened(graph, kind)

@@ -182,6 +182,7 @@ async def of_one_table(graph: TestGraph, expression: str) -> SyncEngine:
     return SyncEngine(schema_map)
 
 
+@pytest.mark.long("integration/test_refusal.py::test_a_row_that_cannot_even_be_read_harms_only_itself")
 @pytest.mark.parametrize("sqlstate", ["42501", *further("40001", "57014")])
 async def test_poison_row_at_capture_harms_only_itself(graph: TestGraph, sqlstate: str) -> None:
     poison = (1, 2, 29, 30)

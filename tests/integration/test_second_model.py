@@ -161,6 +161,7 @@ async def test_a_second_generation_is_filled_in_the_transaction_of_its_last_poin
     assert await filled(embedded)
 
 
+@pytest.mark.long(after=1)
 async def test_both_generations_follow_every_change_and_each_text_is_paid_once_per_model(
     change: Change,
 ) -> None:

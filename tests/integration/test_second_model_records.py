@@ -115,10 +115,8 @@ def large(servers: tuple[EmbeddingServer, EmbeddingServer]) -> Callable[[], Open
 
 
 @pytest.fixture
-async def site(
-    new_database: Callable[..., str], tmp_path: Path, small: Callable[[], OpenAIEmbedding]
-) -> Site:
-    made = Site(new_database(), new_database(), tmp_path)
+async def site(migrated: tuple[str, str], tmp_path: Path, small: Callable[[], OpenAIEmbedding]) -> Site:
+    made = Site(*migrated, tmp_path)
     async with made.worker(small()) as services:
         await services.prepare_control()
         await services.graphs.add(GraphDraft(slug="kg"), prepare=services.prepare_graph)

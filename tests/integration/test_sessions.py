@@ -282,7 +282,7 @@ async def test_store_closes_in_time(graph: TestGraph, postgres_server: EmbeddedP
         proxy.fall_silent()
         began = time.monotonic()
         await store.close()
-        assert time.monotonic() - began < 9
+        assert time.monotonic() - began < 45
 
 
 @pytest.mark.long(after=1)

@@ -115,6 +115,7 @@ CREATE TABLE w_scores (run text PRIMARY KEY, score integer);
 """
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("beside", [True, False], ids=["beside", "with its key"])
 async def test_a_reference_names_a_key_not_the_row_that_stands_under_its_id(
     empty: TestGraph, beside: bool
@@ -182,6 +183,7 @@ CREATE TABLE marks (run text REFERENCES runs, name text, sync_version bigint, sy
     await site.equal()
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("by", ["", ", by: name"], ids=["by key", "by value"])
 async def test_a_stub_is_made_for_the_key_that_is_named(empty: TestGraph, by: str) -> None:
     site = await made(

@@ -224,6 +224,7 @@ async def test_two_tables_that_refer_to_one_by_value_are_both_matched_again(grap
     await site.equal()
 
 
+@pytest.mark.long("test_rows_refer_to_a_stub_until_the_row_comes_and_takes_it_over")
 async def test_a_row_that_was_there_takes_over_what_refers_to_a_stub(site: Site) -> None:
     await write(site.graph, f"INSERT INTO kg.raw_source VALUES ('{ID}2', 'http://x', 'h9', 'fetched')")
     await site.cycle()
@@ -242,6 +243,10 @@ async def test_a_row_that_was_there_takes_over_what_refers_to_a_stub(site: Site)
     await site.equal()
 
 
+@pytest.mark.long(
+    "test_rows_refer_to_a_stub_until_the_row_comes_and_takes_it_over",
+    "test_a_stub_that_cannot_be_made_is_a_dead_letter_of_the_row_that_wants_it",
+)
 async def test_a_row_that_is_refused_leaves_its_stub_and_takes_it_over_when_it_is_mended(site: Site) -> None:
     await write(site.graph, f"INSERT INTO kg.raw_source VALUES ('{ID}3', 'http://bad', 'h1', NULL)")
     result = await site.cycle()

@@ -275,7 +275,7 @@ QUICK = ("text", "expression", "partial", "exclusion", "deferrable", "referred t
 ROWS = 12
 
 
-@pytest.mark.long(after=2)
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("name", "children"),
     [

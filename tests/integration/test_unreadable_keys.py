@@ -50,14 +50,14 @@ MAP = SchemaMap(
     ),
 )  # fmt: skip
 SOURCE = """
-CREATE SCHEMA kg;
+CREATE SCHEMA IF NOT EXISTS kg;
 CREATE FUNCTION kg.raw(digits text) RETURNS text LANGUAGE sql RETURN convert_from(decode(digits, 'hex'), 'SQL_ASCII');
 CREATE TABLE fact_rows (id text PRIMARY KEY, content text, raw json);
 CREATE TABLE node_rows (id text PRIMARY KEY, fact_ids text[]);
 CREATE TABLE pair_rows (one text, other text, PRIMARY KEY (one, other));
 """
 TARGET = f"""
-CREATE SCHEMA kg;
+CREATE SCHEMA IF NOT EXISTS kg;
 CREATE TABLE facts (id uuid PRIMARY KEY, key text, content text, raw json, {BOOKS});
 CREATE TABLE nodes (id uuid PRIMARY KEY, key text, {BOOKS});
 CREATE TABLE node_facts (node_id uuid REFERENCES nodes, fact_id uuid REFERENCES facts, PRIMARY KEY (node_id, fact_id));

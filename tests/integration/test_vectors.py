@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
+from math import ceil
 from pathlib import Path
 from uuid import UUID
 
@@ -34,6 +35,7 @@ from tests.kit.ports import free_port
 from tests.kit.vector_services import DIMENSIONS, EmbeddingServer, QdrantServer, is_upsert, qdrant_error
 
 AT_ONCE = RetryRules(vector_seconds=0, dead_letter_seconds=0)
+LATER = RetryRules(vector_seconds=100, vector_longest_seconds=350)
 BOTH = ("facts", "nodes")
 
 
@@ -122,12 +124,12 @@ async def payloads(graph: TestGraph, collection: str = "nodes") -> dict[UUID, di
 
 
 async def delays(graph: TestGraph) -> dict[str, tuple[int, int]]:
-    """Attempts and seconds of the last wait, per collection."""
+    """Attempts and seconds of the last wait, per collection: rounded up to fifties, as it runs."""
     rows = await books(
         graph,
         "SELECT collection, attempts, next_retry_at - clock_timestamp() AS wait FROM sync_vector_delay",
     )
-    return {row["collection"]: (row["attempts"], round(row["wait"].total_seconds())) for row in rows}
+    return {row["collection"]: (row["attempts"], 50 * ceil(row["wait"].total_seconds() / 50)) for row in rows}
 
 
 async def time_passes(graph: TestGraph) -> None:
@@ -176,10 +178,10 @@ async def test_a_store_that_is_away_is_asked_once_and_delays_every_collection(
 ) -> None:
     qdrant.before = lambda request: qdrant_error(503, "restarting")
     await write_both(served, 3)
-    result = await run_cycle(served.context())
+    result = await run_cycle(replace(served.context(), retry=LATER))
     assert (result.status, result.rows, result.vectors.pending) == (CycleStatus.VECTORS_DELAYED, 6, 6)
     assert len(qdrant.requests) == 1
-    assert await delays(served) == dict.fromkeys(BOTH, (1, 5))
+    assert await delays(served) == dict.fromkeys(BOTH, (1, 100))
     assert not embedding.asked
     moment = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
     assert re.fullmatch(
@@ -216,7 +218,7 @@ async def test_each_wait_is_twice_the_one_before_up_to_the_longest(
 ) -> None:
     qdrant.before = lambda request: qdrant_error(503, "restarting")
     await write_both(served, 1)
-    context = replace(served.context(), retry=RetryRules(vector_seconds=100, vector_longest_seconds=350))
+    context = replace(served.context(), retry=LATER)
     waits = []
     with capture_logs() as logs:
         for _ in range(4):
@@ -266,15 +268,16 @@ async def test_an_embedding_service_that_is_away_holds_back_what_needs_it(
     await write(embedded, "UPDATE write_nodes SET concept = 'other' WHERE id = 'n1'")
     await write(embedded, "UPDATE write_nodes SET visibility = 'private' WHERE id = 'n2'")
     dead = service_of(f"http://127.0.0.1:{free_port()}")
-    result = await run_cycle(replace(embedded.context(), embedding=dead))
+    context = replace(embedded.context(), embedding=dead, retry=LATER)
+    result = await run_cycle(context)
     assert result.status is CycleStatus.VECTORS_DELAYED
     assert (result.vectors.upserted, result.vectors.embedded, result.vectors.pending) == (1, 0, 1)
     assert "EmbeddingUnavailable: Embedding service 'openai-small-8'" in (result.vectors.error or "")
-    assert await delays(embedded) == {"nodes": (1, 5)}
+    assert await delays(embedded) == {"nodes": (1, 100)}
     # New facts need it too, and ask by themselves: only of the vector store is known that it is one for all.
     await write_both(embedded, 1, first=9)
-    await run_cycle(replace(embedded.context(), embedding=dead))
-    assert await delays(embedded) == {"nodes": (1, 5), "facts": (1, 5)}
+    await run_cycle(context)
+    assert await delays(embedded) == {"nodes": (1, 100), "facts": (1, 100)}
     await dead.close()
     await time_passes(embedded)
     assert (await run_cycle(embedded.context())).status is CycleStatus.DRAINED

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="timers for one 
 
 HELD = """
 import re, threading, time
-from activities.isolation.watchdog import StackTimer
+from activities.isolation.stack_timer import StackTimer
 
 def keeps_the_lock():
     re.match("(a+)+$", "a" * 23 + "b")
@@ -36,7 +36,7 @@ print("alive")
 # What crashed within seconds where `dump_traceback_later` read all threads: they come and go while it does.
 COMING_AND_GOING = """
 import threading, time
-from activities.isolation.watchdog import StackTimer
+from activities.isolation.stack_timer import StackTimer
 
 def come_and_go():
     while not over:
@@ -81,7 +81,7 @@ def test_stack_timer_survives_threads_that_come_and_go() -> None:
 def test_stack_timer_writes_nothing_once_closed() -> None:
     done = run(
         "import threading, time\n"
-        "from activities.isolation.watchdog import StackTimer\n"
+        "from activities.isolation.stack_timer import StackTimer\n"
         "timer = StackTimer(threading.get_native_id())\n"
         "timer.push_back(0.05); timer.push_back(60); time.sleep(0.2); timer.push_back(0.1); timer.close()\n"
         "time.sleep(0.3)"

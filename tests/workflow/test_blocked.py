@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
+import pytest
 
 from providers.default import DefaultSyncProvider
 from syncline import names
@@ -144,6 +145,7 @@ async def test_a_look_that_is_owed_starts_the_next_run(lab: SyncLab) -> None:
     assert len(began) == 2
 
 
+@pytest.mark.long("integration/test_looks.py::test_holder_looks_again_for_a_loser")
 async def test_a_change_is_not_lost_to_a_run_by_hand(lab: SyncLab) -> None:
     """The Schedule's run finds the graph taken, ends at once, and the one by hand does what it was for."""
     graph = await lab.add_graph(DefaultSyncProvider(), prepare=True, schedule={"every_seconds": 3_600})

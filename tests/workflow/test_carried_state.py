@@ -173,6 +173,10 @@ async def test_a_schedule_that_is_pointed_at_another_graph_starts_new_sums(lab: 
     assert (result.graph.slug, result.carried.totals.runs) == (other.slug, 1)
 
 
+@pytest.mark.long(
+    "test_a_fallback_is_counted_from_run_to_run_until_a_provider_returns",
+    "acceptance/test_readme.py::test_a_cron_workflow_runs_every_minute_and_carries_its_state",
+)
 async def test_cron_runs_carry_state_too(lab: SyncLab) -> None:
     graph = await lab.add_graph("acme-sync", prepare=True)
     first = await lab.client.start_workflow(

@@ -74,7 +74,7 @@ class Scene:
         async def there() -> bool:
             return len((await self.books())[1]) == ROWS and await self.holder() is None
 
-        await eventually(there, seconds=60)
+        await eventually(there, seconds=100)
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ async def test_a_dead_workers_statement_does_not_keep_the_graph(
             await scene.synced()
             seconds = time.monotonic() - dead
             # The heartbeat's timeout is 20 s of it.
-            assert seconds < 60
+            assert seconds < 100
             books = await scene.books()
             if fault is signal.SIGSTOP:
                 await thaw(worker)

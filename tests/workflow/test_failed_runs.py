@@ -187,6 +187,7 @@ class AnswerBefore(SyncActivities):
         return answer.model_copy(update={"fingerprint": None}) if self.older else answer
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("change", "older", "resolved", "depth"),
     [

@@ -143,12 +143,12 @@ async def test_a_worker_whose_cycles_have_the_whole_pool_is_still_there(services
     async with AsyncExitStack() as taken:
         for _ in range(services.settings.pool_size):
             await taken.enter_async_context(services.control.driver())
-        async with register_worker(services, identity="busy@host:1"), asyncio.timeout(10):
+        async with register_worker(services, identity="busy@host:1"), asyncio.timeout(60):
             await told(services, 1)
 
 
 async def test_providers_without_a_worker_says_so_at_once(idle_lab: SyncLab, syncline: CommandLine) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         failed = await syncline("providers")
     assert (failed.status, failed.out) == (1, "")
     assert f"No worker polls task queue '{idle_lab.task_queue}'" in failed.err

@@ -397,6 +397,10 @@ async def test_a_frozen_listener_is_evicted(
         await ran(runs, graph, 1)
 
 
+@pytest.mark.long(
+    "test_a_change_arrives_while_the_schedule_sleeps",
+    "unit/test_trigger_debouncer.py::test_a_change_above_the_horizon_is_due_again_when_the_horizon_has_passed_it",
+)
 async def test_a_change_that_an_older_transaction_holds_back_arrives_when_that_ends(lab: SyncLab) -> None:
     graph = await scheduled(lab, None)
     async with writer(lab) as holder, writer(lab, graph) as connection, listened_to(lab):

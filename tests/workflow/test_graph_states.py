@@ -158,6 +158,10 @@ async def test_a_key_that_a_first_load_owes_is_told_by_name(
     assert (await told(syncline, graph))["standing"] == "ok"
 
 
+@pytest.mark.long(
+    "integration/test_engine.py::test_the_oldest_writer_is_named",
+    "unit/test_graph_state.py::test_numbers_say_the_state",
+)
 async def test_rows_behind_an_open_transaction_are_held_back(
     lab: SyncLab, syncline: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +195,10 @@ async def test_rows_behind_an_open_transaction_are_held_back(
     assert (await told(syncline, graph))["standing"] == "ok"
 
 
+@pytest.mark.long(
+    "unit/test_graph_state.py::test_numbers_say_the_state",
+    "workflow/test_guard_rails.py::test_archived_graphs_are_listed_when_asked_for",
+)
 async def test_parked_rows_an_archived_and_a_paused_graph_say_so(lab: SyncLab, syncline: CommandLine) -> None:
     graph = await lab.add_graph("default", prepare=True)
     # It has neither a run nor a Schedule yet, only a record.
@@ -365,6 +373,9 @@ async def test_runs_of_a_change_of_the_clock_and_by_hand_are_told_apart(
     await lab.client.get_schedule_handle(names.sync_schedule_id(graph.slug)).delete()
 
 
+@pytest.mark.long(
+    "workflow/test_operator_commands.py::test_without_a_worker_a_graph_is_shown_by_what_temporal_keeps"
+)
 async def test_without_a_worker_a_graph_is_not_ok(
     idle_lab: SyncLab, temporal_only: Callable[[SyncLab], CommandLine]
 ) -> None:

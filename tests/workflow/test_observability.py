@@ -387,7 +387,8 @@ async def test_a_refused_row_leaves_its_error_in_the_trace_but_no_value(scene: S
 
 def test_a_collector_that_refuses_is_told_of_once_and_again_when_it_takes() -> None:
     code = """
-import sys, time
+import sys
+from opentelemetry.trace import get_tracer_provider
 from activities.tracing import tracing
 from syncline.logs import configure_logging
 from syncline.tracing import span
@@ -396,13 +397,13 @@ with tracing(sys.argv[1]):
     for _ in range(3):
         with span("a span of ours"):
             pass
-        time.sleep(0.3)
+        get_tracer_provider().force_flush()
 """
     with FaultyServer(Answer(status=401), Answer(status=401), Answer()) as collector:
         done = subprocess.run(
             [sys.executable, "-c", code, collector.url],
             cwd=ROOT,
-            env={"OTEL_BSP_SCHEDULE_DELAY": "50"},
+            env={"OTEL_BSP_SCHEDULE_DELAY": "60000"},
             capture_output=True,
             text=True,
         )

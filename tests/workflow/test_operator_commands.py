@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ from temporalio.client import Client
 
 from activities.sync import SyncActivities
 from syncline import names
-from syncline.cli.following import Live
+from syncline.cli.following import Lines, Live
 from syncline.control.graphs import Graph, GraphChanges
 from syncline.errors import StoreUnavailable
 from syncline.messages.base import GraphStatus
@@ -473,17 +474,32 @@ async def test_sync_without_a_worker_says_so_at_once_and_keeps_the_run(
     assert (answer["joined"], answer["status"]) == (True, "completed")
 
 
-async def test_following_shows_each_table_by_heartbeats(idle_lab: SyncLab, syncline: CommandLine) -> None:
+async def test_following_shows_each_table_by_heartbeats(
+    idle_lab: SyncLab, syncline: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """News comes every second, though a worker sends it every five of its own accord; nothing is signalled."""
-    lab, shown = idle_lab, asyncio.Event()
+    lab, lines = idle_lab, ""
     sync_activities = SyncActivities(lab.services)
+    show = Lines.show
+
+    def noted(view: Lines, state: SyncState | None, pending: Pending) -> None:
+        nonlocal lines
+        show(view, state, pending)
+        lines += view._last
+
+    monkeypatch.setattr(Lines, "show", noted)
 
     async def slow(context: SyncContext) -> SyncResult:
-        for captured in (1000, 2000, 3000):
+        for captured in (1000, 2000):
             tables = (TableProgress(table="nodes", captured=captured, expected=3000),)
             context.heartbeat(CycleProgress(phase="capture", tables=tables))
-            await asyncio.sleep(1.2)
-        shown.set()
+
+            async def shown(rows: str = f"nodes {captured:,}") -> bool:
+                return rows in lines
+
+            await eventually(shown)
+        tables = (TableProgress(table="nodes", captured=3000, expected=3000),)
+        context.heartbeat(CycleProgress(phase="capture", tables=tables))
         return sync_result(rows=3000)
 
     graph = await lab.add_graph(FakeProvider(cycle=slow))
@@ -493,8 +509,10 @@ async def test_following_shows_each_table_by_heartbeats(idle_lab: SyncLab, syncl
     for captured in ("1,000", "2,000"):
         assert f"syncing: capture; nodes {captured} of 3,000\n" in followed.out
     assert "done; nodes 3,000\n" in followed.out
-    events = await lab.events(lab.client.get_workflow_handle(names.sync_workflow_id(graph.slug)))
-    assert "WORKFLOW_EXECUTION_SIGNALED" not in events
+    run = lab.client.get_workflow_handle(names.sync_workflow_id(graph.slug))
+    assert "WORKFLOW_EXECUTION_SIGNALED" not in await lab.events(run)
+    begun = (await run.fetch_history()).events[0].workflow_execution_started_event_attributes
+    assert json.loads(begun.input.payloads[0].data)["progress_seconds"] == 1
 
 
 async def test_status_shows_progress_of_the_last_heartbeat(idle_lab: SyncLab, syncline: CommandLine) -> None:
@@ -516,7 +534,7 @@ async def test_status_shows_progress_of_the_last_heartbeat(idle_lab: SyncLab, sy
         async def shown() -> bool:
             return "capture: 1,234 rows read" in (await syncline("status", graph.slug)).out
 
-        await eventually(shown, seconds=3)
+        await eventually(shown)
         release.set()
         await run.result()
 

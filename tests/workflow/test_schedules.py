@@ -43,6 +43,7 @@ async def test_a_new_graph_gets_a_schedule(idle_lab: SyncLab) -> None:
     assert not described.schedule.state.paused
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(
     ("slug", "second"), [("world", 1375), ("wordnet", 49), ("genes", 2281), ("papers", 1266)]
 )

@@ -175,6 +175,7 @@ async def test_all_graphs_show_a_stuck_run_among_them_once_it_is_listed_so(
     await run.terminate()
 
 
+@pytest.mark.long("test_changed_workflow_code_is_stuck_in_status_runs_doctor_and_sync")
 async def test_an_unknown_workflow_type_fails_doctor_whatever_it_is(
     idle_lab: SyncLab, syncline: CommandLine
 ) -> None:

@@ -28,6 +28,10 @@ def unbroken(text: str) -> str:
     return "".join(text.split())
 
 
+@pytest.mark.long(
+    "unit/test_tables.py::test_no_cell_is_cut_off",
+    "unit/test_tables.py::test_a_table_that_cannot_fit_is_listed_field_by_field",
+)
 async def test_listings_lose_nothing_that_matters(
     lab: SyncLab,
     temporal_only: Callable[[SyncLab], CommandLine],

@@ -50,6 +50,7 @@ async def forge(in_graph_db: InGraphDb, *keys: str) -> None:
     )
 
 
+@pytest.mark.long("test_damage_is_named_repaired_and_then_on_its_way")
 async def test_an_equal_graph_says_so(verify: Verify) -> None:
     done = await verify()
     assert done.status == 0, done.out + done.err

@@ -86,6 +86,7 @@ async def test_wait_wakes_a_graph_that_sleeps(lab: SyncLab) -> None:
     assert (await waited(lab, graph, await written(lab, graph))).visible
 
 
+@pytest.mark.long("test_command_waits_by_temporal_alone")
 async def test_wait_says_what_is_parked_and_does_not_hang(lab: SyncLab) -> None:
     graph = await asleep(lab)
     answer = await waited(lab, graph, await written(lab, graph, NODE.replace("$1", "'a'"), EDGE))
@@ -113,6 +114,7 @@ async def test_wait_says_that_a_graph_is_paused(lab: SyncLab) -> None:
     assert (answer.visible, answer.state) == (False, VisibilityState.PAUSED)
 
 
+@pytest.mark.long("test_command_waits_by_temporal_alone")
 async def test_wait_for_a_foreign_token_is_refused(lab: SyncLab) -> None:
     graph = await asleep(lab)
     await waited(lab, graph, await written(lab, graph, NODE.replace("$1", "'n'")))

@@ -252,11 +252,9 @@ async def test_a_namespace_without_our_search_attributes_is_refused_with_the_com
         assert await register_search_attributes(client) == set()
 
 
-async def test_a_namespace_without_room_for_our_search_attributes_says_so_and_is_left_as_it_was(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
-    """What is free is counted first, by type; removing what takes the room is enough."""
-    full = await WorkflowEnvironment.start_local(
+async def full_server() -> WorkflowEnvironment:
+    """Start a server whose namespace has attributes of others, and too little room for ours."""
+    return await WorkflowEnvironment.start_local(
         dev_server_existing_path=str(temporal_binary()),
         dev_server_log_level="error",
         search_attributes=[
@@ -264,7 +262,13 @@ async def test_a_namespace_without_room_for_our_search_attributes_says_so_and_is
             *(SearchAttributeKey.for_keyword(f"TheirWord{n}") for n in range(4)),
         ],
     )
-    async with full:
+
+
+async def test_a_namespace_without_room_for_our_search_attributes_says_so_and_is_left_as_it_was(
+    tmp_path: Path,
+) -> None:
+    """What is free is counted first, by type; removing what takes the room is enough."""
+    async with await full_server() as full:
         address = full.client.service_client.config.target_host
         client = await connect(address=address)
 
@@ -284,10 +288,6 @@ async def test_a_namespace_without_room_for_our_search_attributes_says_so_and_is
         assert "(taken by TheirNumber0, TheirNumber1)" in str(raised.value)
         assert "Keyword" not in str(raised.value)
         assert await registered() == before
-        async with running(environment, TEMPORAL_ADDRESS=address) as worker:
-            assert await worker.ended() == 2
-        assert "has no room for Syncline's search attributes" in worker.said
-        assert "search-attribute create" not in worker.said
         listed = CommandLine({"TEMPORAL_ADDRESS": address}, tmp_path)
         said = await listed("graph", "list")
         assert (said.status, "2 more of type Int" in said.err) == (2, True)
@@ -301,6 +301,19 @@ async def test_a_namespace_without_room_for_our_search_attributes_says_so_and_is
 
         await eventually(has_room)
         assert await register_search_attributes(client) == names.SEARCH_ATTRIBUTES.keys()
+
+
+@pytest.mark.long(
+    "test_a_namespace_without_room_for_our_search_attributes_says_so_and_is_left_as_it_was",
+    "test_a_worker_that_cannot_start_says_why_in_one_sentence",
+)
+async def test_a_worker_of_a_namespace_without_room_says_so_and_ends(environment: dict[str, str]) -> None:
+    async with await full_server() as full:
+        address = full.client.service_client.config.target_host
+        async with running(environment, TEMPORAL_ADDRESS=address) as worker:
+            assert await worker.ended() == 2
+        assert "has no room for Syncline's search attributes" in worker.said
+        assert "search-attribute create" not in worker.said
 
 
 async def test_a_server_that_does_not_answer_is_named(unique: Callable[[str], str]) -> None:

@@ -133,6 +133,10 @@ async def test_doctor_tells_which_worker_cannot_use_which_store(
         assert (check.status, "SYNCLINE_WRITE_DSN" in check.found) == ("warn", True)
 
 
+@pytest.mark.long(
+    "test_an_unknown_database_is_this_processes_fault",
+    "workflow/test_worker.py::test_a_worker_that_cannot_start_says_why_in_one_sentence",
+)
 async def test_a_worker_that_a_store_refuses_exits_with_its_setting_named(
     services: Services,
     temporal_environment: dict[str, str],

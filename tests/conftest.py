@@ -54,6 +54,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Write which tests passed to this page, if all did.",
     )
     parser.addoption(
+        "--embedding-texts",
+        type=int,
+        metavar="N",
+        help="Change the embedding of so many texts in the proof of it, and write its table in docs/embeddings.md.",
+    )
+    parser.addoption(
         "--postgres-bin",
         type=Path,
         metavar="FOLDER",

@@ -191,6 +191,7 @@ def create_worker(
     limit of the task queue.
     """
     fleet = fleet or FleetActivities(None)
+    limits = limits or RateLimitWatch(client, settings.task_queue)
     return Worker(
         client,
         task_queue=settings.task_queue,
@@ -212,7 +213,7 @@ def create_worker(
         ],
         workflow_runner=workflow_runner(sandbox=settings.workflow_sandbox),
         tuner=tuner_of(
-            CycleSlots(settings.max_concurrent_cycles, eager=lambda: limits is None or not limits.limited),
+            CycleSlots(settings.max_concurrent_cycles, eager=limits.allows_eager),
             workflow_tasks=_WORKFLOW_TASKS_AT_ONCE,
         ),
         max_heartbeat_throttle_interval=_HEARTBEATS,

@@ -43,6 +43,10 @@ class RateLimitWatch:
         self._every = every
         self.limited = False
 
+    def allows_eager(self) -> bool:
+        """Return whether a cycle may pass by the task queue."""
+        return not self.limited
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look again and again while entered; an error of Temporal leaves what was seen last."""

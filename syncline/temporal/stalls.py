@@ -1,4 +1,7 @@
-"""Stalls: why an open run does not continue, in a sentence, with the fix."""
+"""Stalls: why an open run does not continue, in a sentence, with the fix.
+
+One module because one description of a run is read for all of them, and the first that applies is told.
+"""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

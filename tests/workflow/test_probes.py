@@ -182,6 +182,11 @@ async def test_probes_are_red_for_each_death_and_green_again(
         await probe.until_green()
         await probe.until_green("/healthz")
         assert set(parts.meter.red.values()) == {False}
+        async with idle_lab.services.store("graph", None).driver() as connection:
+            kept = await connection.fetch(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'syncline probe' GROUP BY datname"
+            )
+        assert {row["count"] for row in kept} == {1}
 
         for store, check in (("write", "write-db"), ("graph", "graph-db"), ("qdrant", "Qdrant")):
             parts.proxies[store].cut()

@@ -47,7 +47,7 @@ STEPS = (
     """,
 )
 RETRIED = "UPDATE sync_dead_letter SET next_retry_at = now() WHERE key[1] LIKE 'bad%'"
-OLD = "UPDATE sync_tombstone SET deleted_at = now() - interval '8 days' WHERE sync_xid = '3'"
+OLD = "UPDATE sync_tombstone SET deleted_at = now() - interval '8 days' WHERE sync_xid = '3' AND seq <= 5000"
 COVERED = frozenset(
     f"engine/{name}"
     for name in (
@@ -160,5 +160,6 @@ def table_of(found: Measured) -> str:
         return f"{rows:,} of `{table}`" if rows else ""
 
     lines = [f"| `{name}` | {' | '.join(cell(state, name) for state in found)} |" for name in names]
-    head = f"| Most that one execution read of one table | {' | '.join(found)} |"
+    size = f"{_ROWS:,} rows, {_ENTRIES:,} entries of each kind"
+    head = f"| {size}: the most that one execution read of one table | {' | '.join(found)} |"
     return "\n".join([head, "|---|--:|--:|", *lines, ""])

@@ -1,7 +1,8 @@
 """Metric declarations of a worker: each metric once, with its type, unit, labels and meaning.
 
 `python -m syncline.metrics` prints the page `docs/metrics.md`. A plugin's own metrics need no declaration:
-the plugin records them through the `Meter` of its context.
+the plugin records them through the `Meter` of its context. One module because it is one table, and the page
+generated from it.
 """
 
 import sys

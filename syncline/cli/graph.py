@@ -1,4 +1,7 @@
-"""`syncline graph …`: the graph records of the control plane."""
+"""`syncline graph …`: the graph records of the control plane.
+
+One module because adding and changing a record have the same options.
+"""
 
 import json
 from collections.abc import Sequence

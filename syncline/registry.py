@@ -429,7 +429,8 @@ def _loaded(point: EntryPoint, distribution: str) -> object:
     try:
         loaded: object = point.load()
     except (Exception, SystemExit) as error:  # a plugin's import may raise anything
-        problem = f"'{point.value}' cannot be imported: {described(error, point.module.partition('.')[0])}"
+        package = point.value.partition(":")[0].partition(".")[0]
+        problem = f"'{point.value}' cannot be imported: {described(error, package)}"
         raise ProviderInvalid(point.name, distribution=distribution, problem=problem) from error
     return loaded
 

@@ -81,12 +81,12 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     plain = Recount.run
 
-    async def run(recount: Recount, target: asyncpg.Connection) -> bool:
+    async def run(recount: Recount, target: asyncpg.Connection, *, put_off: bool = False) -> bool:
         rows = await target.fetch(
             f"SELECT counted, count(DISTINCT id) FROM pg_temp.{recount.noted} GROUP BY 1"
         )
         found.extend((row[0], row[1]) for row in rows)
-        return await plain(recount, target)
+        return await plain(recount, target, put_off=put_off)
 
     monkeypatch.setattr(Recount, "run", run)
     return found

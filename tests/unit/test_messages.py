@@ -23,6 +23,7 @@ REQUIRED = {
     "CadenceRules": {"intervals", "fingerprint"},
     "Committed": {"rows", "links", "vectors", "failures"},
     "CycleProgress": {"phase"},
+    "Fairness": {"key"},
     "Fallback": {"reason", "detail"},
     "GraphRef": {"id", "slug"},
     "HandedOn": {"carried"},

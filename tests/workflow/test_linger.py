@@ -169,7 +169,7 @@ async def other_worker(
         yield worker
 
 
-@pytest.mark.long("test_lingering_run_ends_with_its_worker", "test_no_history_loses_a_change")
+@pytest.mark.long("test_lingering_run_ends_with_its_worker")
 async def test_change_muted_by_a_killed_worker_arrives_by_the_next_attempt(
     scene: Scene, temporal_environment: dict[str, str], tmp_path: Path
 ) -> None:

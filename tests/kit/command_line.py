@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ class CommandLine:
             del os.environ[name]
         os.environ.update({"COLUMNS": "200", **self._environment})
         os.chdir(self._folder)
+        # A worker in this process goes on meanwhile: what it logs is no part of what the command prints.
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stdout))
         try:
             yield
         finally:

@@ -7,7 +7,7 @@ __all__ = ["EXAMPLES"]
 
 EXAMPLES: Final[Mapping[str, str]] = {
     "sync": "syncline sync world --follow",
-    "wait": "syncline wait world 7234.1a2b --vectors",
+    "wait": "syncline wait world 7467.16384.1764.98765.98760 --vectors",
     "status": "syncline status world",
     "runs": "syncline runs world --failed",
     "logs": "syncline logs world --since 15m --follow",

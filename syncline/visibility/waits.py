@@ -37,6 +37,14 @@ _HEADSTART: Final = 0.3
 class _Token(NamedTuple):
     source: str
     xid: int
+    oldest: int
+    """The oldest transaction that was open."""
+
+    @classmethod
+    def from_text(cls, token: str) -> "_Token":
+        """Parse a token that the graph-db has not refused."""
+        source, xid, oldest = token.rsplit(".", 2)
+        return cls(source, int(xid), int(oldest))
 
 
 class Watched(Protocol):
@@ -151,10 +159,9 @@ class Waits:
     async def _wait(
         self, graph: Watched, token: str, vectors: bool, seconds: float, answer: Visibility
     ) -> Visibility:
-        xid = token.rpartition(".")
         wait = _Wait(
             token=token,
-            parsed=_Token(xid[0], int(xid[2])),
+            parsed=_Token.from_text(token),
             vectors=vectors,
             ended=asyncio.get_running_loop().create_future(),
             last=answer,
@@ -245,6 +252,7 @@ class Waits:
                 _sql("clean", schema=quoted(graph.schema)),
                 [wait.parsed.xid for wait in waiting],
                 [wait.parsed.source for wait in waiting],
+                [wait.parsed.oldest for wait in waiting],
             )
         concerned = [(waiting[row["place"] - 1], row["visible"]) for row in places]
         for wait, visible in concerned:
@@ -291,7 +299,7 @@ class Waits:
         reason: str | None = None
         with contextlib.suppress(StoreError):
             async with graph.write.driver() as connection, reading(connection):
-                row = await connection.fetchrow(_sql("held_back"), token.rpartition(".")[2])
+                row = await connection.fetchrow(_sql("held_back"), str(_Token.from_text(token).xid))
             if row["status"] == "aborted":
                 reason = "its transaction was rolled back: there is nothing to be visible"
             elif row["status"] == "in progress":

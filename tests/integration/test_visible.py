@@ -81,7 +81,7 @@ async def test_token_is_the_same_in_a_subtransaction_and_names_the_rows_of_both(
             await connection.execute(NODE, "n", "one")
         assert await connection.fetchval("SELECT syncline.token()") == inner
         stamp = await connection.fetchval("SELECT sync_xid::text FROM write_nodes")
-    assert inner.rpartition(".")[2] == stamp
+    assert inner.split(".")[3] == stamp
 
 
 async def test_row_that_a_later_open_horizon_hides_is_not_said_to_be_visible(graph: TestGraph) -> None:
@@ -166,6 +166,34 @@ async def test_version_that_is_parked_covers_the_one_before_it(graph: TestGraph)
     assert (await said(graph, token)).visible
 
 
+async def test_version_of_a_lower_transaction_that_is_rejected_covers_the_one_before_it(
+    graph: TestGraph,
+) -> None:
+    """It began first and ended last: its id says nothing about which of the two versions is the later one."""
+    await on_target(graph, "ALTER TABLE nodes ADD CONSTRAINT decent CHECK (concept <> 'bad')")
+    async with connected(graph) as other, other.transaction():
+        lower = await other.fetchval("SELECT syncline.token()")
+        token = await written(graph, (NODE, "n", "mine"))
+        await other.execute(NODE, "n", "bad")
+    await wanted(graph)
+    await run_cycle(graph.context())
+    assert "n" not in await concepts(graph)
+    assert (await said(graph, lower)).state == "rejected"
+    assert (await said(graph, token)).state == "covered"
+    # One that begins after it was read cannot have been overwritten by it, whatever waits.
+    later = await written(graph, (NODE, "m", "later"))
+    await wanted(graph)
+    await run_cycle(graph.context())
+    assert (await said(graph, later)).visible
+    assert (await said(graph, token)).state == "covered"
+    # Nothing waits any more.
+    mended = await written(graph, (NODE, "n", "good"))
+    await wanted(graph)
+    await run_cycle(graph.context())
+    assert (await said(graph, mended)).visible
+    assert (await said(graph, token)).visible
+
+
 async def test_rejected_row_is_named_with_its_sqlstate_and_no_value(graph: TestGraph) -> None:
     await on_target(graph, "ALTER TABLE nodes ADD CONSTRAINT short CHECK (length(concept) < 9)")
     token = await written(graph, (NODE, "n", "secret words"))
@@ -213,7 +241,7 @@ async def test_vectors_of_row_that_was_read_beyond_an_open_transaction_are_not_s
         assert (found.visible, found.vectors) == (True, False)
 
 
-@pytest.mark.parametrize("token", ["", "x", "1.2.3", "1.2.3.4.5", "1.2.3.-4", "' OR 1"])
+@pytest.mark.parametrize("token", ["", "x", "1.2.3.4", "1.2.3.4.5.6", "1.2.3.-4", "' OR 1"])
 async def test_what_is_no_token_is_refused(graph: TestGraph, token: str) -> None:
     connection = await graph.connect_target()
     try:
@@ -236,7 +264,8 @@ async def refusal(graph: TestGraph, token: str) -> str:
 async def test_token_of_another_cluster_database_or_past_is_refused(graph: TestGraph) -> None:
     token = await written(graph, (NODE, "n", "one"))
     await run_cycle(graph.context())
-    cluster, database, started, xid = token.split(".")
+    cluster, database, started, *xids = token.split(".")
+    xid = ".".join(xids)
     assert "another database" in await refusal(graph, f"1.{database}.{started}.{xid}")
     assert "another database" in await refusal(graph, f"{cluster}.1.{started}.{xid}")
     assert "past" in await refusal(graph, f"{cluster}.{database}.{int(started) - 1}.{xid}")
@@ -250,7 +279,8 @@ async def test_token_of_before_a_restore_is_not_believed(graph: TestGraph) -> No
     assert (await said(graph, token)).visible
     await write(graph, "UPDATE sync_position SET branch = gen_random_uuid()")
     # As the server of the copy would say, which was started later.
-    cluster, database, started, xid = token.split(".")
+    cluster, database, started, *xids = token.split(".")
+    xid = ".".join(xids)
     before = f"{cluster}.{database}.{int(started) - 1}.{xid}"
     await on_target(
         graph,

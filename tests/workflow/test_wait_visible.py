@@ -118,7 +118,7 @@ async def test_wait_says_that_a_graph_is_paused(lab: SyncLab) -> None:
 async def test_wait_for_a_foreign_token_is_refused(lab: SyncLab) -> None:
     graph = await asleep(lab)
     await waited(lab, graph, await written(lab, graph, NODE.replace("$1", "'n'")))
-    for token in ("nonsense", "1.2.3.4"):
+    for token in ("nonsense", "1.2.3.4.5"):
         with pytest.raises(WorkflowFailureError) as failed:
             await waited(lab, graph, token)
         assert isinstance(failed.value.cause, ActivityError)
@@ -168,7 +168,7 @@ async def test_command_waits_by_temporal_alone(
     answer = await syncline.answer("wait", graph.slug, orphan, "--vectors", status=1)
     assert isinstance(answer, dict)
     assert answer["state"] == "parked"
-    refused = await syncline("wait", graph.slug, "1.2.3.4")
+    refused = await syncline("wait", graph.slug, "1.2.3.4.5")
     assert refused.status == 2
     assert "another database" in refused.err
 

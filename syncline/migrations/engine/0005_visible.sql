@@ -31,6 +31,7 @@ CREATE OR REPLACE FUNCTION syncline.visible(
 DECLARE
     parts   text[] := string_to_array(token, '.');
     xid     bigint;
+    oldest  bigint;
     source  text;
     below   bigint;
     sources jsonb;
@@ -40,7 +41,7 @@ DECLARE
     found   record;
     waiting bigint;
 BEGIN
-    IF token !~ '^[0-9]{1,20}[.][0-9]{1,10}[.][0-9]{1,18}[.][0-9]{1,18}$' OR token IS NULL OR graph_schema IS NULL THEN
+    IF token !~ '^[0-9]{1,20}[.][0-9]{1,10}([.][0-9]{1,18}){3}$' OR token IS NULL OR graph_schema IS NULL THEN
         RAISE EXCEPTION 'this is no token: take one by SELECT syncline.token() in the transaction that writes'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -65,10 +66,11 @@ BEGIN
     END IF;
     source := array_to_string(parts[1:3], '.');
     xid := parts[4]::bigint;
+    oldest := least(parts[5]::bigint, xid);
     EXECUTE format(
-        'SELECT (s.visible ->> ''below'')::bigint, coalesce(s.visible -> ''sources'', ''[]''), s.visible_clean @> $1,'
+        'SELECT (s.visible ->> ''below'')::bigint, coalesce(s.visible -> ''sources'', ''[]''), s.visible_clean @> int8range($2, $1, ''[]''),'
         ' split_part(s.write_cluster, ''/'', 1) FROM %I.sync_state s', graph_schema
-    ) INTO below, sources, clean, cluster USING xid;
+    ) INTO below, sources, clean, cluster USING xid, oldest;
     visible := false;
     vectors := false;
     state := 'pending';
@@ -121,16 +123,17 @@ BEGIN
             reason := format('the graph-db rejected a row of it in %s (SQLSTATE %s)', found.table_name, found.sqlstate);
             RETURN;
         END IF;
-        -- A later version replaces the one that waits, so it may be in the way of this one.
+        -- A later version replaces the one that waits, so it may be in the way of this one. It has a lower id if its
+        -- transaction was open when this one ended.
         EXECUTE format(
             'SELECT coalesce((SELECT (image ->> ''sync_xid'')::bigint FROM %1$I.sync_parked_row'
-            ' WHERE (image ->> ''sync_xid'')::bigint > $1 ORDER BY (image ->> ''sync_xid'')::bigint LIMIT 1),'
-            ' (SELECT version FROM %1$I.sync_dead_letter WHERE version > $1 ORDER BY version LIMIT 1))', graph_schema
-        ) INTO waiting USING xid;
+            ' WHERE (image ->> ''sync_xid'')::bigint >= $1 ORDER BY (image ->> ''sync_xid'')::bigint LIMIT 1),'
+            ' (SELECT version FROM %1$I.sync_dead_letter WHERE version >= $1 ORDER BY version LIMIT 1))', graph_schema
+        ) INTO waiting USING oldest;
         IF waiting IS NOT NULL THEN
             state := 'covered';
             reason := format(
-                'rows of later transactions are parked or rejected (the first of transaction %s), which may have'
+                'rows of other transactions are parked or rejected (the first of transaction %s), which may have'
                 ' overwritten rows of it', waiting
             );
             RETURN;

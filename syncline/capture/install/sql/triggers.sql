@@ -135,10 +135,11 @@ CREATE TABLE IF NOT EXISTS syncline.listener (
 GRANT SELECT ON syncline.listener TO PUBLIC
 
 -- name: token_body
--- Which transaction this is, of which running server and database. Assigns the transaction its id; the same in its
--- subtransactions. It runs as its owner: a writer need not be allowed to identify the cluster.
+-- Which transaction this is, of which running server and database, and the oldest that is open: one with a lower id may
+-- end later and overwrite rows of this one. Assigns the transaction its id; the same in its subtransactions, but for
+-- the last number. It runs as its owner: a writer need not be allowed to identify the cluster.
 SELECT s.system_identifier || '.' || d.oid || '.' || (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint
-    || '.' || pg_current_xact_id()
+    || '.' || pg_current_xact_id() || '.' || least(pg_snapshot_xmin(pg_current_snapshot()), pg_current_xact_id())
 FROM pg_control_system() AS s, pg_database d WHERE d.datname = current_database()
 
 -- name: token

@@ -188,7 +188,8 @@ def test_of_runs_that_begin_at_once_one_syncs_and_no_other_fails_or_writes(crowd
     results = {run["execution"]["runId"]: result_of(crowd, run) for run in ended}
     assert len(results) >= 6
     statuses = [result["status"] for result in results.values()]
-    assert set(statuses) == {"drained", "already_running"}
+    # One that found it locked either tried until it was not, and found nothing to do, or ended without.
+    assert set(statuses) <= {"drained", "already_running"}
     written = {
         run_id: rows
         for run_id, result in results.items()
@@ -200,7 +201,7 @@ def test_of_runs_that_begin_at_once_one_syncs_and_no_other_fails_or_writes(crowd
     closed = {run["execution"]["runId"]: run["closeTime"] for run in ended}
     [syncing] = written
     at_once = [began[run_id] for run_id, result in results.items() if result["status"] == "already_running"]
-    assert max(at_once) < closed[syncing]
+    assert all(moment < closed[syncing] for moment in at_once)
 
 
 @pytest.mark.long("integration/test_engine.py::test_two_cycles_of_one_graph_never_overlap")

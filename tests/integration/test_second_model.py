@@ -741,8 +741,9 @@ async def test_roles_that_may_queue_points_may_do_so_after_the_migration(embedde
     role = f"plugin_{uuid4().hex[:8]}"
     await on_target(
         embedded.graph,
-        "DROP TABLE sync_second; DROP FUNCTION sync_keep_second CASCADE;"
-        " ALTER TABLE sync_state DROP vector_generation, DROP vector_generations, DROP visible, DROP visible_clean;"
+        "DROP TABLE sync_second, sync_owed, sync_made; DROP FUNCTION sync_keep_second CASCADE;"
+        " ALTER TABLE sync_state DROP vector_generation, DROP vector_generations, DROP visible, DROP visible_clean,"
+        " DROP load_below, DROP load_due_at;"
         " DROP TABLE sync_visible; DROP SEQUENCE sync_wanted;"
         " DROP INDEX sync_parked_row_version, sync_dead_letter_version;"
         " UPDATE sync_engine_version SET version_num = 'engine_0003';"
@@ -752,7 +753,11 @@ async def test_roles_that_may_queue_points_may_do_so_after_the_migration(embedde
     )
     await embedded.cycle()
     target = embedded.context().target
-    assert await migrate_bookkeeping(target.store, target.schema) == ["engine_0004", "engine_0005"]
+    assert await migrate_bookkeeping(target.store, target.schema) == [
+        "engine_0004",
+        "engine_0005",
+        "engine_0006",
+    ]
     queue = f"SET ROLE {role}; INSERT INTO sync_outbox SELECT 'nodes', id FROM nodes; RESET ROLE"
     connection = await embedded.graph.connect_target()
     await connection.execute(queue)

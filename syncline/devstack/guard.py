@@ -14,13 +14,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from syncline.devstack.state import StateFolder
+from syncline.devstack.state import RunningStack, StateFolder
 from syncline.errors import DevStackError
 
 __all__ = ["guarded"]
 
 _PATIENCE: Final = 5.0
 """Seconds that each process has to end by itself; the next start continues what it was at."""
+_CLEARING: Final = 60.0
+"""Seconds that the dead process has to be gone."""
 
 
 @contextmanager
@@ -53,20 +55,26 @@ def main(state: Path, data: Path) -> None:
         signal.signal(number, signal.SIG_IGN)
     sys.stdin.buffer.read()
     folder = StateFolder(state)
-    record = folder.read()
-    # A process that dies closes its files first.
-    until = time.monotonic() + _PATIENCE
-    while record is not None and record.dev.process() is not None and time.monotonic() < until:
+    record, until = folder.read(), time.monotonic() + _CLEARING
+    while record is not None and time.monotonic() < until and folder.read() == record:
+        # A process that dies closes its files first; one that it was about to start may have its lock a moment.
+        if record.dev.process() is None:
+            with suppress(DevStackError), folder.locked(as_guard=True):
+                _clear(folder, record, data)
+                return
         time.sleep(0.05)
-    if record is None or record.dev.process() is not None:
-        return
-    with suppress(DevStackError), folder.locked(as_guard=True):
-        for child in reversed(record.children.values()):
-            child.end(patience=_PATIENCE)
-        from syncline.devstack.postgres import PostgresServer
 
-        PostgresServer(data).stop()
-        folder.delete_record()
+
+def _clear(folder: StateFolder, record: RunningStack, data: Path) -> None:
+    """End what the record names, and PostgreSQL, unless a stack that has started since has done so."""
+    if folder.read() != record:
+        return
+    from syncline.devstack.postgres import PostgresServer
+
+    for child in reversed(record.children.values()):
+        child.end(patience=_PATIENCE)
+    PostgresServer(data).stop()
+    folder.delete_record()
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def _seconds(pid: int) -> float:
     """Return the CPU seconds of one process; a clock tick is too long for short steps."""
     try:
         return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return 0.0  # it has ended, and counts as its parent's
 
 

@@ -57,7 +57,7 @@ def main(state: Path, data: Path) -> None:
     folder = StateFolder(state)
     record, until = folder.read(), time.monotonic() + _CLEARING
     while record is not None and time.monotonic() < until and folder.read() == record:
-        # It closes its files before it is gone; one that it was about to start may have its lock for a moment.
+        # It closes its files first; a child that it was about to start may have its lock for a moment.
         if record.dev.process() is None:
             with suppress(DevStackError), folder.locked(as_guard=True):
                 _clear(folder, record, data)

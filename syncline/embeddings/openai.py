@@ -201,18 +201,27 @@ class OpenAIEmbedding:
                     self._admission.counted(characters, answer.tokens, expected=expected)
                     return answer.vectors
                 problem = f"{answer.problem}{before}."
-                if asked.base64 and answer.encoded and not self._proven:
-                    less = replace(asked, base64=False)
+                if asked.base64 and answer.encoded:
+                    less = self._instead(asked, replace(asked, base64=False))
                 failure: EmbeddingError = EmbeddingRejected(self.name, problem)
             else:
                 failure = self._refusal(response, batch)
                 if isinstance(failure, EmbeddingRejected) or response.status_code >= 500:
-                    less = None if self._proven else asked.less(response.status_code, response.content)
+                    less = self._instead(asked, asked.less(response.status_code, response.content))
                 if less is not None and asked.dimensions and not less.dimensions:
                     before = f" (with `dimensions` in the request it answered HTTP {response.status_code})"
             if less is None:
                 raise failure
             asked = less
+
+    def _instead(self, asked: Asked, less: Asked | None) -> Asked | None:
+        """Return what to ask instead of what was refused; None if the refusal is about something else.
+
+        Once a request has succeeded that is what it asked, also for one that was under way by then.
+        """
+        if not self._proven:
+            return less
+        return None if asked == self._asked else self._asked
 
     def _learn(self, asked: Asked) -> None:
         """Ask the same way from now on: this request succeeded."""

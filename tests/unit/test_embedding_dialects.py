@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,21 @@ async def test_a_field_that_the_service_refuses_is_left_out_once_and_remembered(
         await service.close()
     whole = {"model", "input", "dimensions", "encoding_format"}
     assert sent(server) == [whole, whole - {"dimensions"}, whole - {"dimensions"}]
+
+
+async def test_a_refused_field_that_another_request_has_learned_of_is_left_out_too() -> None:
+    """Both were sent before it was known; by the second refusal the other request had succeeded."""
+
+    def late(request: Request) -> Answer:
+        answer = strict(request)
+        waits = answer.status != 200 and json.loads(request.body)["input"] == ["late"]
+        return replace(answer, when=lambda: service._proven) if waits else answer
+
+    with FaultyServer(respond=late) as server:
+        service = service_on(server.url, batch=1)
+        vectors = await service.embed(["late", "early"])
+        await service.close()
+    assert vectors.tolist() == [vector_of("late"), vector_of("early")]
 
 
 async def test_a_service_that_names_no_field_gets_fewer_of_them_until_it_answers() -> None:

@@ -199,7 +199,7 @@ class Linger(Protocol):
         """Return why it is to end now; None while it may linger."""
 
     async def mute(self) -> bool:
-        """Mute the graph's writers for `MUTED_SECONDS`; False, and no further call, if it may not linger."""
+        """Mute the writers for `MUTED_SECONDS`; False if the cycle may not linger, and then only `release`."""
 
     async def unmute(self) -> int:
         """Let writers notify again; return the transaction below which any that was muted began."""
@@ -208,7 +208,7 @@ class Linger(Protocol):
         """Notify, as a writer does, of changes by transactions below this one."""
 
     def release(self) -> None:
-        """Give the place to another cycle."""
+        """Give the place to another cycle, if `mute` has taken one."""
 
 
 MUTED_SECONDS: Final = 4.0

@@ -76,15 +76,23 @@ async def linger(
 
     Raise what a pass raises; an error of a mere look ends the lingering.
     """
-    if context.linger is None or not _may_change_soon(context, context.linger, passes, result):
+    leave = context.linger
+    if leave is None or not _may_change_soon(context, leave, passes, result):
         return result
     try:
-        if not await context.linger.mute():
+        if not await _muted(context, leave):
             return result
+        return await _Lingering(context, leave, statements, passes, again).run(result)
+    finally:
+        leave.release()
+
+
+async def _muted(context: SyncContext, leave: Linger) -> bool:
+    try:
+        return await leave.mute()
     except StoreError as error:
         context.log.info("cycle does not linger", graph=context.graph.slug, reason=str(error))
-        return result
-    return await _Lingering(context, context.linger, statements, passes, again).run(result)
+        return False
 
 
 def _may_change_soon(context: SyncContext, leave: Linger, passes: Passes, result: SyncResult) -> bool:
@@ -144,8 +152,6 @@ class _Lingering:
         except BaseException:
             await self._abandon()
             raise
-        finally:
-            self.leave.release()
         return result.model_copy(
             update={
                 "duration_seconds": worked + self.worked,

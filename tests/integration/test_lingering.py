@@ -153,7 +153,9 @@ async def test_idle_cycle_lingers_only_soon_after_a_change(graph: TestGraph) -> 
 async def test_cycle_does_not_linger_where_it_may_not_mute(graph: TestGraph, where: str) -> None:
     await write(graph, where)
     await write(graph, NODE, "first")
-    async with lingering(graph) as (_, cycle):
+    async with lingering(graph) as (leave, cycle):
         pass
     result = cycle.result()
     assert (result.rows, result.lingered_seconds) == (1, 0.0)
+    # Its place is another cycle's.
+    assert leave.released

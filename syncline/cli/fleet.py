@@ -26,9 +26,16 @@ def describe_fleet(seconds: float) -> "Fleet":
 
 def warn_of_missing_providers(graph: "Graph") -> None:
     """Warn on stderr of each provider that the graph's composition names and no worker has."""
+    from syncline import names
+    from syncline.control.composition import parse_composition
     from syncline.errors import SynclineError
 
-    if all(_named(entry) in (None, "default") for entry in graph.composition.values()):
+    named = [
+        (kind, entry, is_shadow)
+        for kind, entry, is_shadow in parse_composition(graph.slug, graph.composition).declared()
+        if (kind, entry.provider) != ("sync", names.DEFAULT_PROVIDER)
+    ]
+    if not named:
         return
     try:
         fleet = describe_fleet(_SECONDS)
@@ -36,15 +43,17 @@ def warn_of_missing_providers(graph: "Graph") -> None:
         print_warning(one_line(f"Whether a worker has its provider is not known: {error}"))
         return
     known = {(use.kind, use.id) for use in fleet.providers if use.installed}
-    for kind, entry in graph.composition.items():
-        provider = _named(entry)
-        if provider is None or (kind, provider) in known:
+    for kind, entry, is_shadow in named:
+        if (kind, entry.provider) in known:
             continue
+        instead = "nothing answers for it"
+        if kind == "sync":
+            instead = "its shadow waits" if is_shadow else _INSTEAD[entry.on_missing or "fallback"]
         print_warning(
             one_line(
-                f"No worker has {kind} provider '{provider}' of graph '{graph.slug}'. Until one does, "
-                f"{_instead(kind, entry)}. `syncline providers` lists what workers have; `syncline provider "
-                "check`, where a worker is installed, says why one lacks it."
+                f"No worker has {kind} provider '{entry.provider}' of graph '{graph.slug}'. Until one does, "
+                f"{instead}. `syncline providers` lists what workers have; `syncline provider check`, where "
+                "a worker is installed, says why one lacks it."
             )
         )
 
@@ -67,14 +76,3 @@ async def _described(seconds: float) -> "Fleet":
         seconds=seconds,
         summary="Describe the workers and their providers",
     )
-
-
-def _named(entry: object) -> str | None:
-    provider = entry.get("provider") if isinstance(entry, dict) else None
-    return provider if isinstance(provider, str) else None
-
-
-def _instead(kind: str, entry: object) -> str:
-    """Return what happens while no worker has the provider."""
-    on_missing = entry.get("on_missing") if isinstance(entry, dict) else None
-    return _INSTEAD[str(on_missing or "fallback")] if kind == "sync" else "nothing answers for it"

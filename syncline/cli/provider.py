@@ -122,11 +122,12 @@ def check(
         typer.echo(checked.model_dump_json(indent=2))
     else:
         _print_checked(checked, name)
-    if (
-        checked.unmatched
-        or any(plugin.problem for plugin in checked.plugins)
-        or (name and not checked.plugins)
-    ):
+    for unmatched in checked.unmatched:
+        print_error(
+            one_line(f"SYNCLINE_PLUGINS names '{unmatched}', and no installed distribution contributes that.")
+        )
+    failed = checked.unmatched or any(plugin.problem for plugin in checked.plugins)
+    if failed or (name and not checked.plugins):
         raise typer.Exit(EXIT_FAILED)
 
 

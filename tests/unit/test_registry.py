@@ -439,6 +439,7 @@ def test_check_tells_what_would_load_and_why_not(install: Install) -> None:
     answer = PluginsChecked.model_validate_json(checked.stdout)
     assert [plugin.entry_point for plugin in answer.plugins if plugin.problem is None] == ["acme"]
     assert answer.unmatched == ("nobody",)
+    assert "'nobody'" in checked.stderr
     assert runner.invoke(app, ["provider", "check", "acme-plugin"]).exit_code == 0
     assert runner.invoke(app, ["provider", "check", "nowhere"]).exit_code == 1
 

@@ -31,7 +31,7 @@ from tests.workflow.conftest import fast_worker
 from worker import listen
 
 _NOBODYS = '{"sync": {"provider": "nobodys", "on_missing": "hold"}}'
-_ACMES = '{"sync": {"provider": "acme"}}'
+_ACMES = '{"sync": {"provider": "acme"}, "shadow": {"provider": "spare"}}'
 
 
 async def told(services: Services, number: int) -> None:

@@ -199,7 +199,7 @@ class Linger(Protocol):
         """Return why it is to end now; None while it may linger."""
 
     async def mute(self) -> bool:
-        """Mute the writers for `MUTED_SECONDS`; False if the cycle may not linger, and then only `release`."""
+        """Mute the writers for `MUTED_SECONDS`; False if it may not linger: then only `release`."""
 
     async def unmute(self) -> int:
         """Let writers notify again; return the transaction below which any that was muted began."""

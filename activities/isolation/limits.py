@@ -51,7 +51,15 @@ async def contained(
             get_log().warning("connections were taken back", stores=left_open)
         error.__traceback__ = _from_there(error.__traceback__)
         if isinstance(error, PROGRAMMING_ERRORS) and plugin is not None:
-            raise _faulty(context, distribution, plugin, error) from error
+            raise _misbehaved(
+                context,
+                distribution,
+                trouble="faulty",
+                did=f"raised in a cycle of graph '{context.graph.slug}': {described(error, plugin)}",
+                do="Its code has to be mended; until then an earlier version of the plugin may do. The run "
+                "is not retried, the next one tries again.",
+                kind=ProviderFaulty,
+            ) from error
         raise
     if left_open := await leases.take_back():
         raise _misbehaved(
@@ -108,22 +116,15 @@ async def _in_time(
 
 
 def _misbehaved(
-    context: SyncContext, distribution: str, *, trouble: str, did: str, do: str
+    context: SyncContext,
+    distribution: str,
+    *,
+    trouble: str,
+    did: str,
+    do: str,
+    kind: type[ProviderMisbehaved] = ProviderMisbehaved,
 ) -> ProviderMisbehaved:
-    return ProviderMisbehaved(
-        context.run.provider, distribution=distribution, trouble=trouble, did=did, do=do
-    )
-
-
-def _faulty(context: SyncContext, distribution: str, package: str, error: Exception) -> ProviderFaulty:
-    return ProviderFaulty(
-        context.run.provider,
-        distribution=distribution,
-        trouble="faulty",
-        did=f"raised in a cycle of graph '{context.graph.slug}': {described(error, package)}",
-        do="Its code has to be mended; until then an earlier version of the plugin may do. The run is not "
-        "retried, the next one tries again.",
-    )
+    return kind(context.run.provider, distribution=distribution, trouble=trouble, did=did, do=do)
 
 
 def _counted(stores: Sequence[str]) -> str:

@@ -32,7 +32,7 @@ READS: Final = frozenset(
     | {f"map {verb}" for verb in ("check", "diff", "history", "list", "schema", "show")}
 )
 """Commands that change nothing when they are given none of `_CHANGING`."""
-_CHANGING: Final = {"verify": {"repair"}, "map propose": {"create_target"}}
+_CHANGING: Final = {"verify": {"repair"}}
 """Options that make a reading command change something; absent from its tool unless changes are allowed."""
 _NEVER: Final = frozenset({"as_json", "follow", "watch", "help"})
 """Parameters that no tool has: its answer is JSON, and one."""

@@ -70,15 +70,24 @@ async def code(lab: SyncLab, *workflows: type) -> AsyncIterator[None]:
         yield
 
 
-async def begun(lab: SyncLab, graph: Graph, workflow_type: str = names.SYNC_GRAPH) -> WorkflowHandle:
-    """Start a run of the graph as `syncline sync` does."""
-    return await lab.client.start_workflow(
-        workflow_type,
-        SyncGraphInput(graph=graph.slug),
+async def begun(lab: SyncLab, graph: Graph, given: object = None) -> WorkflowHandle:
+    """Start a run of the graph as `syncline sync` does, and return once it is listed.
+
+    A command that is asked before then cannot know of a run of a graph that has never run.
+    """
+    run = await lab.client.start_workflow(
+        names.SYNC_GRAPH,
+        SyncGraphInput(graph=graph.slug) if given is None else given,
         id=names.sync_workflow_id(graph.slug),
         task_queue=lab.task_queue,
         search_attributes=TypedSearchAttributes([SearchAttributePair(GRAPH, graph.slug)]),
     )
+
+    async def listed() -> bool:
+        return (await lab.client.count_workflows(f"WorkflowId = '{run.id}'")).count > 0
+
+    await eventually(listed)
+    return run
 
 
 async def waits(run: WorkflowHandle) -> None:
@@ -204,11 +213,7 @@ async def test_a_payload_that_cannot_be_decoded_is_told_without_what_is_in_it(
     idle_lab: SyncLab, syncline: CommandLine
 ) -> None:
     graph = await idle_lab.add_graph(FakeProvider())
-    run = await idle_lab.client.start_workflow(
-        names.SYNC_GRAPH, {"graph": graph.slug, "batch_rows": "s3cret"}, id=names.sync_workflow_id(graph.slug),
-        task_queue=idle_lab.task_queue,
-        search_attributes=TypedSearchAttributes([SearchAttributePair(GRAPH, graph.slug)]),
-    )  # fmt: skip
+    run = await begun(idle_lab, graph, {"graph": graph.slug, "batch_rows": "s3cret"})
     async with code(idle_lab, Waiting):
 
         async def stuck() -> bool:

@@ -1,30 +1,20 @@
 """Workflow `WaitVisible`: one run waits until what a transaction wrote is visible in a graph."""
 
 from datetime import timedelta
-from typing import Final
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, TimeoutError, is_cancelled_exception  # noqa: A004 # Temporal's own
 
 with workflow.unsafe.imports_passed_through():
     from activities.visibility import VisibilityActivities
     from syncline import names
-    from syncline.errors import non_retryable_types
     from syncline.messages.visibility import Visibility, WaitVisibleInput
     from syncline.temporal.client import GRAPH
+    from syncline.temporal.wait import GRACE, HEARTBEAT, RETRY
     from workflows.carried_state import FAILS_A_RUN
     from workflows.priorities import priority_of_operation
 
 __all__ = ["WaitVisible"]
-
-_GRACE: Final = timedelta(seconds=20)
-"""Time beyond the wait in which a worker may answer, or another take the wait over."""
-_RETRY: Final = RetryPolicy(
-    initial_interval=timedelta(milliseconds=200),
-    maximum_interval=timedelta(seconds=5),
-    non_retryable_error_types=non_retryable_types(),
-)
 
 
 @workflow.defn(name=names.WAIT_VISIBLE, failure_exception_types=FAILS_A_RUN)
@@ -36,7 +26,7 @@ class WaitVisible:
         """Return what is visible when the wait ends, and why not more."""
         if workflow.info().typed_search_attributes.get(GRAPH) is None:
             workflow.upsert_search_attributes([GRAPH.value_set(input.graph)])
-        within = timedelta(seconds=input.seconds) + _GRACE
+        within = timedelta(seconds=input.seconds) + GRACE
         try:
             return await workflow.execute_activity_method(
                 VisibilityActivities.wait_visible,
@@ -45,8 +35,8 @@ class WaitVisible:
                 summary=input.summary[:200],
                 start_to_close_timeout=within,
                 schedule_to_close_timeout=within,
-                heartbeat_timeout=timedelta(seconds=40),
-                retry_policy=_RETRY,
+                heartbeat_timeout=HEARTBEAT,
+                retry_policy=RETRY,
                 priority=priority_of_operation(input.workflow),
                 cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
             )

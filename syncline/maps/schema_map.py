@@ -39,6 +39,16 @@ class SchemaMap:
     def __getitem__(self, name: str) -> TableMap:
         return next(table for table in self.tables if table.name == name)
 
+    @property
+    def filled(self) -> Sequence[str]:
+        """The tables of the graph-db that are written, each once."""
+        names: dict[str, None] = {}
+        for table in self.tables:
+            names |= dict.fromkeys([table.target, *(links.table for links in table.links)])
+            if table.stats is not None and table.stats.table is not None:
+                names[table.stats.table] = None
+        return list(names)
+
     def chosen(self, names: Collection[str] | None) -> Sequence[TableMap]:
         """Return the named tables, all if None, in order; raise InputInvalid for an unknown name."""
         known = {table.name for table in self.tables}

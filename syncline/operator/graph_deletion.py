@@ -3,7 +3,7 @@
 Each step looks at what is there, so that a deletion that was interrupted is finished by another one.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +13,7 @@ from syncline.control.graphs import Graph
 from syncline.control.maps import map_options
 from syncline.control.services import Services
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-from syncline.engine.table_map import SchemaMap
+from syncline.engine.owed import acting_as
 from syncline.errors import InputInvalid
 from syncline.messages.base import GraphStatus
 from syncline.messages.operator import DeletedPart, GraphDeleted
@@ -129,8 +129,8 @@ async def _plan(services: Services, graph: Graph, known: GraphMap, *, keep_data:
     parts += [DeletedPart(kind="capture", name=step.sentence, place=place) for step in steps]
     parts.append(DeletedPart(kind="sources", name=write.schema, place=place, stays=True))
     own = map_options(graph.composition).map is None
-    readers = tuple(_filled(KNOWLEDGE_GRAPH)) if own else ()
-    mapped = [name for name in _filled(known.schema_map) if name not in readers]
+    readers = tuple(KNOWLEDGE_GRAPH.filled) if own else ()
+    mapped = [name for name in known.schema_map.filled if name not in readers]
     shadow = services.target_schema(graph, shadow=True)
     place = f"graph-db {target.store.name}"
     async with target.store.driver() as connection:
@@ -180,15 +180,6 @@ async def _plan(services: Services, graph: Graph, known: GraphMap, *, keep_data:
     )
 
 
-def _filled(schema_map: SchemaMap) -> Iterator[str]:
-    """Yield the tables of the graph-db that a map fills."""
-    for table in schema_map:
-        yield table.name
-        yield from (links.table for links in table.links)
-        if table.stats is not None and table.stats.table is not None:
-            yield table.stats.table
-
-
 async def _collections(
     services: Services, graph: Graph, known: GraphMap, parts: list[DeletedPart], *, keep_data: bool
 ) -> tuple[str, ...]:
@@ -217,9 +208,8 @@ async def _drop_tables(target: GraphSchema, graph: Graph, tables: Sequence[str])
                 f"A cycle holds graph '{graph.slug}', so its tables were not dropped.",
                 fix=f"Wait for its run, or end it; then run `syncline graph delete {graph.slug}` again.",
             )
-        if target.store.owner_role is not None:
-            await connection.execute(f"SET LOCAL ROLE {quoted(target.store.owner_role)}")
-        await connection.execute("SET LOCAL lock_timeout = '30s'")
+        for statement in (*acting_as(target.store), "SET LOCAL lock_timeout = '30s'"):
+            await connection.execute(statement)
         if tables:
             listed = ", ".join(f"{schema}.{quoted(name)}" for name in tables)
             await connection.execute(f"DROP TABLE {listed}")

@@ -97,7 +97,7 @@ async def check_map(
         ]
     async with graph.store.driver() as connection:
         read = await read_catalog(connection, graph.schema, types=types)
-        names = _targets(schema_map)
+        names = schema_map.filled
         targets = await read_map_tables(connection, graph.schema, names)
         unwritten = [
             _lacking(missing, graph)
@@ -188,14 +188,6 @@ def _misfit(sentence: str) -> Misfit:
 def _made(misfit: Misfit, tables: dict[str, str]) -> str | None:
     """Return the statement of a misfit; for a table that is missing, the one that makes it."""
     return misfit.statement if misfit.missing is None else tables.get(misfit.missing, misfit.statement)
-
-
-def _targets(schema_map: SchemaMap) -> list[str]:
-    names: list[str] = []
-    for table in schema_map:
-        names += [table.target, *(links.table for links in table.links)]
-        names += [table.stats_place[0]] if table.stats and not table.counters else []
-    return names
 
 
 def _read(schema: str, schema_map: SchemaMap) -> Iterator[Right]:

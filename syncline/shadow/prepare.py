@@ -9,6 +9,7 @@ from syncline import names
 from syncline.control.graphs import Graph
 from syncline.control.maps import map_options
 from syncline.control.services import Services
+from syncline.engine.owed import acting_as
 from syncline.engine.table_map import SchemaMap
 from syncline.errors import SchemaMoved, ShadowInvalid, StoreUnavailable
 from syncline.migrations import migrate_bookkeeping, migrate_graph
@@ -130,6 +131,6 @@ async def drop_shadow(services: Services, graph: Graph, schema_map: SchemaMap) -
         for table in schema_map:
             if table.vector is not None:
                 await vectors.store.drop_collection(vectors.collection(table.vector.collection))
-        if place.store.owner_role is not None:
-            await connection.execute(f"SET LOCAL ROLE {quoted(place.store.owner_role)}")
+        for statement in acting_as(place.store):
+            await connection.execute(statement)
         await connection.execute(f"DROP SCHEMA {quoted(place.schema)} CASCADE")

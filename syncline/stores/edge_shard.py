@@ -16,7 +16,7 @@ import qdrant_edge as edge
 from pydantic import BaseModel
 
 from syncline.embeddings.service import Vectors
-from syncline.stores.vectors import PointPayload
+from syncline.stores.vectors import PointPayload, payload_json
 
 _DESCRIPTION, _SHARD = "collection.json", "shard"
 _POINTS_PER_UPDATE = 1000  # the engine holds Python's GIL during an update: about 15 ms at this size
@@ -208,4 +208,4 @@ def _size(folder: Path) -> int:
 
 def _payload_bytes(points: Sequence[PointPayload]) -> int:
     """Return about how much the payloads are."""
-    return sum(len(str(point.payload)) for point in points)
+    return sum(len(payload_json(point.payload)) for point in points)

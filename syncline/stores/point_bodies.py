@@ -5,15 +5,13 @@ of the CPU of a first load. The shortest decimals of float32 say the same number
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import orjson
-from pydantic import JsonValue
-from pydantic_core import to_json
 
 from syncline.embeddings.service import Vectors
-from syncline.stores.vectors import JsonPayload, PointPayload
+from syncline.stores.vectors import PointPayload, payload_json
 
 __all__ = ["PointBodies"]
 
@@ -47,7 +45,7 @@ class PointBodies:
     def _add(self, points: Sequence[PointPayload], matrix: Vectors) -> None:
         ids = [f'"{point.id}"'.encode() for point in points]
         vectors = [orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY) for vector in matrix]
-        payloads = [_json(point.payload) for point in points]
+        payloads = [payload_json(point.payload) for point in points]
         self.sizes += [sum(map(len, parts)) + _MARKS for parts in zip(ids, vectors, payloads, strict=True)]
         self._ids += ids
         self._vectors += vectors
@@ -61,10 +59,3 @@ class PointBodies:
     @property
     def _columns(self) -> tuple[list[bytes], list[bytes], list[bytes]]:
         return self._ids, self._vectors, self._payloads
-
-
-def _json(payload: Mapping[str, JsonValue]) -> bytes:
-    if isinstance(payload, JsonPayload):
-        return payload.json()
-    # Not by orjson, which refuses integers that a payload may have.
-    return to_json(dict(payload), inf_nan_mode="null")

@@ -15,7 +15,6 @@ from uuid import UUID
 import httpx
 import structlog
 from pydantic import SecretStr
-from pydantic_core import to_json
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException
 
@@ -28,7 +27,14 @@ from syncline.stores.qdrant_collections import Difference, creation, difference
 from syncline.stores.qdrant_failures import CLIENT_ERRORS, is_missing_collection, qdrant_failure
 from syncline.stores.qdrant_url import server_url
 from syncline.stores.sized_requests import PositionsRefused, SizedRequests
-from syncline.stores.vectors import AS_IT_IS, PointPayload, checked_name, checked_vectors, of_other_dimensions
+from syncline.stores.vectors import (
+    AS_IT_IS,
+    PointPayload,
+    checked_name,
+    checked_vectors,
+    of_other_dimensions,
+    payload_json,
+)
 
 _T = TypeVar("_T")
 _POINT_BYTES = 64
@@ -430,7 +436,7 @@ class QdrantServerStore:
 
 
 def _sizes(points: Sequence[PointPayload]) -> list[int]:
-    return [len(to_json(dict(point.payload))) + _POINT_BYTES for point in points]
+    return [len(payload_json(point.payload)) + _POINT_BYTES for point in points]
 
 
 def _last_of_each(points: Sequence[PointPayload]) -> list[int]:

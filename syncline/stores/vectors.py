@@ -8,7 +8,7 @@ from uuid import UUID
 
 import numpy as np
 from pydantic import JsonValue
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from syncline.embeddings.service import Vectors
 from syncline.errors import VectorStoreRejected
@@ -46,6 +46,14 @@ class JsonPayload(Mapping[str, JsonValue]):
         if self._parsed is None:
             self._parsed = from_json(self._text)
         return self._parsed
+
+
+def payload_json(payload: Mapping[str, JsonValue]) -> bytes:
+    """Return a payload as JSON, as a request has it: integers of any size, NaN and infinities as null."""
+    if isinstance(payload, JsonPayload):
+        return payload.json()
+    # Not by orjson, which refuses integers that a payload may have.
+    return to_json(dict(payload), inf_nan_mode="null")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from syncline.temporal.priorities import BY_HAND
 from syncline.temporal.stalls import TAKEN_WITHIN, Pending, StallKind, pending_of
 from syncline.temporal.task_queues import pollers
 
-__all__ = ["execute_and_wait"]
+__all__ = ["class_of", "execute_and_wait"]
 
 _CODEC: Final = "it is encoded, and SYNCLINE_PAYLOAD_CODEC is not set here"
 _LOOK_FOR_WORKER: Final = 3.0
@@ -167,7 +167,7 @@ def _error_of(error: WorkflowFailureError, workflow_id: str) -> SynclineError | 
     """Return the error of a failed run; None if it timed out."""
     for cause in _causes(error):
         if isinstance(cause, ApplicationError):
-            kind = _class_of(cause)
+            kind = class_of(cause)
             if kind is None:
                 problem = f"Run {workflow_id} failed: {cause.type}: {cause.message}"
                 return RunFailed(workflow_id, problem)
@@ -180,7 +180,7 @@ def _error_of(error: WorkflowFailureError, workflow_id: str) -> SynclineError | 
     return None
 
 
-def _class_of(error: ApplicationError) -> type[SynclineError] | None:
+def class_of(error: ApplicationError) -> type[SynclineError] | None:
     """Return the SynclineError class that the activity's error was translated from, if any."""
     kind: object = getattr(errors, error.type or "", None)
     return kind if isinstance(kind, type) and issubclass(kind, SynclineError) else None

@@ -17,18 +17,26 @@ from temporalio.exceptions import ApplicationError
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 from temporalio.service import RPCError
 
-from syncline import errors, names
+from syncline import names
 from syncline.errors import ConfigurationError, NoWorker, RunFailed, SynclineError, non_retryable_types
 from syncline.messages.visibility import Visibility, WaitVisibleInput
 from syncline.temporal.client import GRAPH, temporal_errors_mapped
 from syncline.temporal.priorities import BY_HAND
+from syncline.temporal.run import class_of
 from syncline.temporal.stalls import TAKEN_WITHIN
 from syncline.temporal.task_queues import live, pollers
 
-__all__ = ["can_wait_directly", "wait_directly"]
+__all__ = ["GRACE", "HEARTBEAT", "RETRY", "can_wait_directly", "wait_directly"]
 
-_GRACE: Final = timedelta(seconds=20)
+GRACE: Final = timedelta(seconds=20)
 """Time beyond the wait in which a worker may answer, or another take the wait over."""
+HEARTBEAT: Final = timedelta(seconds=40)
+RETRY: Final = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200),
+    maximum_interval=timedelta(seconds=5),
+    non_retryable_error_types=non_retryable_types(),
+)
+"""How the activity is retried, in a run too."""
 
 
 async def can_wait_directly(client: Client, task_queue: str) -> bool:
@@ -51,7 +59,7 @@ async def wait_directly(client: Client, request: WaitVisibleInput, *, task_queue
     the workers that polled lately are gone, TemporalUnavailable.
     """
     began, queue = datetime.now(UTC), names.waits_task_queue(task_queue)
-    within = timedelta(seconds=request.seconds) + _GRACE
+    within = timedelta(seconds=request.seconds) + GRACE
     kind = "vectors" if request.vectors else "rows"
     with temporal_errors_mapped(client):
         handle: ActivityHandle[Visibility] = await client.start_activity(
@@ -62,12 +70,8 @@ async def wait_directly(client: Client, request: WaitVisibleInput, *, task_queue
             schedule_to_close_timeout=within,
             schedule_to_start_timeout=timedelta(seconds=max(request.seconds, TAKEN_WITHIN)),
             start_to_close_timeout=within,
-            heartbeat_timeout=timedelta(seconds=40),
-            retry_policy=RetryPolicy(
-                initial_interval=timedelta(milliseconds=200),
-                maximum_interval=timedelta(seconds=5),
-                non_retryable_error_types=non_retryable_types(),
-            ),
+            heartbeat_timeout=HEARTBEAT,
+            retry_policy=RETRY,
             id_conflict_policy=ActivityIDConflictPolicy.USE_EXISTING,
             search_attributes=TypedSearchAttributes([SearchAttributePair(GRAPH, request.graph)]),
             summary=request.summary[:200],
@@ -95,8 +99,8 @@ async def wait_directly(client: Client, request: WaitVisibleInput, *, task_queue
 
 def _error_of(error: ActivityFailureError, activity_id: str) -> SynclineError:
     cause = error.cause
-    kind: object = getattr(errors, (cause.type if isinstance(cause, ApplicationError) else None) or "", None)
+    kind = class_of(cause) if isinstance(cause, ApplicationError) else None
     said = getattr(cause, "message", None) or str(cause or error)
-    if isinstance(kind, type) and issubclass(kind, ConfigurationError):
+    if kind is not None and issubclass(kind, ConfigurationError):
         return ConfigurationError(said)
     return RunFailed(activity_id, f"Activity {activity_id} failed: {said}")

@@ -1,5 +1,6 @@
 """Runs that wait for a worker: a backlog, and a worker that takes one cycle at a time."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,11 +12,14 @@ from activities.sync import SyncActivities
 from syncline import names
 from syncline.control.graphs import Graph
 from syncline.control.services import Services
+from syncline.messages.sync import SyncResult
+from syncline.provider import SyncContext
 from syncline.temporal.schedules.graph import ensure_schedule
 from syncline.testing.lab import SyncLab, eventually
+from syncline.testing.providers import FakeProvider, sync_result
 from worker import create_worker
 
-__all__ = ["ended", "one_cycle_at_once", "open_runs", "scheduled", "started_by_the_clock"]
+__all__ = ["ended", "one_cycle_at_once", "open_runs", "scheduled", "started_by_the_clock", "told_in_order"]
 
 
 @asynccontextmanager
@@ -23,6 +27,21 @@ async def one_cycle_at_once(client: Client, services: Services) -> AsyncIterator
     settings = services.settings.model_copy(update={"max_concurrent_cycles": 1})
     async with create_worker(client, SyncActivities(services), settings) as worker:
         yield worker
+
+
+def told_in_order(lab: SyncLab) -> tuple[SyncLab, FakeProvider, list[str]]:
+    """Return a lab whose worker takes one cycle at a time, a provider, and the slugs of its cycles as they begin."""
+    order: list[str] = []
+
+    async def cycle(context: SyncContext) -> SyncResult:
+        order.append(context.graph.slug)
+        await asyncio.sleep(0.05)
+        return sync_result()
+
+    one_at_once = SyncLab(
+        client=lab.client, services=lab.services, make_worker=one_cycle_at_once, unique=lab.unique
+    )
+    return one_at_once, FakeProvider(cycle=cycle), order
 
 
 async def scheduled(lab: SyncLab, graph: Graph) -> None:

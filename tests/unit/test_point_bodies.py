@@ -1,11 +1,17 @@
 """Bodies of requests that write points: the JSON that the client would send, in fewer bytes."""
 
 import json
+import shutil
+from contextlib import closing
+from functools import partial
+from pathlib import Path
 from uuid import UUID
 
 import numpy as np
+import pytest
 from qdrant_client import models
 
+from syncline.stores.edge_shard import EdgeShard
 from syncline.stores.point_bodies import PointBodies
 from syncline.stores.vectors import JsonPayload, PointPayload
 
@@ -49,3 +55,21 @@ async def test_a_payload_that_is_json_already_is_sent_as_it_is() -> None:
     bodies = await PointBodies.of(points, np.zeros((1, 2), dtype=np.float32))
     assert text.encode() in bodies.body([0])
     assert dict(points[0].payload) == json.loads(text)
+
+
+def test_an_embedded_store_asks_for_the_space_that_payloads_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those from the outbox too, which are JSON already."""
+    folder = tmp_path / "points"
+    EdgeShard.create(folder, 2)
+    points = [PointPayload(UUID(int=1), JsonPayload(json.dumps({"text": "x" * 2**20})))]
+    usage = shutil.disk_usage(tmp_path)
+    with closing(EdgeShard.load(folder)) as shard:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=65 * 2**20))
+        for write in (
+            partial(shard.upsert, points, np.ones((1, 2), dtype=np.float32)),
+            partial(shard.overwrite_payload, points),
+        ):
+            with pytest.raises(OSError, match="disk is full"):
+                write()

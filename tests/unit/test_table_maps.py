@@ -85,3 +85,11 @@ def test_an_expression_may_choose_among_references_to_one_parent() -> None:
     assert expressed(one_id="least(s.ref_one, s.ref_two)", two_id="greatest(s.ref_one, s.ref_two)")
     assert expressed(words="upper(s.id)", of_a_parent="s.ref_elsewhere")
     assert KNOWLEDGE_GRAPH["edges"].expressions
+
+
+def test_a_map_names_each_table_that_it_fills_once() -> None:
+    also = TableMap(
+        name="also", source="also_rows", into="parents", key=("one",), columns=(Column(name="label"),)
+    )
+    assert schema(also).filled == ["parents", "others"]
+    assert {"facts", "node_stats", "edge_source_facts"} <= set(KNOWLEDGE_GRAPH.filled)

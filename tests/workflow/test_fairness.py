@@ -1,6 +1,5 @@
 """Fairness: of tenants whose runs wait, each has its turn, by Temporal's fairness keys."""
 
-import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -11,12 +10,10 @@ from temporalio.common import Priority
 from syncline import names
 from syncline.control.graphs import Graph
 from syncline.errors import GraphInvalid
-from syncline.messages.sync import SyncResult
-from syncline.provider import SyncContext
 from syncline.temporal.schedules.graph import graph_fingerprint
 from syncline.testing.lab import SyncLab
-from syncline.testing.providers import FakeProvider, sync_result
-from tests.kit.backlog import ended, one_cycle_at_once, started_by_the_clock
+from syncline.testing.providers import FakeProvider
+from tests.kit.backlog import ended, started_by_the_clock, told_in_order
 from tests.kit.command_line import CommandLine
 
 FLOOD = 20
@@ -41,20 +38,7 @@ async def activities_of(lab: SyncLab, workflow_id: str) -> dict[str, str]:
 
 async def test_a_tenants_flood_does_not_keep_others_waiting(idle_lab: SyncLab) -> None:
     """Two graphs of one tenant have forty runs that wait; one run each of three others began to wait later."""
-    order: list[str] = []
-
-    async def cycle(context: SyncContext) -> SyncResult:
-        order.append(context.graph.slug)
-        await asyncio.sleep(0.05)
-        return sync_result()
-
-    lab = SyncLab(
-        client=idle_lab.client,
-        services=idle_lab.services,
-        make_worker=one_cycle_at_once,
-        unique=idle_lab.unique,
-    )
-    provider = FakeProvider(cycle=cycle)
+    lab, provider, order = told_in_order(idle_lab)
     flood = [await lab.add_graph(one, fairness_key="big") for one in (provider, provider.id)]
     small = [await lab.add_graph(provider.id) for _ in range(3)]
     for graph in flood:

@@ -1,6 +1,5 @@
 """Who waits for a worker is served by who has started it: people, then changes, then the clock, then shadows."""
 
-import asyncio
 from datetime import UTC, datetime
 
 from temporalio.client import ScheduleActionStartWorkflow
@@ -9,13 +8,11 @@ from temporalio.common import Priority
 from activities.operations import OperationActivities
 from syncline import names
 from syncline.messages.operator import ListGraphsInput, VerifyGraphInput
-from syncline.messages.sync import SyncResult
-from syncline.provider import SyncContext
 from syncline.temporal.priorities import cron_times, is_on_time
 from syncline.temporal.schedules.trigger import trigger_run
 from syncline.testing.lab import SyncLab
-from syncline.testing.providers import FakeProvider, sync_result
-from tests.kit.backlog import ended, one_cycle_at_once, open_runs, scheduled, started_by_the_clock
+from syncline.testing.providers import FakeProvider
+from tests.kit.backlog import ended, open_runs, scheduled, started_by_the_clock, told_in_order
 from tests.kit.command_line import CommandLine
 from worker import create_operations_worker
 
@@ -24,20 +21,7 @@ WAITING = 40
 
 async def test_the_backlog_is_taken_by_priority(idle_lab: SyncLab, syncline: CommandLine) -> None:
     """A run by hand overtakes all that wait, a woken one those of the clock, a shadow none."""
-    order: list[str] = []
-
-    async def cycle(context: SyncContext) -> SyncResult:
-        order.append(context.graph.slug)
-        await asyncio.sleep(0.05)
-        return sync_result()
-
-    lab = SyncLab(
-        client=idle_lab.client,
-        services=idle_lab.services,
-        make_worker=one_cycle_at_once,
-        unique=idle_lab.unique,
-    )
-    provider = FakeProvider(cycle=cycle)
+    lab, provider, order = told_in_order(idle_lab)
     clocked = await lab.add_graph(provider)
     woken, by_hand, unsaid = [await lab.add_graph(provider.id) for _ in range(3)]
     await started_by_the_clock(lab, clocked, WAITING)

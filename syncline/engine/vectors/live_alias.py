@@ -107,12 +107,15 @@ async def make_again(
 
     vectors = context.vectors.of_generation(generations.live)
     alias = LiveAlias(context.log, context.graph.slug, live)
+    try:
+        present = await _present(vectors.store)
+    except VectorStoreError:
+        return
     for name in lost:
         try:
             # Another worker may have made it since. A collection that was emptied or dropped gets its alias
             # once there are points.
-            present = vectors.alias(name) in await _present(vectors.store)
-            if present or await vectors.store.is_empty(vectors.collection(name)):
+            if vectors.alias(name) in present or await vectors.store.is_empty(vectors.collection(name)):
                 continue
         except VectorStoreError:
             return

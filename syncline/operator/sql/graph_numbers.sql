@@ -61,8 +61,15 @@ SELECT count(*) FILTER (WHERE kind <> 'counts') AS owed,
 FROM @{schema}.sync_owed
 
 -- name: owed_kept
--- Which of the schemas $1 can owe keys: bookkeeping of an earlier release knows none.
-SELECT s.name AS schema FROM unnest($1::text[]) AS s (name) WHERE to_regclass(quote_ident(s.name) || '.sync_owed') IS NOT NULL
+-- Those of the schemas $1 that can owe keys and whose list this role may read: bookkeeping of an earlier release has none.
+SELECT n.nspname::text AS schema
+FROM pg_namespace n
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'sync_owed'
+WHERE n.nspname = ANY ($1::text[]) AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+ORDER BY 1
+
+-- name: owed_any
+SELECT '@{name}' AS schema WHERE EXISTS (SELECT FROM @{schema}.sync_owed)
 
 -- name: write_horizon
 -- The oldest open writing transaction of the cluster, which committed rows of later ones wait for.

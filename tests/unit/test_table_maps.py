@@ -92,4 +92,4 @@ def test_a_map_names_each_table_that_it_fills_once() -> None:
         name="also", source="also_rows", into="parents", key=("one",), columns=(Column(name="label"),)
     )
     assert schema(also).filled == ["parents", "others"]
-    assert {"facts", "node_stats", "edge_source_facts"} <= set(KNOWLEDGE_GRAPH.filled)
+    assert {"facts", "node_stats", "edge_facts"} <= set(KNOWLEDGE_GRAPH.filled)

@@ -28,11 +28,11 @@ SELECT '@{name}' AS name WHERE EXISTS (SELECT FROM @{table})
 LOCK TABLE @{tables} IN ACCESS EXCLUSIVE MODE
 
 -- name: load_objects
--- What may be put off of the tables $1: the foreign keys of one column by which the map refers ($2: table, column and
--- table referred to), since the engine parks what they would refuse; and the indexes that are no keys and by which no value
--- is looked up ($3: table and column). `fingerprint`: all that the catalogs say of it, but for ids and what changes by itself, such as where an expression stood
--- in its statement.
--- `validate`: what checks the rows that are there; null for a key that did not hold for all of them before.
+-- What may be put off of the tables $1: the foreign keys of one column by which the map refers ($2: table, column and table
+-- referred to), since the engine parks what they would refuse; and the indexes that are no keys and by which no value is looked
+-- up ($3: table and column). `fingerprint`: all that the catalogs say of it, but for ids and what changes by itself, such as
+-- where an expression stood in its statement. `validate`: what checks the rows that are there; null for a key that did not hold
+-- for all of them before.
 WITH mine AS (
     SELECT c.oid, c.relname::text AS name
     FROM pg_class c

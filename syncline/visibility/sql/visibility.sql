@@ -1,8 +1,8 @@
 -- What those who wait ask of a graph-db and, when their time is over, of a write-db.
 
 -- name: clean
--- Of the transactions $1 of servers $2, while which $3 was the oldest open one, the places of those that are visible, or about which there is more to say than
--- that they are not yet: all at once, however many wait.
+-- Of the transactions $1 of servers $2, while which $3 was the oldest open one, the places of those that are visible, or about
+-- which there is more to say than that they are not yet: all at once, however many wait.
 SELECT w.place, s.visible_clean @@> int8range(least(w.oldest, w.xid), w.xid, '[]') AND s.visible -> 'sources' ? w.source AS visible
 FROM unnest($1::bigint[], $2::text[], $3::bigint[]) WITH ORDINALITY AS w (xid, source, oldest, place)
 CROSS JOIN @{schema}.sync_state s

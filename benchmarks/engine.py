@@ -119,7 +119,7 @@ async def _measure(
                     await asyncio.sleep(60)
                     drained = await timed_cycle(write, target, vectors, embedding)
                 idle = [await timed_cycle(write, target, vectors, embedding) for _ in range(200)]
-                queries = await _idle_queries(write, target, vectors, embedding)
+                queries = await _idle_round_trips(write, target, vectors, embedding)
             await vectors.close()
     if only:
         return table.lines(), []
@@ -135,7 +135,7 @@ async def _measure(
             "Idle cycle, elapsed",
             f"{statistics.median(t.rows_seconds + t.vector_seconds for t in idle) * 1000:.1f} ms",
         ),
-        ("Idle cycle, queries on the write-db", str(queries)),
+        ("Idle cycle, round trips to the write-db: one query in a transaction", str(queries)),
     ]
     return table.lines(), alone
 
@@ -211,7 +211,7 @@ async def _written(write: PostgresStore, *statements: str) -> tuple[int, int]:
         return since, rows
 
 
-async def _idle_queries(
+async def _idle_round_trips(
     write: PostgresStore, target: PostgresStore, vectors: EmbeddedQdrantStore, embedding: DevelopmentEmbedding
 ) -> int:
     asked: list[str] = []

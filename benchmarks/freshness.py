@@ -52,7 +52,10 @@ async def measure_latency(
     temporal = TemporalServer(declared, database=folder / "temporal.db", log=folder / "temporal.log")
     environment = worker_environment(stores, {}, address=declared.address, namespace=declared.namespace)
     worker = WorkerProcess(
-        ROOT, environment | {"PYTHONPATH": str(ROOT)}, log=folder / "worker.log", graceful_seconds=5
+        ROOT / "worker.py",
+        environment | {"PYTHONPATH": str(ROOT)},
+        log=folder / "worker.log",
+        graceful_seconds=5,
     )
     await temporal.start()
     try:
@@ -74,9 +77,10 @@ async def measure_latency(
                 await ensure_schedule(client, graphs[name], task_queue=settings.task_queue, start_now=True)
         # The listener reads the records, each side has had its first run.
         await asyncio.sleep(60)
-        measured = await asyncio.gather(
-            *(_latencies(stores, graph, changes, seconds) for graph in graphs.values())
-        )
+        async with asyncio.timeout(seconds + 150):
+            measured = await asyncio.gather(
+                *(_latencies(stores, graph, changes, seconds) for graph in graphs.values())
+            )
     finally:
         await worker.stop()
         await temporal.stop()
@@ -146,6 +150,7 @@ def main() -> None:
     arguments.add_argument("--changes", type=int, default=200)
     arguments.add_argument("--seconds", type=float, default=330)
     arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--report", type=Path, default=REPORT)
     options = arguments.parse_args()
     configure_logging("ERROR", "console")
     clear_temporal_environment()
@@ -154,7 +159,9 @@ def main() -> None:
         rows = "\n".join(f"| {what} | {value} |" for what, value in lines)
         text = f"{HEADS[name].format(rounds=options.rounds)}\n{rows}"
         print(text)
-        replace_between(REPORT, f"<!-- benchmark:{name} -->", f"<!-- /benchmark:{name} -->", f"\n{text}\n")
+        replace_between(
+            options.report, f"<!-- benchmark:{name} -->", f"<!-- /benchmark:{name} -->", f"\n{text}\n"
+        )
 
 
 if __name__ == "__main__":

@@ -133,7 +133,10 @@ async def measure(server: EmbeddedPostgres, folder: Path, singly: int, together:
     temporal = TemporalServer(declared, database=folder / "temporal.db", log=folder / "temporal.log")
     environment = worker_environment(stores, {}, address=declared.address, namespace=declared.namespace)
     worker = WorkerProcess(
-        ROOT, environment | {"PYTHONPATH": str(ROOT)}, log=folder / "worker.log", graceful_seconds=5
+        ROOT / "worker.py",
+        environment | {"PYTHONPATH": str(ROOT)},
+        log=folder / "worker.log",
+        graceful_seconds=5,
     )
     await temporal.start()
     connections = [await asyncpg.connect(stores.write_dsn) for _ in range(2)]
@@ -149,8 +152,9 @@ async def measure(server: EmbeddedPostgres, folder: Path, singly: int, together:
             await ensure_schedule(client, graph, task_queue=settings.task_queue, start_now=True)
         bench = Bench(client, settings.task_queue, connections[0], connections[2])
         await bench.begin()
-        # The listener reads the records.
-        await bench.waited(await bench.written())
+        # The listener reads the records. Without a worker nothing would ever be visible.
+        async with asyncio.timeout(60):
+            await bench.waited(await bench.written())
         await asyncio.sleep(10)
         alone = await bench.singly(singly)
         many = {way: await bench.together(together, connections[1], way) for way in _WAYS if together}
@@ -172,6 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--singly", type=int, default=100)
     parser.add_argument("--together", type=int, default=1000)
+    parser.add_argument("--report", type=Path, default=REPORT)
     given = parser.parse_args()
     configure_logging("ERROR", "console")
     clear_temporal_environment()
@@ -183,7 +188,7 @@ def main() -> None:
             server.stop()
     text = "\n".join([_HEAD, *lines])
     print(text)  # its purpose
-    replace_between(REPORT, "<!-- benchmark:waits -->", "<!-- /benchmark:waits -->", f"\n{text}\n")
+    replace_between(given.report, "<!-- benchmark:waits -->", "<!-- /benchmark:waits -->", f"\n{text}\n")
 
 
 if __name__ == "__main__":

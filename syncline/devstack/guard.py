@@ -27,7 +27,7 @@ _CLEARING: Final = 60.0
 
 @contextmanager
 def guarded(state: Path, data: Path) -> Iterator[None]:
-    """While entered, a guard stands by; then it is ended, so leave once the record is deleted.
+    """While entered, a guard stands by; then it is ended if the record is deleted, else it goes to work.
 
     `data` is PostgreSQL's folder.
     """
@@ -42,9 +42,10 @@ def guarded(state: Path, data: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # What it would end has ended, and the record is gone: nothing is left to it.
-        guard.kill()
-        guard.wait()
+        if StateFolder(state).read() is None:
+            # What it would end has ended: nothing is left to it.
+            guard.kill()
+            guard.wait()
         if guard.stdin is not None:
             guard.stdin.close()
 

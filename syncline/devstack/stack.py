@@ -7,7 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import IO, TextIO, TypeVar, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,6 +23,7 @@ from syncline.devstack.environment import (
     worker_environment,
 )
 from syncline.devstack.guard import guarded
+from syncline.devstack.output import EndingOutput
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.devstack.processes import (
     ChildProcess,
@@ -80,6 +81,8 @@ class DevStack:
         self._folder = StateFolder(declaration.state_dir)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        # A closed window or pipe asks for a stop, like Ctrl-C.
+        console.file = cast(IO[str], EndingOutput(cast(TextIO, console.file), self._stop.set))
         self._record = RunningStack(dev=_ourselves())
 
     async def run(self) -> int:
@@ -101,8 +104,12 @@ class DevStack:
                 except _StopRequested:
                     return 0
                 finally:
-                    self._folder.delete_record()
-                    self._print_line("Stopped.")
+                    if self._left_running():
+                        # The guard ends it once this process has ended.
+                        self._print_line("Something went on running; it is being ended.")
+                    else:
+                        self._folder.delete_record()
+                        self._print_line("Stopped.")
 
     async def _start_and_show(self, running: AsyncExitStack) -> int:
         declared, folder = self._declared, self._folder
@@ -304,6 +311,9 @@ class DevStack:
             **({"in other shells": exports} if exports else {}),
             "": "Ctrl-C stops everything",
         }
+
+    def _left_running(self) -> bool:
+        return any(child.process() is not None for child in self._record.children.values())
 
     def _note(self, **changes: object) -> None:
         self._record = self._record.model_copy(update=changes)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -213,6 +214,29 @@ def test_a_start_after_a_kill_ends_what_was_left_and_syncs(
     assert after.returncode == 0, after.stdout + stack.logs()
     assert f"The previous `syncline dev` (pid {process.pid}) was killed; ending its Temporal" in after.stdout
     assert stack.processes() == []
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("output", ["window", "pipe"])
+def test_a_stack_whose_window_or_pipe_is_closed_stops_in_order(
+    stack: Stack, first: "subprocess.CompletedProcess[str]", output: str
+) -> None:
+    """Each step of a stop prints a line, which cannot be written any more."""
+    reader, writer = pty.openpty() if output == "window" else os.pipe()
+    with subprocess.Popen(
+        stack.command, cwd=CHECKOUT, stdin=writer, stdout=writer, stderr=writer, start_new_session=True
+    ) as process:
+        os.close(writer)
+        said = b""
+        while b"Starting the worker" not in said:
+            said += os.read(reader, 4096)
+        wait_for(lambda: "worker" in stack.children())
+        os.close(reader)
+        if output == "window":
+            os.kill(process.pid, signal.SIGHUP)  # by the kernel, where it is the terminal of the session
+        assert process.wait(timeout=60) == 0
+    assert stack.processes() == []
+    assert stack.children() == {}
 
 
 @pytest.mark.proof

@@ -108,6 +108,7 @@ docs: setup ## write the generated pages of docs/ again, from the code
 	@$(BIN)/python -m syncline.metrics > docs/metrics.md
 	@$(BIN)/python -m tests.kit.temporal_reference > docs/temporal-reference.md
 	@$(BIN)/python -m tests.kit.api_reference > docs/api.md
+	@$(BIN)/python -m tests.kit.screens > docs/operations/screens.md
 	@$(BIN)/python -m syncline.maps.json_schema > docs/map.schema.json
 	@rm -f docs/schemas/* && $(BIN)/python -m syncline.cli.answers docs
 

@@ -2,12 +2,16 @@
 
 import io
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console, Group
 from rich.text import Text
 
 from syncline.cli.output import FittedTable, print_table
+from tests.kit.screens import WIDTHS, graphs, page, screen
+
+ROOT = Path(__file__).parents[2]
 
 HEADER = ("graph", "state", "last run", "took", "by", "provider", "rows", "failures", "next run", "why")
 LINE = (
@@ -81,3 +85,18 @@ def test_a_table_that_cannot_fit_is_listed_field_by_field() -> None:
     lines = written.getvalue().splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert sum(line.split() == ["state", "vectors", "delayed"] for line in lines) == 2
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_every_screen_of_the_page_has_each_graph_with_its_state_and_reason(columns: int) -> None:
+    shown = screen(columns)
+    assert all(len(line) <= columns for line in shown.splitlines())
+    words = " ".join(shown.split())
+    for graph in graphs():
+        assert graph.graph in words
+        assert graph.standing in words
+        assert all(finding.next is None or finding.next.split()[-1] in words for finding in graph.findings)
+
+
+def test_page_of_screens_is_what_the_command_shows() -> None:
+    assert (ROOT / "docs/operations/screens.md").read_text("utf-8") == page(), "run `make docs`"

@@ -99,6 +99,9 @@ bench-freshness: setup ## measure commit to visible, and what notification costs
 bench-waits: setup ## measure how soon a wait for a write returns, alone and with a thousand (3 minutes)
 	@$(BIN)/python -m benchmarks.waits
 
+sizing: setup ## compute what fleets of graphs need; results go to docs/sizing.md
+	@$(BIN)/python -m benchmarks.sizing
+
 bench-fleet: setup ## run fleets of 500 and of 2,000 graphs (an hour); results go to docs/performance.md
 	@$(BIN)/python -m benchmarks.fleet
 
@@ -134,4 +137,4 @@ constraints: ## pin the newest dependencies again (needs uv)
 clean: ## remove what the targets made, the development stack's state included
 	@rm -rf $(VENV) .syncline .wordnet .postgres .production .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
-.PHONY: help setup run test test-long test-walks test-ui test-field test-versions test-production wheel image screenshots prove prove-embedding check bench bench-freshness bench-waits bench-fleet docs wordnet format constraints clean
+.PHONY: help setup run test test-long test-walks test-ui test-field test-versions test-production wheel image screenshots prove prove-embedding check bench bench-freshness bench-waits bench-fleet sizing docs wordnet format constraints clean

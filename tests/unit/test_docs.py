@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
+from benchmarks.sizing import Costs, fleets, waits
 from syncline import metrics, names
 from syncline.cli import app
 from syncline.cli.answers import ANSWERS, pages, schema_of
@@ -302,3 +303,9 @@ def test_the_composition_of_the_walk_names_its_provider() -> None:
     entry = parse_composition("world", composition).sync
     assert entry is not None
     assert (entry.provider, entry.options) == ("acme-sync", {})
+
+
+def test_tables_of_sizing_are_what_the_simulation_says() -> None:
+    page, costs = (DOCS / "sizing.md").read_text("utf-8"), Costs.measured()
+    for name, lines in (("worker", waits(costs)), ("fleets", fleets(costs, 0.05))):
+        assert "\n".join(lines) in page, f"{name}: run `make sizing`"

@@ -86,6 +86,10 @@ SELECT EXISTS (
       )
 )
 
+-- name: marked_here
+-- Whether the live schema has marked rows of table $1.
+SELECT EXISTS (SELECT FROM @{live}.sync_kept k WHERE k.table_name = $1 AND NOT k.stub)
+
 -- name: granted
 -- Whether the shadow shows everything of which writers were told that the live graph shows it.
 SELECT s.visible_clean @@> l.visible_clean FROM @{live}.sync_state l, @{shadow}.sync_state s

@@ -149,8 +149,8 @@ class BatchDrain(Batches):
                             after = await self._last_staged(table) if staged == limit else Cursor(xid=horizon)
                             if staged == limit == size.full and not self._out_of_time():
                                 await self._expect(source, table, after, horizon, staged)
-                                # The write-db reads the next batch while the graph-db applies this one. Not at
-                                # a pace: it would wait in an open transaction there.
+                                # The write-db reads the next batch while the graph-db applies this one.
+                                # Not at a pace: it would wait in an open transaction there.
                                 if self._context.budget.rows_per_second is None:
                                     ahead = self._read(source, table, after, horizon, limit)
                                     readings.push_async_callback(ahead.close)

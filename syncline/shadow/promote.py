@@ -63,8 +63,8 @@ _NOT_RENAMED: Final = (
     "next cycle writes what differs"
 )
 _MENDED: Final = (
-    "Drop what is bound to the tables and make it again afterwards, or have it in a schema of its own; what is "
-    "another role's, let the workers' role be a member of"
+    "Drop what is bound to the tables and make it again afterwards; give values and rows of others tables of "
+    "their own; let the workers' role be a member of the role that owns the rest"
 )
 _FORCE: Final = "Try again later; `--force` swaps them anyway, once neither is running"
 
@@ -417,7 +417,9 @@ class _Promotion:
             raise _NotNowError(locked) from None
         except asyncpg.PostgresError as error:
             problem = map_driver_error(self._live.store.name, error)
-            raise self.refused(f"{dependent.name} cannot come along, so nothing was changed: {problem}") from error
+            raise self.refused(
+                f"{dependent.name} cannot come along, so nothing was changed: {problem}"
+            ) from error
 
     async def finish(self, *, resumed: bool = False) -> Promotion:
         """Update the record; return the result."""

@@ -3,7 +3,8 @@
 -- name: owed
 -- Counts kept by triggers: nothing is counted while a promotion holds both schemas.
 SELECT coalesce(sum(entries) FILTER (WHERE counted = 'sync_outbox' AND NOT refused), 0)::bigint AS points,
-       coalesce(sum(entries) FILTER (WHERE counted = 'sync_dead_letter'), 0)::bigint AS dead
+       coalesce(sum(entries) FILTER (WHERE counted = 'sync_dead_letter'), 0)::bigint AS dead,
+       coalesce(sum(entries) FILTER (WHERE counted IN ('sync_parked_row', 'sync_parked_reference')), 0)::bigint AS parked
 FROM @{schema}.sync_count
 
 -- name: left_behind

@@ -72,9 +72,6 @@ async def obstacles(found: GraphRebuild) -> Sequence[tuple[str, str]]:
         reasons.append(
             ("the graph is archived, so nothing would fill it", f"`syncline graph resume {slug}`.")
         )
-    if graph.schema_name == "public":
-        fix = "`syncline verify --repair` mends single rows; for a shadow of it see docs/shadow.md."
-        reasons.append(("its schema is public, which is not renamed", fix))
     live, other = services.target_schema(graph), services.target_schema(graph, shadow=True)
     drop = f"Promote it, or drop it by `syncline graph set {slug} --drop-shadow`; then start again."
     if graph.shadowed:

@@ -114,6 +114,12 @@ class Dependents:
             Dependent(name=row["object"], statement=row["statement"]) for row in carried
         ]
 
+    async def moves(self, connection: asyncpg.Connection) -> Sequence[Dependent]:
+        """Return what swaps the tables one by one, by way of schema `syncline_promotion`."""
+        await connection.execute(_PATH)
+        moved = await self._rows(connection, "moved")
+        return [Dependent(name=row["object"], statement=row["statement"]) for row in moved]
+
     async def validate(self) -> AsyncIterator[str]:
         """Check the rows under foreign keys that were made again; yield those whose rows fail, and why."""
         async with self._reading() as connection:

@@ -34,7 +34,7 @@ from syncline.messages.operator import Promotion
 from syncline.messages.sync import TableProgress
 from syncline.migrations import migrate_bookkeeping
 from syncline.provider import GraphSchema
-from syncline.shadow.dependents import Dependent, Dependents
+from syncline.shadow.dependents import Dependent, Dependents, filled_tables
 from syncline.shadow.lag import Progress, lags, progress_of
 from syncline.shadow.prepare import live_generation
 from syncline.shadow.readers import lead_readers
@@ -92,7 +92,7 @@ async def promote(
     such moment in time, or such a reason; with `force` it is enough that neither is running.
     """
     actor = Actor(who=who, why=why, starter=starter, run_id=run_id).required("promote")
-    if graph.schema_name == _OTHERS:
+    if graph.schema_name == _OTHERS and dependents is None:
         raise ShadowInvalid(graph.slug, _NOT_RENAMED)
     work = _Promotion(services, graph, schema_map, actor, dependents=dependents, action=action)
     if await work.half_done():
@@ -376,7 +376,12 @@ class _Promotion:
         for statement in (*surplus, *grants):
             await driver.execute(statement)
         before = self.promotion(self._graph, swap=True).shadow_provider_id
+        moves = await self._moves(driver)
         self.began = time.monotonic()
+        if moves:
+            await self._move(driver, moves)
+        else:
+            await driver.execute(_sql("rename", live=quoted(live), shadow=quoted(shadow)))
         await driver.execute(
             _sql(
                 "swap",
@@ -404,6 +409,31 @@ class _Promotion:
         return await self._services.graphs.swap_shadow(
             self._graph, within=connection, actor=self._actor, action=self._action
         )
+
+    async def _moves(self, driver: asyncpg.Connection) -> Sequence[Dependent]:
+        """Return what moves table by table; nothing if the schemas are renamed."""
+        if self._dependents is None or self._live.schema != _OTHERS:
+            return ()
+        return await self._dependents.moves(driver)
+
+    async def _move(self, driver: asyncpg.Connection, moves: Sequence[Dependent]) -> None:
+        """Swap the tables one by one: readers wait from the first lock to the commit."""
+        tables = [
+            f"{quoted(self._live.schema)}.{quoted(name)}"
+            for name in filled_tables(self._statements.schema_map)
+        ]
+        try:
+            # The time of all locks together, which a timeout for each of them would not bound.
+            await driver.execute(f"SET LOCAL statement_timeout = {round(_PAUSE * 1000)}")
+            await driver.execute(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE")
+        except asyncpg.QueryCanceledError:
+            raise _NotNowError(
+                f"others have had locks on the tables for {_PAUSE} s, again and again"
+            ) from None
+        await driver.execute("SET LOCAL statement_timeout = 0; CREATE SCHEMA syncline_promotion")
+        for move in moves:
+            await self._carry(driver, move)
+        await driver.execute("DROP SCHEMA syncline_promotion")
 
     async def _carry(self, driver: asyncpg.Connection, dependent: Dependent) -> None:
         """Run the statement of a dependent; what takes locks for too long is tried again as a whole."""

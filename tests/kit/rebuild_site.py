@@ -138,6 +138,11 @@ class RebuildSite:
             f"UPDATE write_nodes SET definition = 'as of {first}' WHERE id = 'n1'"
         )
 
+    async def make(self, sql: str) -> None:
+        """Make something of others in the graph-db; `kg` is the graph's schema."""
+        async with self.site.on_target() as connection:
+            await connection.execute(sql.replace("kg", self.site.schema))
+
     async def cycles(self) -> None:
         """Run a cycle of the graph and one of its shadow; neither while a swap is to be finished."""
         written = self.written
@@ -150,7 +155,8 @@ class RebuildSite:
     async def catalog(self) -> list[str]:
         """Return everything that is in the graph's schema, and in that of the readers, in words."""
         async with self.site.on_target("pg_catalog") as connection:
-            return [row[0] for row in await connection.fetch(_CATALOG)]
+            rows = await connection.fetch(_CATALOG.replace("kg", self.site.schema))
+        return [row[0] for row in rows]
 
     async def points(self) -> int:
         """Return how many nodes readers of the vector store find by the name that does not change."""
@@ -158,7 +164,7 @@ class RebuildSite:
 
     async def read_all(self) -> None:
         """Assert that readers miss nothing that was synced."""
-        [row] = await self.site.read("SELECT count(*) AS n, count(DISTINCT key) AS keys FROM kg.titles")
+        [row] = await self.site.read("SELECT count(*) AS n, count(DISTINCT key) AS keys FROM titles")
         assert (row["n"] >= self.synced, row["n"]) == (True, row["keys"])
         assert await self.points() >= self.synced
 
@@ -186,7 +192,7 @@ class Reader:
             await asyncio.gather(*tasks)
 
     async def _read(self, query: str, stopped: asyncio.Event, every: float) -> None:
-        async with self.of.site.on_target("kg") as connection:
+        async with self.of.site.on_target() as connection:
             statement = await connection.prepare(query)
             while not stopped.is_set():
                 least, begun = self.of.synced, time.monotonic()
@@ -212,13 +218,13 @@ class Reader:
 
 
 @asynccontextmanager
-async def rebuild_site(settings: Settings, *, nodes: int) -> AsyncIterator[RebuildSite]:
+async def rebuild_site(settings: Settings, *, nodes: int, schema: str = "kg") -> AsyncIterator[RebuildSite]:
     """Yield the graph, synced."""
     async with opened_site(settings) as site:
+        site.schema = schema
         await site.services.prepare_control()
-        await site.services.graphs.add(
-            GraphDraft(slug="kg", composition=LIVE), prepare=site.services.prepare_graph
-        )
+        draft = GraphDraft(slug="kg", schema_name=schema, qdrant_prefix="kg_", composition=LIVE)
+        await site.services.graphs.add(draft, prepare=site.services.prepare_graph)
         found = RebuildSite(site)
         await found.add(nodes)
         await found.cycles()

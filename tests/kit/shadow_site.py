@@ -50,6 +50,7 @@ class Site:
     def __init__(self, services: Services, acme: FakeProvider) -> None:
         self.services = services
         self.acme = acme
+        self.schema = "kg"
 
     async def graph(self, **composition: JsonValue) -> Graph:
         """Return its record; with a composition, changed to that."""
@@ -58,16 +59,16 @@ class Site:
         return await self.services.graphs.get("kg")
 
     async def write(self, sql: str) -> None:
-        async with self.on(self.services.settings.write_dsn, "kg") as connection:
+        async with self.on(self.services.settings.write_dsn, self.schema) as connection:
             await connection.execute(sql)
 
-    async def read(self, sql: str, *arguments: object, schema: str = "kg") -> list[asyncpg.Record]:
+    async def read(self, sql: str, *arguments: object, schema: str | None = None) -> list[asyncpg.Record]:
         async with self.on_target(schema) as connection:
             return list(await connection.fetch(sql, *arguments))
 
     @asynccontextmanager
-    async def on_target(self, schema: str = "kg") -> AsyncIterator[asyncpg.Connection]:
-        async with self.on(self.services.settings.graph_dsn, schema) as connection:
+    async def on_target(self, schema: str | None = None) -> AsyncIterator[asyncpg.Connection]:
+        async with self.on(self.services.settings.graph_dsn, schema or self.schema) as connection:
             yield connection
 
     @asynccontextmanager

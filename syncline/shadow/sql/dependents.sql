@@ -5,7 +5,10 @@
 -- name: places
 place AS (
     SELECT (SELECT oid FROM pg_namespace WHERE nspname = $1::text) AS live,
-           (SELECT oid FROM pg_namespace WHERE nspname = $2::text) AS other, coalesce($4::text, current_user::text) AS role
+           (SELECT oid FROM pg_namespace WHERE nspname = $2::text) AS other,
+           coalesce($4::text, current_user::text) AS role,
+           -- Schema public is others' too, so it stays, and only the tables of the graph move.
+           $1::text <> 'public' AS renamed
 ), ours AS (
     SELECT c.oid, c.relname AS name, c.relkind AS kind, c.relowner AS owner, c.reloptions, c.reltype, t.typarray,
            c.relrowsecurity AS secured, c.relforcerowsecurity AS forced, o.oid AS other,
@@ -22,7 +25,7 @@ place AS (
                           WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END AS kind
     FROM place p
     JOIN pg_class c ON c.relnamespace = p.live AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
-    WHERE c.relname <> ALL ($3::text[])
+    WHERE p.renamed AND c.relname <> ALL ($3::text[])
       AND NOT EXISTS (SELECT FROM pg_class o WHERE o.relnamespace = p.other AND o.relname = c.relname)
       AND NOT EXISTS (
           SELECT FROM pg_depend d
@@ -35,13 +38,13 @@ place AS (
     FROM place p
     JOIN pg_type t ON t.typnamespace = p.live
     LEFT JOIN pg_class c ON c.oid = t.typrelid
-    WHERE (t.typtype IN ('e', 'd') OR (t.typtype = 'c' AND c.relkind = 'c'))
+    WHERE p.renamed AND (t.typtype IN ('e', 'd') OR (t.typtype = 'c' AND c.relkind = 'c'))
       AND NOT EXISTS (SELECT FROM pg_type o WHERE o.typnamespace = p.other AND o.typname = t.typname)
 ), routines AS (
     SELECT f.oid, f.proname AS name, f.proowner AS owner, pg_get_function_identity_arguments(f.oid) AS arguments
     FROM place p
     JOIN pg_proc f ON f.pronamespace = p.live
-    WHERE NOT EXISTS (
+    WHERE p.renamed AND NOT EXISTS (
         SELECT FROM pg_proc o
         WHERE o.pronamespace = p.other AND o.proname = f.proname AND o.proargtypes = f.proargtypes
     )
@@ -114,7 +117,7 @@ UNION
 SELECT format('%s is in the schema', pg_describe_object(d.classid, d.objid, d.objsubid))
 FROM place p
 JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = p.live
-WHERE NOT CASE
+WHERE p.renamed AND NOT CASE
     WHEN d.classid = 'pg_type'::regclass THEN EXISTS (
         SELECT FROM pg_type t WHERE t.oid = d.objid AND t.typtype IN ('e', 'd', 'c')
     )
@@ -134,7 +137,7 @@ CROSS JOIN (
     UNION SELECT format('table ''%s.%s''', schema, table_name), owner FROM keys
     UNION
     SELECT format('a default privilege of schema ''%s''', $1::text), a.defaclrole
-    FROM place p JOIN pg_default_acl a ON a.defaclnamespace = p.live
+    FROM place p JOIN pg_default_acl a ON a.defaclnamespace = p.live AND p.renamed
 ) f
 WHERE NOT pg_has_role(p.role::name, f.owner, 'USAGE')
 ORDER BY 1
@@ -240,7 +243,7 @@ SELECT object, statement FROM (
     SELECT 52, 'comment of the schema', format('COMMENT ON SCHEMA %I IS %L', $2::text, d.description)
     FROM place p
     JOIN pg_description d ON d.classoid = 'pg_namespace'::regclass AND d.objoid = p.live
-    WHERE d.description IS DISTINCT FROM obj_description(p.other, 'pg_namespace')
+    WHERE p.renamed AND d.description IS DISTINCT FROM obj_description(p.other, 'pg_namespace')
 ) parts
 ORDER BY step, object
 
@@ -338,12 +341,13 @@ SELECT object, statement FROM (
     JOIN pg_namespace n ON n.oid = x.stxnamespace
     CROSS JOIN LATERAL (
         SELECT 0 AS step, format('DROP STATISTICS %I.%I', n.nspname, x.stxname) AS statement
-        WHERE n.oid <> p.live
+        WHERE n.oid <> p.live OR NOT p.renamed
         UNION ALL
         SELECT 1, pg_get_statisticsobjdef(x.oid)
     ) s
     WHERE NOT EXISTS (
-        SELECT FROM pg_statistic_ext b WHERE b.stxnamespace = p.other AND n.oid = p.live AND b.stxname = x.stxname
+        SELECT FROM pg_statistic_ext b
+        WHERE p.renamed AND n.oid = p.live AND b.stxnamespace = p.other AND b.stxname = x.stxname
     )
     UNION ALL
     SELECT 80, format('foreign key %I of %I.%I', k.name, k.schema, k.table_name), format(
@@ -360,9 +364,37 @@ SELECT object, statement FROM (
         CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
         CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
     )
-    FROM place p JOIN pg_default_acl d ON d.defaclnamespace = p.live, aclexplode(d.defaclacl) a
+    FROM place p JOIN pg_default_acl d ON d.defaclnamespace = p.live AND p.renamed, aclexplode(d.defaclacl) a
 ) carried
 ORDER BY step, object
+
+-- name: moved
+-- How the tables of a schema that is not renamed change places with those of the other one.
+WITH @{places}, pairs AS (
+    SELECT 'TABLE' AS kind, quote_ident(name) AS name FROM ours WHERE other IS NOT NULL
+    UNION ALL
+    SELECT 'SEQUENCE', quote_ident(c.relname)
+    FROM place p
+    JOIN pg_class c ON c.relnamespace = p.live AND c.relkind = 'S'
+    JOIN pg_class o ON o.relnamespace = p.other AND o.relkind = 'S' AND o.relname = c.relname
+    WHERE NOT EXISTS (
+        SELECT FROM pg_depend d
+        WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_class'::regclass
+          AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')
+    )
+    UNION ALL
+    SELECT 'ROUTINE', format('%I(%s)', f.proname, pg_get_function_identity_arguments(f.oid))
+    FROM place p
+    JOIN pg_proc f ON f.pronamespace = p.live
+    JOIN pg_proc o ON o.pronamespace = p.other AND o.proname = f.proname AND o.proargtypes = f.proargtypes
+)
+SELECT format('%s %s', lower(kind), name) AS object,
+       format('ALTER %s %I.%s SET SCHEMA %I', kind, s.place, name, s.next) AS statement
+FROM pairs
+CROSS JOIN LATERAL (
+    VALUES (1, $1::text, 'syncline_promotion'), (2, $2::text, $1::text), (3, 'syncline_promotion', $2::text)
+) AS s (step, place, next)
+ORDER BY s.step, kind, name
 
 -- name: surplus
 -- Rights on the other schema's tables, which a default may have given: what the live ones grant is granted next.

@@ -45,13 +45,15 @@ WHERE k.contype = 'f' AND k.conparentid = 0
     AND c.relnamespace = to_regnamespace(quote_ident($1)) AND r.relnamespace <> c.relnamespace
 ORDER BY 1
 
--- name: swap
--- Swap both schemas by renaming. Prepared statements look names up again. Afterwards the shadow's bookkeeping
--- is the live graph's: both store what they belong to, and neither has a fence that an earlier cycle could
--- hold.
+-- name: rename
+-- Swap both schemas by renaming, which locks no table. Prepared statements look names up again.
 ALTER SCHEMA @{live} RENAME TO syncline_promotion;
 ALTER SCHEMA @{shadow} RENAME TO @{live};
-ALTER SCHEMA syncline_promotion RENAME TO @{shadow};
+ALTER SCHEMA syncline_promotion RENAME TO @{shadow}
+
+-- name: swap
+-- The shadow's bookkeeping is the live graph's now: both store what they belong to, and neither has a fence that
+-- an earlier cycle could hold.
 UPDATE @{live}.sync_state l
 SET fence = greatest(l.fence, s.fence) + 1, vector_prefix = @{live_prefix}, shadow_provider = NULL
 FROM @{shadow}.sync_state s;

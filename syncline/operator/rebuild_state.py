@@ -167,7 +167,9 @@ def _next(
         kept = "Readers see what was rebuilt. `rollback` leads them back; `drop` ends the generation before."
         return "switched", kept, "drop"
     if behind and (rows < _NEAR * live_rows or "never" in behind[0]):
-        return "filling", f"It fills: about {rows:,} of {counted(live_rows, 'row')} are there.", "status"
+        runs = f"`syncline status {found.graph.shadow_ref.slug}` shows its runs."
+        filled = f"It fills: about {rows:,} of {counted(live_rows, 'row')} are there. {runs}"
+        return "filling", filled, "status"
     return "ready", "It has what readers see, or nearly: `switch` verifies it and leads them to it.", "switch"
 
 

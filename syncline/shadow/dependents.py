@@ -29,7 +29,7 @@ _PATIENCE: Final = "SET LOCAL lock_timeout = '20s'"
 
 @dataclass(frozen=True, kw_only=True)
 class Dependent:
-    """Something of others, and a statement that is right once the schemas are swapped."""
+    """Something of others, and the statement that makes it, moves it, or binds it to other tables."""
 
     name: str
     statement: str
@@ -90,9 +90,9 @@ class Dependents:
             async with self._reading() as connection:
                 missing = await self._rows(connection, name)
             for row in missing:
-                async with self._acting() as connection:
-                    await connection.execute(row["statement"])
-                yield f"{row['object'][:1].upper()}{row['object'][1:]} is made in schema '{self._other}'."
+                part = Dependent(name=row["object"], statement=row["statement"])
+                await self._make(part)
+                yield f"{part.name[:1].upper()}{part.name[1:]} is made in schema '{self._other}'."
 
     async def analyze(self) -> None:
         """Give the planner statistics of the other schema's tables that have never been analyzed."""
@@ -126,10 +126,13 @@ class Dependents:
             keys = await self._rows(connection, "unvalidated")
         for key in keys:
             try:
-                async with self._acting() as connection:
-                    await connection.execute(key["statement"])
+                await self._make(Dependent(name=key["object"], statement=key["statement"]))
             except StoreRejected as error:
                 yield f"{key['object']} stays NOT VALID: {error.problem}"
+
+    async def _make(self, dependent: Dependent) -> None:
+        async with self._acting() as connection:
+            await connection.execute(dependent.statement)
 
     async def rows(self) -> tuple[int, int]:
         """Return how many rows the tables of the map have in both schemas, by the server's statistics."""

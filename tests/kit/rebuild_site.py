@@ -50,7 +50,7 @@ CREATE FUNCTION reports.note() RETURNS trigger LANGUAGE plpgsql
 CREATE TRIGGER told AFTER INSERT OR UPDATE ON kg.nodes FOR EACH ROW EXECUTE FUNCTION reports.note();
 ALTER TABLE kg.nodes ENABLE ALWAYS TRIGGER told;
 ALTER TABLE kg.facts ENABLE ROW LEVEL SECURITY;
-CREATE POLICY some ON kg.facts FOR SELECT TO PUBLIC USING (EXISTS (SELECT FROM kg.nodes n WHERE n.id <> facts.id));
+CREATE POLICY seen ON kg.facts FOR SELECT TO PUBLIC USING (EXISTS (SELECT FROM kg.nodes n WHERE n.id <> facts.id));
 GRANT USAGE ON SCHEMA kg, reports TO PUBLIC;
 GRANT SELECT ON kg.titles, kg.facts, reports.named TO PUBLIC;
 GRANT SELECT (id, concept) ON kg.nodes TO PUBLIC;

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from providers.default import DefaultSyncProvider
 from syncline import names
 from syncline.testing.lab import SyncLab, eventually
 from tests.kit.command_line import CommandLine
@@ -10,7 +11,7 @@ from tests.kit.command_line import CommandLine
 async def test_graph_is_rebuilt_switched_rolled_back_and_dropped_by_command(
     lab: SyncLab, syncline: CommandLine
 ) -> None:
-    graph = await lab.add_graph("default", prepare=True)
+    graph = await lab.add_graph(DefaultSyncProvider(), prepare=True)
     slug, prefix, store = graph.slug, graph.qdrant_prefix, lab.services.vector_store(None)
     assert (await syncline("graph", "pause", slug)).status == 0
     none = await syncline("rebuild", "switch", slug)

@@ -101,7 +101,7 @@ WHERE NOT CASE
     WHEN b.classid = 'pg_class'::regclass THEN EXISTS (
         SELECT FROM pg_class c WHERE c.oid = b.objid AND c.relkind IN ('i', 'I', 'S')
     )
-    ELSE b.classid = 'pg_statistic_ext'::regclass
+    ELSE b.classid IN ('pg_statistic_ext'::regclass, 'pg_publication_rel'::regclass)
 END
 UNION
 SELECT format('publication ''%s'' has table ''%s''', p.pubname, p.tablename)

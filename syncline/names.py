@@ -210,8 +210,6 @@ DEFAULT_PROVIDER: Final = "default"
 """Provider id of the built-in engine, for use in a composition."""
 
 
-_SHADOW_PREFIX: Final = "shadow_"
-
 SECOND: Final = "@second"
 """Ends the name under which a graph-db lists a collection of a graph's second embedding model."""
 
@@ -231,7 +229,7 @@ def live_alias(prefix: str, collection: str) -> str:
 
     A shadow's prefix has that of its graph, so that a promotion, which swaps the two, changes no name.
     """
-    return f"{prefix.removesuffix(_SHADOW_PREFIX)}{collection}.live"
+    return f"{prefix.removesuffix('shadow_')}{collection}.live"
 
 
 def sync_workflow_id(slug: str) -> str:
@@ -265,8 +263,8 @@ def shadow_prefix(prefix: str) -> str:
 
     A promotion swaps the two.
     """
-    before = prefix.removesuffix(_SHADOW_PREFIX)
-    return f"{prefix}{_SHADOW_PREFIX}" if before == prefix else before
+    before = prefix.removesuffix("shadow_")
+    return f"{prefix}shadow_" if before == prefix else before
 
 
 def sync_schedule_id(slug: str) -> str:

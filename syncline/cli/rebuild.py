@@ -49,7 +49,7 @@ def start(
     """Start a second generation of a graph, by its own provider: cycles fill it, and keep both in step.
 
     Refused, naming it and the fix, if something of others in the graph's schema could not come along.
-    If it was interrupted, run it again. `syncline rebuild start world --rows-per-second 5000`.
+    If it was interrupted, run it again.
     """
     _change(graph, "start", timeout, reason, rows_per_second=rows_per_second, as_json=as_json)
 

@@ -17,7 +17,8 @@ from syncline.quoting import counted
 from syncline.shadow.dependents import Dependents
 from syncline.shadow.lag import behind_live
 from syncline.shadow.prepare import is_made
-from syncline.shadow.promote import cut_off, rows_of_others
+from syncline.shadow.promote import cut_off
+from syncline.shadow.rows_of_others import rows_of_others
 
 __all__ = ["GraphRebuild", "describe_rebuild", "obstacles", "read_rebuild"]
 
@@ -107,7 +108,9 @@ _LEFT: Final = (
 
 async def left_behind(found: GraphRebuild) -> Sequence[str]:
     """Return what others have in the live schema that would not come along, in sentences."""
-    of_others = await rows_of_others(found.services, found.graph, found.known.schema_map)
+    live = found.services.target_schema(found.graph)
+    other = found.services.target_schema(found.graph, shadow=True)
+    of_others = await rows_of_others(live, other, found.known.schema_map)
     return [*await found.dependents.obstacles(), *of_others]
 
 

@@ -22,8 +22,6 @@ from syncline.control.audit import Actor
 from syncline.control.composition import parse_composition, swapped
 from syncline.control.graphs import Graph
 from syncline.control.services import Services
-from syncline.engine.render.identity import Identity
-from syncline.engine.render.links import LinkTable
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.engine.state import payloads
@@ -34,29 +32,27 @@ from syncline.messages.operator import Promotion
 from syncline.messages.sync import TableProgress
 from syncline.migrations import migrate_bookkeeping
 from syncline.provider import GraphSchema
-from syncline.shadow.dependents import Dependent, Dependents, filled_tables
+from syncline.shadow.dependents import Dependents
 from syncline.shadow.lag import Progress, lags, progress_of
 from syncline.shadow.prepare import live_generation
 from syncline.shadow.readers import lead_readers
-from syncline.sql import quoted, statements_of, string_literal
-from syncline.stores.postgres import map_driver_error
+from syncline.shadow.rows_of_others import rows_of_others
+from syncline.shadow.swap import SHARED, LocksHeldError, NotCarriedError, SchemaSwap
+from syncline.sql import quoted, statements_of
 
-__all__ = ["cut_off", "promote", "rows_of_others"]
+__all__ = ["cut_off", "promote"]
 
 _sql = statements_of("syncline.shadow")
 
 _ACTION: Final = "promote"
 _PATIENCE: Final = 60.0
 _AGAIN: Final = 0.5
-_PAUSE: Final = 0.7
-"""Seconds for which readers may wait for locks of one try to swap; then it is given up, and tried again."""
 _RUNNING: Final = "a cycle was running all the time"
 _MADE: Final = (
     "Make in schema '{shadow}' what it lacks (CREATE TABLE … (LIKE … INCLUDING ALL), with its rows), or move "
     "what is no part of the graph, and what is bound to it, to a schema of its own; `--force` swaps them "
     "without it"
 )
-_OTHERS: Final = "public"
 _NOT_RENAMED: Final = (
     "its schema is public, and a promotion renames the schema with all that others and extensions have "
     "there; give the graph itself the shadow's provider or map by `syncline graph set --composition`: its "
@@ -92,7 +88,7 @@ async def promote(
     such moment in time, or such a reason; with `force` it is enough that neither is running.
     """
     actor = Actor(who=who, why=why, starter=starter, run_id=run_id).required("promote")
-    if graph.schema_name == _OTHERS and dependents is None:
+    if graph.schema_name == SHARED and dependents is None:
         raise ShadowInvalid(graph.slug, _NOT_RENAMED)
     work = _Promotion(services, graph, schema_map, actor, dependents=dependents, action=action)
     if await work.half_done():
@@ -112,14 +108,6 @@ async def promote(
 async def cut_off(services: Services, graph: Graph, schema_map: SchemaMap) -> bool:
     """Return whether a promotion has swapped the schemas and not the record: another one finishes it."""
     return await _Promotion(services, graph, schema_map).half_done()
-
-
-async def rows_of_others(services: Services, graph: Graph, schema_map: SchemaMap) -> Sequence[str]:
-    """Return what others have in the live tables, row by row, and no cycle makes; in sentences.
-
-    Without a shadow's schema, all marked rows count.
-    """
-    return await _Promotion(services, graph, schema_map).of_others()
 
 
 async def _swapped(
@@ -232,67 +220,13 @@ class _Promotion:
     async def left_behind(self) -> list[str]:
         """Return what is in the live schema, or bound to it, and would not be in the other one."""
         if self._dependents is not None:
-            return [*await self._dependents.obstacles(), *await self.of_others()]
+            return [*await self._dependents.obstacles(), *await self._of_others()]
         async with self._live.store.driver() as connection:
             rows = await connection.fetch(_sql("left_behind"), self._live.schema, self._shadow.schema)
-        return [*(row["reason"] for row in rows), *await self.of_others()]
+        return [*(row["reason"] for row in rows), *await self._of_others()]
 
-    async def of_others(self) -> list[str]:
-        """Return where others have rows or links in the live tables, or marked ones that only those have."""
-        async with self._live.store.driver() as connection:
-            return (
-                [
-                    f"the shadow has none of the links that others made in '{name}'"
-                    async for name in self._links_of_others(connection)
-                ]
-                + [
-                    f"the shadow has none of the rows that others have in '{name}'"
-                    async for name in self._rows_of_others(connection)
-                ]
-                + [
-                    f"the shadow has not all of the rows that are marked in '{name}'"
-                    async for name in self._marked_rows(connection)
-                ]
-            )
-
-    async def _links_of_others(self, connection: asyncpg.Connection) -> AsyncIterator[str]:
-        """Yield the link tables of the live schema with links of others, which a promotion moves away."""
-        schema_map = self._statements.schema_map
-        for table in schema_map:
-            for links in table.links:
-                full = LinkTable(schema_map, table, links)
-                if full.ours and await self._finds(
-                    connection, links.table, full.of_others(self._live.schema)
-                ):
-                    yield links.table
-
-    async def _rows_of_others(self, connection: asyncpg.Connection) -> AsyncIterator[str]:
-        """Yield the tables of the live schema with rows of others, which a promotion moves away."""
-        schema_map = self._statements.schema_map
-        for table in schema_map:
-            if not table.listed:
-                continue
-            is_ours = Identity(schema_map, table, schema=self._live.schema).is_ours("t")
-            query = _sql("rows_of_others", live=self._place(table.name), is_ours=is_ours)
-            if await self._finds(connection, table.name, query):
-                yield table.name
-
-    async def _marked_rows(self, connection: asyncpg.Connection) -> AsyncIterator[str]:
-        """Yield the tables of the live schema with marked rows that the shadow, which came later, has not."""
-        made = (await connection.fetchrow(_sql("scratch"), self._shadow.schema))["made"]
-        places = {"live": quoted(self._live.schema), "shadow": quoted(self._shadow.schema)}
-        query = _sql("marked_only_here", **places) if made else _sql("marked_here", live=places["live"])
-        for table in self._statements.schema_map:
-            if table.marked and await connection.fetchval(query, table.name):
-                yield table.name
-
-    async def _finds(self, connection: asyncpg.Connection, name: str, query: str) -> bool:
-        """Return whether the live schema has this table, and the query finds something in it."""
-        there = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", self._place(name))
-        return bool(there and await connection.fetchval(query))
-
-    def _place(self, name: str) -> str:
-        return f"{quoted(self._live.schema)}.{quoted(name)}"
+    async def _of_others(self) -> Sequence[str]:
+        return await rows_of_others(self._live, self._shadow, self._statements.schema_map)
 
     @asynccontextmanager
     async def live_held(self, patience: float) -> AsyncIterator[AsyncConnection]:
@@ -365,36 +299,19 @@ class _Promotion:
     async def swap(self, connection: AsyncConnection) -> Graph | None:
         """Swap the schemas, and the record if it is in the same database: then return it."""
         driver, actor = await _driver(connection), self._actor or Actor()
-        live, shadow = self._live.schema, self._shadow.schema
+        live = self._live.schema
         if self._live.store.owner_role is not None:
             await driver.execute(f"SET LOCAL ROLE {quoted(self._live.store.owner_role)}")
-        surplus: Sequence[str] = ()
-        carried: Sequence[Dependent] = ()
-        if self._dependents is not None:
-            surplus, carried = await self._dependents.read(driver)
-        grants = [row["statement"] for row in await driver.fetch(_sql("grants"), live, shadow)]
-        for statement in (*surplus, *grants):
-            await driver.execute(statement)
         before = self.promotion(self._graph, swap=True).shadow_provider_id
-        moves = await self._moves(driver)
-        self.began = time.monotonic()
-        if moves:
-            await self._move(driver, moves)
-        else:
-            await driver.execute(_sql("rename", live=quoted(live), shadow=quoted(shadow)))
-        await driver.execute(
-            _sql(
-                "swap",
-                live=quoted(live),
-                shadow=quoted(shadow),
-                live_prefix=string_literal(self._shadow_prefix),
-                shadow_prefix=string_literal(self._prefix),
-                shadow_provider=string_literal(before),
+        swap = SchemaSwap(self._live, self._shadow, self._dependents)
+        try:
+            self.began = await swap.run(
+                driver, live_prefix=self._shadow_prefix, shadow_prefix=self._prefix, shadow_provider=before
             )
-        )
-        for dependent in carried:
-            await self._carry(driver, dependent)
-        await driver.execute("SET LOCAL lock_timeout = 0")
+        except LocksHeldError as held:
+            raise _NotNowError(str(held)) from None
+        except NotCarriedError as error:
+            raise self.refused(str(error)) from error
         audit = _sql("audit", live=quoted(live))
         why = f"{actor.why} (provider {before} before)"
         await driver.execute(audit, actor.who, self._action, why, actor.run_id)
@@ -409,47 +326,6 @@ class _Promotion:
         return await self._services.graphs.swap_shadow(
             self._graph, within=connection, actor=self._actor, action=self._action
         )
-
-    async def _moves(self, driver: asyncpg.Connection) -> Sequence[Dependent]:
-        """Return what moves table by table; nothing if the schemas are renamed."""
-        if self._dependents is None or self._live.schema != _OTHERS:
-            return ()
-        return await self._dependents.moves(driver)
-
-    async def _move(self, driver: asyncpg.Connection, moves: Sequence[Dependent]) -> None:
-        """Swap the tables one by one: readers wait from the first lock to the commit."""
-        tables = [
-            f"{quoted(self._live.schema)}.{quoted(name)}"
-            for name in filled_tables(self._statements.schema_map)
-        ]
-        try:
-            # The time of all locks together, which a timeout for each of them would not bound.
-            await driver.execute(f"SET LOCAL statement_timeout = {round(_PAUSE * 1000)}")
-            await driver.execute(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE")
-        except asyncpg.QueryCanceledError:
-            raise _NotNowError(
-                f"others have had locks on the tables for {_PAUSE} s, again and again"
-            ) from None
-        await driver.execute("SET LOCAL statement_timeout = 0; CREATE SCHEMA syncline_promotion")
-        for move in moves:
-            await self._carry(driver, move)
-        await driver.execute("DROP SCHEMA syncline_promotion")
-
-    async def _carry(self, driver: asyncpg.Connection, dependent: Dependent) -> None:
-        """Run the statement of a dependent; what takes locks for too long is tried again as a whole."""
-        left = round((self.began + _PAUSE - time.monotonic()) * 1000)
-        locked = f"others have had locks on {dependent.name} for {_PAUSE} s, again and again"
-        if left <= 0:
-            raise _NotNowError(locked)
-        try:
-            await driver.execute(f"SET LOCAL lock_timeout = {left}; {dependent.statement}")
-        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
-            raise _NotNowError(locked) from None
-        except asyncpg.PostgresError as error:
-            problem = map_driver_error(self._live.store.name, error)
-            raise self.refused(
-                f"{dependent.name} cannot come along, so nothing was changed: {problem}"
-            ) from error
 
     async def finish(self, *, resumed: bool = False) -> Promotion:
         """Update the record; return the result."""

@@ -17,6 +17,7 @@ from syncline.operator.rebuild import drop, rollback, start, switch
 from syncline.settings import Settings
 from syncline.shadow.dependents import Dependent, Dependents
 from syncline.shadow.promote import _Promotion
+from syncline.shadow.swap import SchemaSwap
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.lab import eventually
 from tests.kit.cases import further
@@ -233,7 +234,8 @@ class _Steps:
             (RebuildRecords, ("put", "remove")),
             (GraphRepository, ("audit", "update", "swap_shadow")),
             (Dependents, ("_make", "analyze")),
-            (_Promotion, ("swap", "_carry", "finish")),
+            (_Promotion, ("swap", "finish")),
+            (SchemaSwap, ("_carry",)),
             (rebuild, ("prepare_shadow", "drop_shadow", "lead_readers")),
         ):
             for name in names:

@@ -388,13 +388,24 @@ WITH @{places}, pairs AS (
     JOIN pg_proc f ON f.pronamespace = p.live
     JOIN pg_proc o ON o.pronamespace = p.other AND o.proname = f.proname AND o.proargtypes = f.proargtypes
 )
-SELECT format('%s %s', lower(kind), name) AS object,
-       format('ALTER %s %I.%s SET SCHEMA %I', kind, s.place, name, s.next) AS statement
-FROM pairs
-CROSS JOIN LATERAL (
-    VALUES (1, $1::text, 'syncline_promotion'), (2, $2::text, $1::text), (3, 'syncline_promotion', $2::text)
-) AS s (step, place, next)
-ORDER BY s.step, kind, name
+SELECT object, statement FROM (
+    SELECT 0 AS step, 'the tables' AS object, format(
+        'LOCK TABLE %s IN ACCESS EXCLUSIVE MODE',
+        string_agg(format('%I.%s', $1::text, name), ', ' ORDER BY name)
+    ) AS statement
+    FROM pairs WHERE kind = 'TABLE'
+    UNION ALL
+    VALUES (1, 'a schema between', 'CREATE SCHEMA syncline_promotion'),
+           (9, 'the schema between', 'DROP SCHEMA syncline_promotion')
+    UNION ALL
+    SELECT s.step, format('%s %s', lower(kind), name),
+           format('ALTER %s %I.%s SET SCHEMA %I', kind, s.place, name, s.next)
+    FROM pairs
+    CROSS JOIN LATERAL (
+        VALUES (2, $1::text, 'syncline_promotion'), (3, $2::text, $1::text), (4, 'syncline_promotion', $2::text)
+    ) AS s (step, place, next)
+) moves
+ORDER BY step, object
 
 -- name: surplus
 -- Rights on the other schema's tables, which a default may have given: what the live ones grant is granted next.

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -11,6 +12,8 @@ from pydantic import SecretStr
 
 from syncline.control.graphs import GraphChanges, GraphRepository
 from syncline.control.rebuild_record import RebuildRecords
+from syncline.engine import cycle, visible
+from syncline.engine.visible import Look
 from syncline.errors import RebuildRefused, ShadowInvalid
 from syncline.operator import rebuild
 from syncline.operator.rebuild import drop, rollback, start, switch
@@ -205,6 +208,22 @@ async def test_switch_is_refused_until_what_was_rebuilt_is_equal_and_has_all(kg:
             await kg.do(switch, patience=0)
     assert (await kg.status()).state == "ready"
     await kg.do(switch)
+    assert (await kg.status()).state == "switched"
+
+
+async def test_switch_finds_its_moment_although_rows_are_written_all_the_time(
+    kg: RebuildSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a cycle reads, something has been overwritten unread when it looks whether it has all."""
+
+    async def look(*arguments: Any, **options: Any) -> Look:
+        await kg.site.write("UPDATE write_nodes SET definition = definition || '!' WHERE id = 'n1'")
+        return await visible.look(*arguments, **options)
+
+    monkeypatch.setattr(cycle, "look", look)
+    await kg.do(start)
+    await kg.cycles()
+    await kg.do(switch, patience=20)
     assert (await kg.status()).state == "switched"
 
 

@@ -93,6 +93,10 @@ SELECT EXISTS (
 -- Whether the live schema has marked rows of table $1.
 SELECT EXISTS (SELECT FROM @{live}.sync_kept k WHERE k.table_name = $1 AND NOT k.stub)
 
+-- name: want
+-- Have the shadow's next cycle make sure that it shows all up to its position, as writers who wait do.
+SELECT nextval(to_regclass(@{shadow}))
+
 -- name: granted
 -- Whether the shadow shows everything of which writers were told that the live graph shows it.
 SELECT s.visible_clean @@> l.visible_clean FROM @{live}.sync_state l, @{shadow}.sync_state s

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from pydantic import SecretStr
+from pydantic import JsonValue, SecretStr
 
-from syncline.control.graphs import GraphChanges, GraphRepository
+from syncline.capture.install.install import adopt
+from syncline.control.audit import Actor
+from syncline.control.graphs import GraphChanges, GraphDraft, GraphRepository
 from syncline.control.rebuild_record import RebuildRecords
 from syncline.engine import cycle, visible
 from syncline.engine.visible import Look
 from syncline.errors import RebuildRefused, ShadowInvalid
 from syncline.operator import rebuild
+from syncline.operator.maps import map_of
 from syncline.operator.rebuild import drop, rollback, start, switch
 from syncline.settings import Settings
 from syncline.shadow.dependents import Dependent, Dependents
@@ -25,8 +28,10 @@ from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.lab import eventually
 from tests.kit.cases import further
 from tests.kit.rebuild_site import OTHERS, Reader, RebuildSite, Verb, rebuild_site
+from tests.kit.shadow_site import opened_site
 
 NODES = 200
+ACTOR = Actor(who="ann", why="a shop opens", run_id="run-1")
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -142,6 +147,73 @@ async def others_come_along(kg: RebuildSite) -> None:
         " titled('good') AS titles"
     )
     assert tuple(left) == (2, 19, 19)
+
+
+SHOP = """
+version: 1
+name: shop
+tables:
+  makers: {source: maker, columns: [name]}
+  goods:
+    source: article
+    key: id
+    types: {id: bigint}
+    id: same
+    columns: [title]
+    references: {maker: {parent: makers, required: false}}
+    vector: {collection: goods, text: t.title, payload: {id: t.id}}
+"""
+
+
+async def test_tables_of_a_stored_map_are_made_again_as_they_are(
+    new_database: Callable[..., str], tmp_path: Path
+) -> None:
+    write, graph = SecretStr(new_database()), SecretStr(new_database())
+    async with opened_site(Settings(write_dsn=write, graph_dsn=graph, qdrant_path=tmp_path / "q")) as site:
+        kg, services = RebuildSite(site), site.services
+        async with site.on(write, "public") as connection:
+            await connection.execute(
+                "CREATE SCHEMA kg; CREATE TABLE kg.maker (id text PRIMARY KEY, name text);"
+                "CREATE TABLE kg.article (id bigint PRIMARY KEY, title text, maker text);"
+                "INSERT INTO kg.maker SELECT 'm' || i, 'maker ' || i FROM generate_series(1, 3) i;"
+                "INSERT INTO kg.article SELECT i, 'good ' || i, 'm' || i FROM generate_series(1, 3) i"
+            )
+        await kg.make(
+            """
+            CREATE SCHEMA kg; CREATE SCHEMA reports;
+            CREATE DOMAIN kg.title AS text CHECK (VALUE <> '');
+            CREATE TABLE kg.makers (
+                id uuid PRIMARY KEY, key text NOT NULL CONSTRAINT "one key" UNIQUE, name text, sync_version bigint,
+                sync_run bigint
+            );
+            CREATE TABLE kg.goods (
+                id bigint CONSTRAINT numbered PRIMARY KEY CHECK (id > 0), title text,
+                maker uuid CONSTRAINT made_by REFERENCES kg.makers (id) DEFERRABLE, sync_version bigint,
+                sync_run bigint, more text GENERATED ALWAYS AS ('more') STORED
+            );
+            CREATE INDEX ON kg.goods (maker);
+            CREATE VIEW kg.titles AS SELECT id AS key FROM kg.goods;
+            """
+        )
+        await services.prepare_control()
+        await services.maps.put("shop", SHOP, hash="h", actor=ACTOR)
+        named: dict[str, JsonValue] = {"sync": {"provider": "default", "options": {"map": "shop"}}}
+        await services.graphs.add(GraphDraft(slug="kg", composition=named), prepare=services.prepare_graph)
+        known = (await map_of(services, await site.graph())).schema_map
+        await adopt(services.store("write", None), "kg", known)
+        assert (await site.cycle()).drained
+        before = await kg.catalog()
+        await kg.do(start)
+        assert (await kg.status()).state == "ready", await kg.status()
+        for verb in (switch, rollback, switch, drop):
+            await kg.do(verb)
+            assert await kg.catalog() == before, verb
+            await site.write("UPDATE article SET title = title || '!'")
+            await kg.cycles()
+        assert {row["title"] for row in await site.read("SELECT title FROM goods")} == {
+            f"good {number}!!!!" for number in (1, 2, 3)
+        }
+        assert await services.vector_store(None).count("kg_goods.live") == 3
 
 
 async def test_start_is_refused_for_what_cannot_come_along_and_changes_nothing(

@@ -126,7 +126,7 @@ WHERE p.renamed AND NOT CASE
     )
 END
 UNION
-SELECT format('%s is role ''%s''''s, which role ''%s'' is no member of', f.object, pg_get_userbyid(f.owner), p.role)
+SELECT format('%s belongs to role ''%s'', of which ''%s'' is no member', f.object, pg_get_userbyid(f.owner), p.role)
 FROM place p
 CROSS JOIN (
     SELECT format('table ''%s.%s''', $1::text, name) AS object, owner FROM ours

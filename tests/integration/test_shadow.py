@@ -98,6 +98,17 @@ async def test_a_shadow_leaves_the_live_graph_and_the_write_db_as_they_are(site:
     assert [row["n"] for row in await site.read("SELECT count(*) AS n FROM nodes", schema="kg_shadow")] == [2]
 
 
+async def test_a_shadow_makes_no_alias_and_a_promotion_moves_the_one_that_readers_query(site: Site) -> None:
+    store = site.services.vector_store(None)
+    assert (await site.cycle(shadow=True)).drained
+    assert await store.aliases() == {}
+    await site.both()
+    for prefix in ("kg_", "kg_shadow_", "kg_"):
+        found = await store.aliases()
+        assert found == {f"kg_{name}.live": f"{prefix}{name}" for name in ("facts", "nodes")}
+        await site.promote()
+
+
 @pytest.mark.long(
     "test_a_promoted_shadow_is_live_and_can_be_promoted_back",
     "test_what_differs_is_named_by_table_key_and_column",

@@ -55,6 +55,7 @@ GRANT USAGE ON SCHEMA kg, reports TO PUBLIC;
 GRANT SELECT ON kg.titles, kg.facts, reports.named TO PUBLIC;
 GRANT SELECT (id, concept) ON kg.nodes TO PUBLIC;
 ALTER DEFAULT PRIVILEGES IN SCHEMA kg GRANT SELECT ON TABLES TO PUBLIC;
+ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC;
 '''
 """What readers make in a graph's schema and elsewhere."""
 
@@ -80,7 +81,7 @@ UNION ALL SELECT format('%s.%s.%s %s', schema, relname, a.attname, d.description
     LEFT JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.objsubid
 UNION ALL SELECT obj_description('kg'::regnamespace, 'pg_namespace')
 UNION ALL SELECT format('%s.%s %s %s', schema, relname, a.privilege_type, a.grantee::regrole)
-    FROM tables t, aclexplode(t.relacl) a
+    FROM tables t, aclexplode(t.relacl) a WHERE a.grantee <> t.relowner
 UNION ALL SELECT format('%s.%s.%s %s %s', schema, relname, c.attname, a.privilege_type, a.grantee::regrole)
     FROM tables t JOIN pg_attribute c ON c.attrelid = t.oid, aclexplode(c.attacl) a
 UNION ALL SELECT format('%s.%s %s %s', schema, relname, relrowsecurity, relforcerowsecurity) FROM tables

@@ -45,6 +45,9 @@ prove: setup wordnet ## run the long proofs, and the further cases of parameters
 prove-embedding: setup ## change the embedding of as many texts as WordNet has, under readers and kills; results go to docs/embeddings.md
 	@$(BIN)/python -m pytest -n 0 -m proof --embedding-texts=235582 tests/workflow/test_embedding_change_killed.py
 
+prove-rebuild: setup ## rebuild a graph of a million rows, under readers, writers and kills; results go to docs/rebuild.md
+	@$(BIN)/python -m pytest -n 0 -m proof --rebuild-rows=1000000 tests/workflow/test_rebuild_killed.py
+
 test-walks: setup ## walk through a rolling and a blue/green deployment, the wheel alone, a plugin's project, a stack that was killed
 	@$(call pytest,-n 2 -m proof $(WALKS))
 
@@ -137,4 +140,4 @@ constraints: ## pin the newest dependencies again (needs uv)
 clean: ## remove what the targets made, the development stack's state included
 	@rm -rf $(VENV) .syncline .wordnet .postgres .production .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
-.PHONY: help setup run test test-long test-walks test-ui test-field test-versions test-production wheel image screenshots prove prove-embedding check bench bench-freshness bench-waits bench-fleet sizing docs wordnet format constraints clean
+.PHONY: help setup run test test-long test-walks test-ui test-field test-versions test-production wheel image screenshots prove prove-embedding prove-rebuild check bench bench-freshness bench-waits bench-fleet sizing docs wordnet format constraints clean

@@ -262,6 +262,8 @@ def create_operations_worker(client: Client, activities: OperationActivities, se
             activities.plan_embedding,
             activities.describe_embedding,
             activities.change_embedding,
+            activities.describe_rebuild,
+            activities.change_rebuild,
         ],
         at_once=_OPERATIONS_AT_ONCE,
         polls=2,

@@ -65,6 +65,7 @@ from syncline.messages.operator import (
     VerificationProgress,
     VerifyGraphInput,
 )
+from syncline.messages.rebuild import ChangeRebuildInput, DescribeRebuildInput, RebuildStatus
 from syncline.messages.takeover import Takeover
 from syncline.messages.usage import UsageReport
 from syncline.messages.verification import Verification
@@ -94,6 +95,8 @@ from syncline.operator.health.examine import examine
 from syncline.operator.maps import map_of, not_compared
 from syncline.operator.new_columns import decide_columns
 from syncline.operator.parked import ParkedPage, ParkedSummary, list_parked, summarize_parked
+from syncline.operator.rebuild import change_rebuild
+from syncline.operator.rebuild_state import describe_rebuild, read_rebuild
 from syncline.operator.schema import checked_limit, first_page, known_form
 from syncline.operator.second_model import main_vectors, second_vectors
 from syncline.operator.shared_collections import refuse_shared_by_graph
@@ -111,6 +114,7 @@ from syncline.temporal.schedules.graph import (
     rename_schedule,
 )
 from syncline.temporal.schedules.notes import PAUSED_WITH_GRAPH, graph_note
+from syncline.temporal.shadow_runs import ShadowRuns
 from syncline.verify import verify
 
 __all__ = ["FleetActivities", "OperationActivities"]
@@ -480,6 +484,30 @@ class OperationActivities:
             known = (await map_of(services, graph)).schema_map
             actor = await acting(request.who, request.why)
             return await change_embedding(services, graph, known, request, actor=actor)
+
+    @activity.defn(name=names.DESCRIBE_REBUILD_ACTIVITY)
+    async def describe_rebuild(self, request: DescribeRebuildInput) -> RebuildStatus:
+        """Return how far the rebuild of the graph is, or what is in the way of one."""
+        services = self._services
+        async with self._at_work(request):
+            graph = await services.graphs.get(request.graph)
+            return await describe_rebuild(await read_rebuild(services, graph, await map_of(services, graph)))
+
+    @activity.defn(name=names.CHANGE_REBUILD_ACTIVITY)
+    async def change_rebuild(self, request: ChangeRebuildInput) -> RebuildStatus:
+        """Start, switch, roll back or drop, audited; steps that were done before are skipped."""
+        services = self._services
+        async with self._at_work(request) as beat:
+            graph = await services.graphs.get(request.graph)
+            return await change_rebuild(
+                services,
+                graph,
+                await map_of(services, graph),
+                request,
+                actor=await acting(request.who, request.why),
+                runs=ShadowRuns(activity.client(), graph.slug, task_queue=services.settings.task_queue),
+                beat=lambda name, seen: beat(VerificationProgress(relation=name, compared=seen)),
+            )
 
     @activity.defn(name=names.LIST_MAPS_ACTIVITY)
     async def list_maps(self, request: ListMapsInput) -> MapPage:

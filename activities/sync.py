@@ -289,6 +289,7 @@ class SyncActivities:
                     budget=CycleBudget(
                         batch_rows=request.batch_rows or services.settings.batch_rows,
                         seconds=request.time_budget_seconds or services.settings.cycle_seconds,
+                        rows_per_second=await _pace(services, graph) if request.shadow else None,
                     ),
                     options=options,
                     heartbeat=beat,
@@ -395,6 +396,14 @@ def _errors_counted(
             meter, error, graph=graph or (named if isinstance(named, str) else ""), activity=activity
         )
         raise
+
+
+async def _pace(services: Services, graph: Graph) -> int | None:
+    """Return how many rows a second a rebuild may read, until it is switched; None without a limit."""
+    if not graph.rebuilt:
+        return None
+    rebuild = await services.rebuilds.get(graph.id)
+    return None if rebuild is None or rebuild.switched(graph) else rebuild.rows_per_second
 
 
 def _fallback_since(request: SyncCycleRequest) -> float | None:

@@ -17,6 +17,7 @@
     │   ├── ShadowInvalid             a graph has no shadow, or none that can be run or promoted
     │   ├── TakeoverRefused           a graph has been synced: there is nothing to take over
     │   ├── EmbeddingChangeRefused    a step of changing a graph's embedding cannot be done now
+    │   ├── RebuildRefused            a step of rebuilding a graph cannot be done now
     │   ├── OperationRefused          the worker does not serve this operation (SYNCLINE_OPERATIONS)
     │   ├── InputInvalid              the input of a workflow, as typed by an operator, breaks its model
     │   ├── TokenRefused              a token is none, or of another database or history
@@ -100,6 +101,7 @@ __all__ = [
     "ProviderMissing",
     "ProviderNotReady",
     "QuestionUnanswered",
+    "RebuildRefused",
     "RowsFiltered",
     "RunFailed",
     "RunNotFound",
@@ -503,6 +505,17 @@ class EmbeddingChangeRefused(ConfigurationError):
     def __init__(self, graph: str, action: str, problem: str, *, fix: str) -> None:
         self.graph, self.action = graph, action
         super().__init__(f"Embedding of graph '{graph}', {action}: {problem}.", fix=fix)
+        self.problem = problem
+
+
+class RebuildRefused(ConfigurationError):
+    """A step of rebuilding a graph cannot be done now, and nothing was. `action`: the step."""
+
+    benign = True
+
+    def __init__(self, graph: str, action: str, problem: str, *, fix: str) -> None:
+        self.graph, self.action = graph, action
+        super().__init__(f"Rebuild of graph '{graph}', {action}: {problem}.", fix=fix)
         self.problem = problem
 
 

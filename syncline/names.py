@@ -47,6 +47,8 @@ RENAME_GRAPH: Final = "RenameGraph"
 PLAN_EMBEDDING: Final = "PlanEmbedding"
 DESCRIBE_EMBEDDING: Final = "DescribeEmbedding"
 CHANGE_EMBEDDING: Final = "ChangeEmbedding"
+DESCRIBE_REBUILD: Final = "DescribeRebuild"
+CHANGE_REBUILD: Final = "ChangeRebuild"
 WAIT_VISIBLE: Final = "WaitVisible"
 """Workflow type: one run waits until what a transaction wrote is visible in a graph."""
 
@@ -83,6 +85,8 @@ WORKFLOWS: Final = frozenset(
         PLAN_EMBEDDING,
         DESCRIBE_EMBEDDING,
         CHANGE_EMBEDDING,
+        DESCRIBE_REBUILD,
+        CHANGE_REBUILD,
         WAIT_VISIBLE,
     }
 )
@@ -128,6 +132,8 @@ RENAME_GRAPH_ACTIVITY: Final = "rename_graph"
 PLAN_EMBEDDING_ACTIVITY: Final = "plan_embedding"
 DESCRIBE_EMBEDDING_ACTIVITY: Final = "describe_embedding"
 CHANGE_EMBEDDING_ACTIVITY: Final = "change_embedding"
+DESCRIBE_REBUILD_ACTIVITY: Final = "describe_rebuild"
+CHANGE_REBUILD_ACTIVITY: Final = "change_rebuild"
 WAIT_VISIBLE_ACTIVITY: Final = "wait_visible"
 
 SET_CADENCE: Final = "set_cadence"
@@ -219,8 +225,11 @@ def physical_collection(prefix: str, collection: str, generation: int = 1) -> st
 
 
 def live_alias(prefix: str, collection: str) -> str:
-    """Return the name that readers query: an alias of the generation that they are to see."""
-    return f"{prefix}{collection}.live"
+    """Return the name that readers query: an alias of the generation that they are to see.
+
+    A shadow's prefix has that of its graph, so that a promotion, which swaps the two, changes no name.
+    """
+    return f"{prefix.removesuffix('shadow_')}{collection}.live"
 
 
 def sync_workflow_id(slug: str) -> str:

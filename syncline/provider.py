@@ -126,6 +126,8 @@ class CycleBudget:
     """Maximum rows of one committed batch."""
     seconds: float
     """Seconds after the start of the cycle at which to stop draining."""
+    rows_per_second: int | None = None
+    """How many rows to read from the write-db in a second, about; None: as many as it can."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,6 +60,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Change the embedding of so many texts in the proof of it, and write its table in docs/embeddings.md.",
     )
     parser.addoption(
+        "--rebuild-rows",
+        type=int,
+        metavar="N",
+        help="Rebuild a graph of so many rows in the proof of it, and write its table in docs/rebuild.md.",
+    )
+    parser.addoption(
         "--postgres-bin",
         type=Path,
         metavar="FOLDER",

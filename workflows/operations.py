@@ -59,6 +59,7 @@ with workflow.unsafe.imports_passed_through():
         TakeOverGraphInput,
         VerifyGraphInput,
     )
+    from syncline.messages.rebuild import ChangeRebuildInput, DescribeRebuildInput, RebuildStatus
     from syncline.messages.takeover import Takeover
     from syncline.messages.usage import UsageReport
     from syncline.messages.verification import Verification
@@ -422,6 +423,30 @@ class ChangeEmbedding:
         )
 
 
+@workflow.defn(name=names.DESCRIBE_REBUILD, failure_exception_types=FAILS_A_RUN)
+class DescribeRebuild:
+    """Show how far the rebuild of a graph is, or what is in the way of one."""
+
+    @workflow.run
+    async def run(self, input: DescribeRebuildInput) -> RebuildStatus:  # noqa: A002 # wire name
+        """Return its state."""
+        return await _carry_out(
+            OperationActivities.describe_rebuild, input, describe=lambda found: found.outcome
+        )
+
+
+@workflow.defn(name=names.CHANGE_REBUILD, failure_exception_types=FAILS_A_RUN)
+class ChangeRebuild:
+    """Start a second generation of a graph, lead readers to it once verified, or back, or drop one."""
+
+    @workflow.run
+    async def run(self, input: ChangeRebuildInput) -> RebuildStatus:  # noqa: A002 # wire name
+        """Do what of the step is left to do, and return the state after it."""
+        return await _carry_out(
+            OperationActivities.change_rebuild, input, describe=lambda found: found.outcome, within=_LONG
+        )
+
+
 OPERATIONS: Final = (
     VerifyGraph,
     RetryFailures,
@@ -449,6 +474,8 @@ OPERATIONS: Final = (
     PlanEmbedding,
     DescribeEmbedding,
     ChangeEmbedding,
+    DescribeRebuild,
+    ChangeRebuild,
 )
 """All workflows of operations, for registration by the worker."""
 

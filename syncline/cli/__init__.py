@@ -21,6 +21,7 @@ from syncline.cli.parked import parked
 from syncline.cli.provider import app as provider
 from syncline.cli.provider import providers
 from syncline.cli.psql import STATUS_OF_PSQL, psql
+from syncline.cli.rebuild import app as rebuild
 from syncline.cli.sample import app as sample
 from syncline.cli.schedule import app as schedule
 from syncline.cli.status import runs, status
@@ -93,6 +94,7 @@ app.add_typer(schedule, name="schedule")
 app.add_typer(sample, name="sample")
 app.add_typer(failures, name="failures")
 app.add_typer(embedding, name="embedding")
+app.add_typer(rebuild, name="rebuild")
 app.command(epilog=STATUS)(parked)
 app.command(epilog=STATUS)(explain)
 app.command()(usage)

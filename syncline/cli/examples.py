@@ -69,5 +69,10 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "embedding switch": "syncline embedding switch world",
     "embedding rollback": "syncline embedding rollback world --reason 'OPS-1234'",
     "embedding drop": "syncline embedding drop world",
+    "rebuild start": "syncline rebuild start world --reason 'OPS-1234'",
+    "rebuild status": "syncline rebuild status world",
+    "rebuild switch": "syncline rebuild switch world --reason 'OPS-1234'",
+    "rebuild rollback": "syncline rebuild rollback world --reason 'OPS-1234'",
+    "rebuild drop": "syncline rebuild drop world",
 }
 """Command -> how it is called."""

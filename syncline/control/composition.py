@@ -14,6 +14,7 @@ __all__ = [
     "ProviderEntry",
     "composition_invalid",
     "declared_provider",
+    "own_provider",
     "parse_composition",
     "swapped",
 ]
@@ -82,13 +83,16 @@ def declared_provider(slug: str, raw: Mapping[str, JsonValue], kind: ProviderKin
     return None if entry is None else entry.provider
 
 
+def own_provider(raw: Mapping[str, JsonValue]) -> JsonValue:
+    """Return the composition's entry of the sync provider: an undeclared one is the built-in engine."""
+    return raw.get("sync") or {"provider": names.DEFAULT_PROVIDER}
+
+
 def swapped(raw: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """Return the composition after a promotion: the shadow's provider serves the graph, and vice versa."""
     if not raw.get("shadow"):
         return dict(raw)
-    # An undeclared provider is the built-in engine.
-    before: JsonValue = raw.get("sync") or {"provider": names.DEFAULT_PROVIDER}
-    return {**raw, "sync": raw["shadow"], "shadow": before}
+    return {**raw, "sync": raw["shadow"], "shadow": own_provider(raw)}
 
 
 def composition_invalid(

@@ -44,7 +44,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from syncline import names
 from syncline.control.audit import Actor, GraphAuditPage, audited_slug, list_graph_audit, write_graph_audit
-from syncline.control.composition import Composition, composition_invalid, parse_composition, swapped
+from syncline.control.composition import (
+    Composition,
+    composition_invalid,
+    own_provider,
+    parse_composition,
+    swapped,
+)
 from syncline.control.maps import MapOptions, named_map, unknown_map
 from syncline.control.schedule_spec import ScheduleSpec, never_comes
 from syncline.control.sharing import Sources, check_sharing, has_sources, tenant_named
@@ -220,6 +226,11 @@ class Graph(_Record):
     def shadowed(self) -> bool:
         """Whether its composition declares a shadow."""
         return bool(self.composition.get("shadow"))
+
+    @property
+    def rebuilt(self) -> bool:
+        """Whether its shadow has the graph's own provider, with the same options: as a rebuild has it."""
+        return self.shadowed and self.composition["shadow"] == own_provider(self.composition)
 
     @property
     def shadow_ref(self) -> GraphRef:
@@ -442,7 +453,12 @@ class GraphRepository:
         return _graph(row)
 
     async def swap_shadow(
-        self, graph: Graph, *, within: AsyncConnection | None = None, actor: Actor | None = None
+        self,
+        graph: Graph,
+        *,
+        within: AsyncConnection | None = None,
+        actor: Actor | None = None,
+        action: str = "promote",
     ) -> Graph:
         """Swap the graph and its shadow in the record: their providers and their prefixes. Return it.
 
@@ -460,7 +476,7 @@ class GraphRepository:
                 "qdrant_prefix": names.shadow_prefix(present.qdrant_prefix),
             }
             statement = _graphs.update().where(wanted).values(values).returning(_graphs)
-            await _audited(connection, graph, "promote", actor, fields=list(values))
+            await _audited(connection, graph, action, actor, fields=list(values))
             return _graph((await connection.execute(statement)).mappings().one())
 
     async def rename(self, graph: Graph, slug: str, *, actor: Actor) -> Graph:

@@ -14,6 +14,7 @@ from syncline.control.embedding_record import EmbeddingRecord, EmbeddingRecords,
 from syncline.control.graphs import Graph, GraphRepository
 from syncline.control.maps import MapRepository, map_options
 from syncline.control.offered import OfferedEmbedding, open_embedding
+from syncline.control.rebuild_record import RebuildRecords
 from syncline.control.usage import ServiceBudget, UsageLedger
 from syncline.control.workers import WorkerRepository
 from syncline.embeddings.service import EmbeddingService
@@ -129,6 +130,11 @@ class Services:
     def embedding_records(self) -> EmbeddingRecords:
         """What each graph's vectors are made with, in the control plane."""
         return EmbeddingRecords(self.control)
+
+    @property
+    def rebuilds(self) -> RebuildRecords:
+        """The graphs' rebuilds, in the control plane."""
+        return RebuildRecords(self.control)
 
     @property
     def workers(self) -> WorkerRepository:

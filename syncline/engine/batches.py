@@ -1,5 +1,7 @@
 """Batches: one transaction each; applying, committing with the cursor, and retrying with fewer rows."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from syncline.tracing import span
 
 __all__ = ["Batch", "Batches", "CaptureRefused"]
 
+_BEAT_SECONDS = 1.0
 _TRIES = 3
 """Tries of a single row before an error that may be transient counts as the row's."""
 
@@ -100,6 +103,16 @@ class Batches:
         """Tables all of whose counts were made again."""
         self.deletes_read: int | None = None
         """All keys deleted before this transaction were read; None if none were read."""
+
+    async def _keep_pace(self, rows: int, began: float) -> None:
+        """Wait until a batch of so many rows, begun at that time, is within the cycle's pace."""
+        pace = self._context.budget.rows_per_second
+        if pace is None:
+            return
+        until = began + rows / pace
+        while (left := until - time.monotonic()) > 0 and not self._out_of_time():
+            await asyncio.sleep(min(left, _BEAT_SECONDS))
+            self._progress.heartbeat()
 
     def _store_of(self, error: StoreError) -> PostgresStore:
         write, target = self._context.write.store, self._context.target.store

@@ -565,6 +565,8 @@ class _Cycle:
 
     async def _keep_aliases(self, ledger: Ledger) -> None:
         """Make aliases again that somebody has deleted: readers find nothing without them."""
+        if self._context.shadow:
+            return
         tables = self._statements.schema_map
         collections = [table.vector.collection for table in tables if table.vector is not None]
         made = [name for name in collections if name in ledger.collections]

@@ -4,6 +4,7 @@ One module because every kind of batch (deletes, rows, released, requested by ke
 """
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 
@@ -137,6 +138,7 @@ class BatchDrain(Batches):
                     # A batch being read ahead is applied too: its COPY cannot be cancelled cleanly.
                     while ahead is not None or not self._out_of_time():
                         staged = None
+                        began = time.monotonic()
                         rows = ahead or self._read(source, table, cursor, horizon, limit)
                         readings.push_async_callback(rows.close)
                         ahead = None
@@ -148,8 +150,10 @@ class BatchDrain(Batches):
                             if staged == limit == size.full and not self._out_of_time():
                                 await self._expect(source, table, after, horizon, staged)
                                 # The write-db reads the next batch while the graph-db applies this one.
-                                ahead = self._read(source, table, after, horizon, limit)
-                                readings.push_async_callback(ahead.close)
+                                # Not at a pace: it would wait in an open transaction there.
+                                if self._context.budget.rows_per_second is None:
+                                    ahead = self._read(source, table, after, horizon, limit)
+                                    readings.push_async_callback(ahead.close)
                             progress = await self._apply(table, staged, captured=staged)
                             if suspects.letters:
                                 if not await self._lands_beside(table, staged, suspects):
@@ -161,6 +165,7 @@ class BatchDrain(Batches):
                         cursor = after
                         if staged < limit:
                             return
+                        await self._keep_pace(staged, began)
                         size.passed()
                         # The batch read ahead has the size it was requested with.
                         if ahead is None:
@@ -245,7 +250,8 @@ class BatchDrain(Batches):
         self._progress.expected[name] = before + staged + left
 
     async def _rows_a_batch(self, table: TableStatements) -> int:
-        rows, write = self._context.budget.batch_rows, self._context.write
+        budget, write = self._context.budget, self._context.write
+        rows = min(budget.batch_rows, budget.rows_per_second or budget.batch_rows)
         async with write.store.driver() as connection:
             size = await bytes_a_row(connection, write.schema, table, enough=_BATCH_BYTES)
         return min(rows, max(1, int(_BATCH_BYTES / size))) if size else rows

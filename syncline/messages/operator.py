@@ -424,6 +424,8 @@ class Promotion(Message):
     """Reasons against the promotion that `force` overrode."""
     resumed: bool = False
     """Whether this run finished a promotion that was interrupted before."""
+    paused_seconds: float = 0.0
+    """For how long readers may have waited for its locks."""
 
     @property
     def outcome(self) -> str:

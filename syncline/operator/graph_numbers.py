@@ -134,7 +134,7 @@ async def _numbers(
             vectors, present = aliases.get(slug, (None, None))
             missing = (
                 []
-                if vectors is None or present is None
+                if shadow or vectors is None or present is None
                 else set(map(vectors.alias, collections)) - set(present)
             )
             found[slug] = numbers.model_copy(update={"missing_aliases": tuple(sorted(missing))})

@@ -171,6 +171,9 @@ def worker_control_rights() -> Iterator[Right]:
         privileges=CHANGE,
         why="record what the graphs' vectors are made with",
     )
+    yield Right(
+        kind="table", schema=schema, names=("graph_rebuilds",), privileges=CHANGE, why="record rebuilds"
+    )
 
 
 def owner_rights(places: Sequence[Place] = ()) -> Iterator[Right]:

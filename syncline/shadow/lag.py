@@ -5,15 +5,19 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from syncline.control.graphs import Graph
+from syncline.control.services import Services
 from syncline.engine.capture import Pending, ask_pending
 from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
+from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.engine.state import Ledger, read_ledger
+from syncline.engine.table_map import SchemaMap
 from syncline.maps.key_types import KeyType, Kind, key_place
 from syncline.provider import GraphSchema
 from syncline.quoting import counted
 from syncline.sql import quoted, statements_of
 
-__all__ = ["Progress", "lags", "progress_of", "undone"]
+__all__ = ["Progress", "behind_live", "lags", "progress_of", "undone"]
 
 _sql = statements_of("syncline.shadow")
 
@@ -31,6 +35,8 @@ class Progress:
     """Number of outbox entries."""
     dead: int
     """Number of dead letters."""
+    parked: int
+    """Number of parked rows and references."""
     key_types: Mapping[str, Sequence[KeyType]]
     """Table -> types of its key."""
 
@@ -61,7 +67,23 @@ async def progress_of(
     async with write.store.driver() as source:
         pending = await ask_pending(source, statements, write.schema, ledger, tables)
     types = {name: table.table.key_types for name, table in statements.tables.items()}
-    return Progress(ledger=ledger, pending=pending, points=owed["points"], dead=owed["dead"], key_types=types)
+    return Progress(ledger=ledger, pending=pending, **owed, key_types=types)
+
+
+async def behind_live(services: Services, graph: Graph, schema_map: SchemaMap) -> Sequence[str]:
+    """Return what a graph's shadow lacks of the live graph at this moment, in words; raise StoreError.
+
+    Rows that are parked in it alone count: what they wait for may never come.
+    """
+    live, shadow = services.target_schema(graph), services.target_schema(graph, shadow=True)
+    write, statements = services.write_schema(graph), SchemaStatements(schema_map)
+    async with live.store.driver() as connection, connection.transaction():
+        await connection.execute(SCHEMA_PATH, live.schema)
+        ahead = await progress_of(connection, live, write, statements)
+        await connection.execute(SCHEMA_PATH, shadow.schema)
+        progress = await progress_of(connection, shadow, write, statements)
+    more = progress.parked - ahead.parked
+    return [*lags(progress, ahead), *([f"{counted(more, 'more row')} are parked in it"] if more > 0 else [])]
 
 
 def undone(side: Progress) -> Iterator[str]:

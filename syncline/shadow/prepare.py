@@ -17,7 +17,7 @@ from syncline.provider import GraphSchema
 from syncline.rights.missing import take_rights
 from syncline.sql import quoted, statements_of
 
-__all__ = ["drop_shadow", "live_generation", "prepare_shadow"]
+__all__ = ["drop_shadow", "is_made", "live_generation", "prepare_shadow"]
 
 _sql = statements_of("syncline.shadow")
 
@@ -66,6 +66,13 @@ async def prepare_shadow(services: Services, graph: Graph, provider_id: str) -> 
     async with place.store.driver() as connection:
         query = _sql("claim", schema=quoted(place.schema))
         await connection.execute(query, prefix, provider_id, generation)
+
+
+async def is_made(place: GraphSchema) -> bool:
+    """Return whether a schema has the engine's bookkeeping tables."""
+    async with place.store.driver() as connection:
+        found = await connection.fetchrow(_sql("scratch"), place.schema)
+    return bool(found["made"])
 
 
 async def live_generation(live: GraphSchema, graph: str) -> int:

@@ -9,7 +9,7 @@ promotion, usually the next attempt, first updates the record.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -22,39 +22,45 @@ from syncline.control.audit import Actor
 from syncline.control.composition import parse_composition, swapped
 from syncline.control.graphs import Graph
 from syncline.control.services import Services
-from syncline.engine.render.identity import Identity
-from syncline.engine.render.links import LinkTable
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.engine.state import payloads
 from syncline.engine.table_map import SchemaMap
 from syncline.engine.visible import advance
-from syncline.errors import ShadowInvalid, StoreRejected
+from syncline.errors import ShadowInvalid, StoreRejected, VectorStoreRejected
 from syncline.messages.operator import Promotion
 from syncline.messages.sync import TableProgress
 from syncline.migrations import migrate_bookkeeping
 from syncline.provider import GraphSchema
+from syncline.shadow.dependents import Dependents
 from syncline.shadow.lag import Progress, lags, progress_of
 from syncline.shadow.prepare import live_generation
+from syncline.shadow.readers import lead_readers
+from syncline.shadow.rows_of_others import rows_of_others
+from syncline.shadow.swap import SHARED, LocksHeldError, NotCarriedError, SchemaSwap
 from syncline.sql import quoted, statements_of, string_literal
 
-__all__ = ["promote"]
+__all__ = ["cut_off", "promote"]
 
 _sql = statements_of("syncline.shadow")
 
 _ACTION: Final = "promote"
 _PATIENCE: Final = 60.0
 _AGAIN: Final = 0.5
+_RUNNING: Final = "a cycle was running all the time"
 _MADE: Final = (
     "Make in schema '{shadow}' what it lacks (CREATE TABLE … (LIKE … INCLUDING ALL), with its rows), or move "
     "what is no part of the graph, and what is bound to it, to a schema of its own; `--force` swaps them "
     "without it"
 )
-_OTHERS: Final = "public"
 _NOT_RENAMED: Final = (
     "its schema is public, and a promotion renames the schema with all that others and extensions have "
     "there; give the graph itself the shadow's provider or map by `syncline graph set --composition`: its "
     "next cycle writes what differs"
+)
+_MENDED: Final = (
+    "Drop what is bound to the tables and make it again afterwards; give values and rows of others tables of "
+    "their own; let the workers' role be a member of the role that owns the rest"
 )
 _FORCE: Final = "Try again later; `--force` swaps them anyway, once neither is running"
 
@@ -70,52 +76,90 @@ async def promote(
     run_id: str,
     starter: str | None = None,
     patience: float = _PATIENCE,
+    dependents: Dependents | None = None,
+    action: str = _ACTION,
+    catch_up: Callable[[], Awaitable[object]] | None = None,
 ) -> Promotion:
     """Swap a graph and its shadow, once per run; return the result.
 
-    Waits for a moment when neither is running and the shadow has all that the live graph has. Raises
-    ShadowInvalid if there is no shadow, or no such moment in time, or the live schema contains something
-    else; with `force` it is enough that neither is running.
+    The live graph is held, so that it reads nothing more, until the shadow is not running and has all that
+    the live graph has; `catch_up` is called while it has not. `dependents` come along: without them, whatever
+    others have in the live schema is a reason against it. Raises ShadowInvalid if there is no shadow, or no
+    such moment in time, or such a reason; with `force` it is enough that neither is running.
     """
     actor = Actor(who=who, why=why, starter=starter, run_id=run_id).required("promote")
-    if graph.schema_name == _OTHERS:
+    if graph.schema_name == SHARED and dependents is None:
         raise ShadowInvalid(graph.slug, _NOT_RENAMED)
-    work = _Promotion(services, graph, schema_map, actor)
+    work = _Promotion(services, graph, schema_map, actor, dependents=dependents, action=action)
     if await work.half_done():
-        return await work.finish(resumed=True)
-    if await work.done_by(run_id):
-        return work.promotion(graph)
-    await work.require_shadow()
+        done = await work.finish(resumed=True)
+    elif await work.done_by(run_id):
+        done = work.promotion(graph)
+    else:
+        await work.require_shadow()
+        done = await _swapped(work, force=force, patience=patience, catch_up=catch_up)
+    try:
+        await lead_readers(services, await services.graphs.get(graph.id), schema_map)
+    except VectorStoreRejected as error:
+        done = done.model_copy(update={"despite": (*done.despite, f"aliases were not moved: {error}")})
+    return done
+
+
+async def cut_off(services: Services, graph: Graph, schema_map: SchemaMap) -> bool:
+    """Return whether a promotion has swapped the schemas and not the record: another one finishes it."""
+    return await _Promotion(services, graph, schema_map).half_done()
+
+
+async def _swapped(
+    work: "_Promotion",
+    *,
+    force: bool,
+    patience: float,
+    catch_up: Callable[[], Awaitable[object]] | None,
+) -> Promotion:
+    """Hold the live graph, wait for the shadow, and swap them."""
     despite = await work.left_behind()
     if despite and not force:
-        made = _MADE.format(shadow=services.target_schema(graph, shadow=True).schema)
-        raise ShadowInvalid(graph.slug, f"{'; '.join(despite)}. {made}")
-    reasons: list[str] = []
+        raise work.refused(f"{'; '.join(despite)}. {work.remedy}")
     deadline = time.monotonic() + patience
-    while True:
-        async with work.both_held() as connection:
-            if connection is None:
-                reasons = ["a cycle was running all the time"]
-            else:
-                reasons = await work.lacks(connection)
-                if force or not reasons:
-                    despite += reasons
-                    promoted = await work.swap(connection, who=who, why=why, run_id=run_id)
-                    break
-        if time.monotonic() > deadline:
-            raise ShadowInvalid(graph.slug, f"{'; '.join(reasons)}. {_FORCE}")
-        await asyncio.sleep(_AGAIN)
+    async with work.live_held(patience) as connection:
+        while True:
+            try:
+                promoted = await work.attempt(connection, force=force)
+                break
+            except _NotNowError as not_now:
+                if time.monotonic() > deadline:
+                    raise work.refused(f"{'; '.join(not_now.reasons)}. {_FORCE}") from None
+            if catch_up is not None:
+                await catch_up()
+            await asyncio.sleep(_AGAIN)
+    paused = time.monotonic() - work.began
     done = work.promotion(promoted) if promoted is not None else await work.finish()
-    return done.model_copy(update={"despite": tuple(despite)})
+    return done.model_copy(update={"despite": (*despite, *work.behind), "paused_seconds": round(paused, 3)})
+
+
+class _NotNowError(Exception):
+    """The schemas cannot be swapped at this moment."""
+
+    def __init__(self, *reasons: str) -> None:
+        self.reasons = reasons
 
 
 class _Promotion:
     """The steps of one promotion."""
 
     def __init__(
-        self, services: Services, graph: Graph, schema_map: SchemaMap, actor: Actor | None = None
+        self,
+        services: Services,
+        graph: Graph,
+        schema_map: SchemaMap,
+        actor: Actor | None = None,
+        *,
+        dependents: Dependents | None = None,
+        action: str = _ACTION,
     ) -> None:
         self._services, self._graph, self._actor = services, graph, actor
+        self._dependents, self._action = dependents, action
         self._statements = SchemaStatements(schema_map)
         self._write = services.write_schema(graph)
         self._live = services.target_schema(graph)
@@ -123,6 +167,19 @@ class _Promotion:
         self._prefix = graph.qdrant_prefix
         self._shadow_prefix = names.shadow_prefix(graph.qdrant_prefix)
         self._one_database = services.control is self._live.store
+        self.began = 0.0
+        """When the try that succeeded took its first lock that readers wait for."""
+        self.behind: Sequence[str] = ()
+        """What the shadow lacked in that try, although it was forced."""
+
+    @property
+    def remedy(self) -> str:
+        """What mends that something would be left behind."""
+        return _MADE.format(shadow=self._shadow.schema) if self._dependents is None else _MENDED
+
+    def refused(self, problem: str) -> ShadowInvalid:
+        """Return the refusal of this promotion."""
+        return ShadowInvalid(self._graph.slug, problem)
 
     async def half_done(self) -> bool:
         """Return whether the schemas were swapped but the record was not updated."""
@@ -134,7 +191,7 @@ class _Promotion:
     async def done_by(self, run_id: str) -> bool:
         """Return whether an earlier attempt of this run has swapped them."""
         async with self._live.store.driver() as connection:
-            query = _sql("promoted", live=quoted(self._live.schema), action=_ACTION)
+            query = _sql("promoted", live=quoted(self._live.schema), action=self._action)
             done: bool = await connection.fetchval(query, run_id)
         return done
 
@@ -161,78 +218,51 @@ class _Promotion:
             )
 
     async def left_behind(self) -> list[str]:
-        """Return objects in the live schema, or bound to it, that would not be moved."""
+        """Return what is in the live schema, or bound to it, and would not be in the other one."""
+        if self._dependents is not None:
+            return [*await self._dependents.obstacles(), *await self._of_others()]
         async with self._live.store.driver() as connection:
             rows = await connection.fetch(_sql("left_behind"), self._live.schema, self._shadow.schema)
-            return (
-                [row["reason"] for row in rows]
-                + [
-                    f"the shadow has none of the links that others made in '{name}'"
-                    async for name in self._links_of_others(connection)
-                ]
-                + [
-                    f"the shadow has none of the rows that others have in '{name}'"
-                    async for name in self._rows_of_others(connection)
-                ]
-                + [
-                    f"the shadow has not all of the rows that are marked in '{name}'"
-                    async for name in self._marked_rows(connection)
-                ]
-            )
+        return [*(row["reason"] for row in rows), *await self._of_others()]
 
-    async def _links_of_others(self, connection: asyncpg.Connection) -> AsyncIterator[str]:
-        """Yield the link tables of the live schema with links of others, which a promotion moves away."""
-        schema_map = self._statements.schema_map
-        for table in schema_map:
-            for links in table.links:
-                full = LinkTable(schema_map, table, links)
-                if full.ours and await self._finds(
-                    connection, links.table, full.of_others(self._live.schema)
-                ):
-                    yield links.table
-
-    async def _rows_of_others(self, connection: asyncpg.Connection) -> AsyncIterator[str]:
-        """Yield the tables of the live schema with rows of others, which a promotion moves away."""
-        schema_map = self._statements.schema_map
-        for table in schema_map:
-            if not table.listed:
-                continue
-            is_ours = Identity(schema_map, table, schema=self._live.schema).is_ours("t")
-            query = _sql("rows_of_others", live=self._place(table.name), is_ours=is_ours)
-            if await self._finds(connection, table.name, query):
-                yield table.name
-
-    async def _marked_rows(self, connection: asyncpg.Connection) -> AsyncIterator[str]:
-        """Yield the tables of the live schema with marked rows that the shadow, which came later, has not."""
-        places = {"live": quoted(self._live.schema), "shadow": quoted(self._shadow.schema)}
-        for table in self._statements.schema_map:
-            if table.marked and await connection.fetchval(_sql("marked_only_here", **places), table.name):
-                yield table.name
-
-    async def _finds(self, connection: asyncpg.Connection, name: str, query: str) -> bool:
-        """Return whether the live schema has this table, and the query finds something in it."""
-        there = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", self._place(name))
-        return bool(there and await connection.fetchval(query))
-
-    def _place(self, name: str) -> str:
-        return f"{quoted(self._live.schema)}.{quoted(name)}"
+    async def _of_others(self) -> Sequence[str]:
+        return await rows_of_others(self._live, self._shadow, self._statements.schema_map)
 
     @asynccontextmanager
-    async def both_held(self) -> AsyncIterator[AsyncConnection | None]:
-        """Yield a connection in a transaction that locks both schemas; None if a cycle holds one of them.
+    async def live_held(self, patience: float) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection in a transaction that holds the live graph: its cycles end at once, as running.
 
-        Raises ShadowInvalid if another promotion came first.
+        Raises ShadowInvalid if a cycle held it all the time, or another promotion came first.
         """
         async with self._live.store.begin() as connection:
             driver = await _driver(connection)
-            schemas = self._live.schema, self._shadow.schema
-            held = await driver.fetchval(_sql("try_lock"), *schemas)
-            if held:
-                state = await driver.fetchrow(_sql("state", schema=quoted(self._live.schema)))
-                await live_generation(self._live, self._graph.slug)
-                if state["vector_prefix"] not in (None, self._prefix):
-                    raise ShadowInvalid(self._graph.slug, "it was promoted by another run meanwhile")
-            yield connection if held else None
+            # Queued behind the cycle that holds it, and before those that come.
+            await driver.execute(f"SET LOCAL lock_timeout = {max(1, round(patience * 1000))}")
+            try:
+                await driver.fetchval(_sql("lock"), self._live.schema)
+            except asyncpg.LockNotAvailableError:
+                raise self.refused(f"{_RUNNING}. {_FORCE}") from None
+            await driver.execute("SET LOCAL lock_timeout = 0")
+            state = await driver.fetchrow(_sql("state", schema=quoted(self._live.schema)))
+            if state["vector_prefix"] not in (None, self._prefix):
+                raise self.refused("it was promoted by another run meanwhile")
+            await live_generation(self._live, self._graph.slug)
+            yield connection
+
+    async def attempt(self, connection: AsyncConnection, *, force: bool) -> Graph | None:
+        """Swap, if the shadow can be held and lacks nothing; return the record if it was swapped too.
+
+        Raises _NotNowError otherwise, and the shadow is not held any more.
+        """
+        driver = await _driver(connection)
+        # A savepoint: what is rolled back to it releases the locks that were taken since.
+        async with driver.transaction():
+            if not await driver.fetchval(_sql("try_lock"), self._shadow.schema):
+                raise _NotNowError(_RUNNING)
+            self.behind = await self.lacks(connection)
+            if self.behind and not force:
+                raise _NotNowError(*self.behind)
+            return await self.swap(connection)
 
     async def lacks(self, connection: AsyncConnection) -> list[str]:
         """Return what the shadow lacks of the live graph."""
@@ -260,47 +290,49 @@ class _Promotion:
         places = {"live": quoted(self._live.schema), "shadow": quoted(self._shadow.schema)}
         if await driver.fetchval(_sql("granted", **places)):
             return []
+        # Under constant writes its cycles never see that nothing is newer: unless somebody waits for it, they
+        # do not ask for what is. A sequence has no transaction, so this stays though the try is rolled back.
+        await driver.execute(_sql("want", shadow=string_literal(f"{places['shadow']}.sync_wanted")))
         return ["it may lack changes of which writers were told that they are visible"]
 
     async def _progress(self, driver: asyncpg.Connection, place: GraphSchema) -> Progress:
         await driver.execute(SCHEMA_PATH, place.schema)
         return await progress_of(driver, place, self._write, self._statements)
 
-    async def swap(self, connection: AsyncConnection, *, who: str, why: str, run_id: str) -> Graph | None:
+    async def swap(self, connection: AsyncConnection) -> Graph | None:
         """Swap the schemas, and the record if it is in the same database: then return it."""
-        driver = await _driver(connection)
-        live, shadow = self._live.schema, self._shadow.schema
+        driver, actor = await _driver(connection), self._actor or Actor()
+        live = self._live.schema
         if self._live.store.owner_role is not None:
             await driver.execute(f"SET LOCAL ROLE {quoted(self._live.store.owner_role)}")
-        grants = await driver.fetch(_sql("grants"), live, shadow)
-        for grant in grants:
-            await driver.execute(grant["statement"])
         before = self.promotion(self._graph, swap=True).shadow_provider_id
-        await driver.execute(
-            _sql(
-                "swap",
-                live=quoted(live),
-                shadow=quoted(shadow),
-                live_prefix=string_literal(self._shadow_prefix),
-                shadow_prefix=string_literal(self._prefix),
-                shadow_provider=string_literal(before),
+        swap = SchemaSwap(self._live, self._shadow, self._dependents)
+        try:
+            self.began = await swap.run(
+                driver, live_prefix=self._shadow_prefix, shadow_prefix=self._prefix, shadow_provider=before
             )
-        )
+        except LocksHeldError as held:
+            raise _NotNowError(str(held)) from None
+        except NotCarriedError as error:
+            raise self.refused(str(error)) from error
         audit = _sql("audit", live=quoted(live))
-        await driver.execute(audit, who, _ACTION, f"{why} (provider {before} before)", run_id)
+        why = f"{actor.why} (provider {before} before)"
+        await driver.execute(audit, actor.who, self._action, why, actor.run_id)
         sizes = {row["name"]: row["rows"] for row in await driver.fetch(_sql("sizes"), live)}
         changed = {name: TableProgress(table=name, rows=rows) for name, rows in sizes.items()}
-        for payload in payloads(self._graph.ref, run_id, changed, failures=0):
+        for payload in payloads(self._graph.ref, actor.run_id or "", changed, failures=0):
             await driver.execute("SELECT pg_notify($1, $2)", names.NOTIFY_CHANNEL, payload)
         if self._live.store.owner_role is not None:
             await driver.execute("SET LOCAL ROLE NONE")
         if not self._one_database:
             return None
-        return await self._services.graphs.swap_shadow(self._graph, within=connection, actor=self._actor)
+        return await self._services.graphs.swap_shadow(
+            self._graph, within=connection, actor=self._actor, action=self._action
+        )
 
     async def finish(self, *, resumed: bool = False) -> Promotion:
         """Update the record; return the result."""
-        graph = await self._services.graphs.swap_shadow(self._graph, actor=self._actor)
+        graph = await self._services.graphs.swap_shadow(self._graph, actor=self._actor, action=self._action)
         return self.promotion(graph).model_copy(update={"resumed": resumed})
 
     def promotion(self, graph: Graph, *, swap: bool = False) -> Promotion:

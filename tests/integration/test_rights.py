@@ -20,11 +20,14 @@ from syncline.control.embedding_record import record_of
 from syncline.control.graphs import Graph, GraphChanges, GraphDraft
 from syncline.control.services import Services
 from syncline.engine import KNOWLEDGE_GRAPH
-from syncline.errors import StoreRejected
+from syncline.errors import RebuildRefused, StoreRejected
+from syncline.messages.rebuild import ChangeRebuildInput, RebuildAction, RebuildStatus
 from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.operator.dead_letters import Selection, list_dead_letters, retry
 from syncline.operator.embedding_change import drop, start, switch
 from syncline.operator.health.rights import check_rights, needed_rights
+from syncline.operator.maps import map_of
+from syncline.operator.rebuild import change_rebuild
 from syncline.provider import CycleBudget, NoOptions, RunIdentity, SyncContext
 from syncline.registry import Registry
 from syncline.rights.databases import Places, Roles, grants, places_of
@@ -325,6 +328,54 @@ async def test_a_worker_that_acts_as_the_owner_adds_graphs_makes_shadows_and_pro
         assert await services.prepare_graph(other) == []
         owners = await _owners(site.graph)
         assert owners == {roles.owner}
+
+
+class _Runs:
+    """Cycles of the shadow, where a worker would start runs."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def start(self) -> None:
+        if (await self._services.graphs.get("kg")).shadowed:
+            await cycle(self._services, shadow=True)
+
+    async def stop(self) -> None:
+        """Do nothing: none is open."""
+
+
+@pytest.mark.long("test_a_worker_with_the_printed_rights_does_all_that_workers_do")
+async def test_a_worker_that_acts_as_the_owner_rebuilds_a_graph(migrated: Site) -> None:
+    roles = migrated.roles
+    creating = Roles(worker=roles.worker, writer=roles.writer, owner=roles.owner, creates=True)
+    site = Site(write=migrated.write, graph=migrated.graph, roles=creating, folder=migrated.folder)
+    await site.write_as(roles.writer, SEED)
+    async with site.services(roles.worker) as services:
+        graph = await services.graphs.get("kg")
+    await site.grant(places_of([graph]))
+    titles = "CREATE VIEW kg.titles AS SELECT key FROM kg.nodes; CREATE INDEX mine ON kg.nodes (concept)"
+    await execute(site.graph, f"{titles}; ALTER VIEW kg.titles OWNER TO {roles.writer}")
+    async with site.services(roles.worker, owner_role=roles.owner) as services:
+        runs = _Runs(services)
+        assert (await cycle(services)).drained
+
+        async def do(action: RebuildAction) -> RebuildStatus:
+            graph = await services.graphs.get("kg")
+            request = ChangeRebuildInput(graph="kg", action=action)
+            actor = Actor(who="w", why="y", run_id=str(uuid4()))
+            known = await map_of(services, graph)
+            return await change_rebuild(services, graph, known, request, actor=actor, runs=runs)
+
+        with pytest.raises(RebuildRefused, match=f"view 'kg.titles' belongs to role '{roles.writer}'"):
+            await do("start")
+        await execute(site.graph, f"GRANT {roles.writer} TO {roles.owner}")
+        verbs: dict[RebuildAction, str] = {"start": "ready", "switch": "switched", "rollback": "ready"}
+        for action, state in [*verbs.items(), ("switch", "switched"), ("drop", "none")]:
+            found = await do(action)
+            assert (found.state, found.behind) == (state, ()), found
+            assert (await cycle(services)).drained
+            await runs.start()
+    assert await _owners(site.graph) == {roles.owner, roles.writer}
 
 
 async def _owners(dsn: str) -> set[str]:

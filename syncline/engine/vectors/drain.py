@@ -152,8 +152,9 @@ class _Drain:
                 self._generations = await read_generations(target)
         return self._generations
 
-    async def _live(self) -> int:
-        return (await self._now()).live
+    async def _live(self) -> int | None:
+        # The aliases are the graph's: its shadow's collections get none before a promotion.
+        return None if self._context.shadow else (await self._now()).live
 
     async def _forget_orphans(self) -> None:
         async with self._held.transaction() as target:

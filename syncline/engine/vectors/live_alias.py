@@ -32,8 +32,8 @@ class LiveAlias:
     An alias that leads to some collection is never moved here, only by a command that changes the model.
     """
 
-    def __init__(self, log: EventLog, graph: str, live: Callable[[], Awaitable[int]]) -> None:
-        """`live` returns the generation that readers are to look at."""
+    def __init__(self, log: EventLog, graph: str, live: Callable[[], Awaitable[int | None]]) -> None:
+        """`live` returns the generation that readers are to look at; None: no generation of this cycle's."""
         self._log, self._graph, self._live = log, graph, live
 
     async def keep(self, vectors: GraphVectors, name: str, *, created: bool) -> None:

@@ -3,7 +3,8 @@
 -- name: owed
 -- Counts kept by triggers: nothing is counted while a promotion holds both schemas.
 SELECT coalesce(sum(entries) FILTER (WHERE counted = 'sync_outbox' AND NOT refused), 0)::bigint AS points,
-       coalesce(sum(entries) FILTER (WHERE counted = 'sync_dead_letter'), 0)::bigint AS dead
+       coalesce(sum(entries) FILTER (WHERE counted = 'sync_dead_letter'), 0)::bigint AS dead,
+       coalesce(sum(entries) FILTER (WHERE counted IN ('sync_parked_row', 'sync_parked_reference')), 0)::bigint AS parked
 FROM @{schema}.sync_count
 
 -- name: left_behind
@@ -44,13 +45,15 @@ WHERE k.contype = 'f' AND k.conparentid = 0
     AND c.relnamespace = to_regnamespace(quote_ident($1)) AND r.relnamespace <> c.relnamespace
 ORDER BY 1
 
--- name: swap
--- Swap both schemas by renaming. Prepared statements look names up again. Afterwards the shadow's bookkeeping
--- is the live graph's: both store what they belong to, and neither has a fence that an earlier cycle could
--- hold.
+-- name: rename
+-- Swap both schemas by renaming, which locks no table. Prepared statements look names up again.
 ALTER SCHEMA @{live} RENAME TO syncline_promotion;
 ALTER SCHEMA @{shadow} RENAME TO @{live};
-ALTER SCHEMA syncline_promotion RENAME TO @{shadow};
+ALTER SCHEMA syncline_promotion RENAME TO @{shadow}
+
+-- name: swap
+-- The shadow's bookkeeping is the live graph's now: both store what they belong to, and neither has a fence that
+-- an earlier cycle could hold.
 UPDATE @{live}.sync_state l
 SET fence = greatest(l.fence, s.fence) + 1, vector_prefix = @{live_prefix}, shadow_provider = NULL
 FROM @{shadow}.sync_state s;
@@ -85,6 +88,14 @@ SELECT EXISTS (
           SELECT FROM @{shadow}.sync_kept s WHERE s.table_name = k.table_name AND s.row_id = k.row_id AND NOT s.stub
       )
 )
+
+-- name: marked_here
+-- Whether the live schema has marked rows of table $1.
+SELECT EXISTS (SELECT FROM @{live}.sync_kept k WHERE k.table_name = $1 AND NOT k.stub)
+
+-- name: want
+-- Have the shadow's next cycle make sure that it shows all up to its position, as writers who wait do.
+SELECT nextval(to_regclass(@{shadow}))
 
 -- name: granted
 -- Whether the shadow shows everything of which writers were told that the live graph shows it.

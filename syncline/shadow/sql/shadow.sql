@@ -18,9 +18,8 @@ SELECT EXISTS (SELECT FROM @{schema}.sync_second)
 SELECT pg_advisory_xact_lock(hashtextextended('syncline:' || $1, 0))
 
 -- name: try_lock
--- Take the locks that cycles hold on both schemas, until the transaction ends.
+-- Take the lock that cycles hold on a schema, until the transaction, or its savepoint, is rolled back or ends.
 SELECT pg_try_advisory_xact_lock(hashtextextended('syncline:' || $1, 0))
-   AND pg_try_advisory_xact_lock(hashtextextended('syncline:' || $2, 0))
 
 -- name: scratch
 -- The state of the schema with a shadow's name.

@@ -1,0 +1,199 @@
+"""The rebuild of a graph, as control plane and stores have it; and what keeps one from starting."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from syncline.control.graphs import Graph
+from syncline.control.rebuild_record import RebuildRecord
+from syncline.control.services import Services
+from syncline.errors import RebuildRefused, StoreRejected
+from syncline.messages.base import GraphStatus
+from syncline.messages.embedding import LiveAlias
+from syncline.messages.rebuild import RebuildState, RebuildStatus
+from syncline.operator.maps import GraphMap
+from syncline.operator.second_model import generations_of
+from syncline.quoting import counted
+from syncline.shadow.dependents import Dependents
+from syncline.shadow.lag import behind_live
+from syncline.shadow.prepare import is_made
+from syncline.shadow.promote import cut_off
+from syncline.shadow.rows_of_others import rows_of_others
+
+__all__ = ["GraphRebuild", "describe_rebuild", "obstacles", "read_rebuild"]
+
+_NEAR: Final = 0.98
+"""The part of the live rows from which on a generation counts as filled: it follows changes from then on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphRebuild:
+    """A graph and its rebuild."""
+
+    services: Services
+    graph: Graph
+    known: GraphMap
+    record: RebuildRecord | None
+
+    @property
+    def switched(self) -> bool:
+        """Whether readers see what was rebuilt."""
+        return self.record is not None and self.record.switched(self.graph)
+
+    @property
+    def dependents(self) -> Dependents:
+        """What others have in the schema that readers see."""
+        live = self.services.target_schema(self.graph)
+        other = self.services.target_schema(self.graph, shadow=True)
+        return Dependents(live, other.schema, self.known.schema_map)
+
+    @property
+    def left(self) -> Dependents:
+        """What others have in the other schema."""
+        live = self.services.target_schema(self.graph)
+        other = self.services.target_schema(self.graph, shadow=True)
+        return Dependents(other, live.schema, self.known.schema_map)
+
+    def refused(self, action: str, problem: str, fix: str) -> RebuildRefused:
+        """Return the refusal of a step."""
+        return RebuildRefused(self.graph.slug, action, problem, fix=fix)
+
+
+async def read_rebuild(services: Services, graph: Graph, known: GraphMap) -> GraphRebuild:
+    """Read it; raise StoreError."""
+    record = await services.rebuilds.get(graph.id)
+    return GraphRebuild(services=services, graph=graph, known=known, record=record)
+
+
+async def obstacles(found: GraphRebuild) -> Sequence[tuple[str, str]]:
+    """Return why a rebuild cannot be started, each with its fix."""
+    graph, services, slug = found.graph, found.services, found.graph.slug
+    reasons: list[tuple[str, str]] = []
+    if graph.status is GraphStatus.ARCHIVED:
+        reasons.append(
+            ("the graph is archived, so nothing would fill it", f"`syncline graph resume {slug}`.")
+        )
+    live, other = services.target_schema(graph), services.target_schema(graph, shadow=True)
+    drop = f"Promote it, or drop it by `syncline graph set {slug} --drop-shadow`; then start again."
+    if graph.shadowed:
+        reasons.append(("the graph has a shadow", drop))
+    elif await is_made(other):
+        reasons.append((f"schema '{other.schema}' is there, of a shadow", drop))
+    if not await is_made(live):
+        reasons.append(("it has never been synced", f"`syncline sync {slug}`."))
+        return reasons
+    if (await generations_of(live)).second is not None:
+        reasons.append(("its embedding is being changed", f"`syncline embedding status {slug}`."))
+    if found.known.unknown is not None:
+        fix = "Run this on workers that have it, or compare a shadow of it yourself (docs/shadow.md)."
+        reasons.append((f"it could not be verified. {found.known.unknown.rstrip('.')}", fix))
+    reasons += [
+        (
+            f"ids of '{table.name}' would be others: they are assigned, or taken over from the target",
+            "Let ids come from the source (docs/maps.md#keys-and-ids).",
+        )
+        for table in found.known.schema_map
+        if table.keeps_ids
+    ]
+    reasons += [(problem, _LEFT) for problem in await left_behind(found)]
+    return reasons
+
+
+_LEFT: Final = (
+    "Drop what is bound to the tables before the switch, and make it again after it; give values and rows of "
+    "others tables of their own; let the workers' role be a member of the role that owns the rest. "
+    "docs/rebuild.md lists what comes along."
+)
+
+
+async def left_behind(found: GraphRebuild) -> Sequence[str]:
+    """Return what others have in the live schema that would not come along, in sentences."""
+    live = found.services.target_schema(found.graph)
+    other = found.services.target_schema(found.graph, shadow=True)
+    of_others = await rows_of_others(live, other, found.known.schema_map)
+    return [*await found.dependents.obstacles(), *of_others]
+
+
+async def describe_rebuild(found: GraphRebuild, *, did: Sequence[str] = ()) -> RebuildStatus:
+    """Return how far the rebuild is, and what to do next."""
+    slug, graph, record = found.graph.slug, found.graph, found.record
+    if record is None:
+        problems = [problem for problem, _ in await obstacles(found)]
+        return RebuildStatus(
+            graph=slug,
+            state="none",
+            obstacles=tuple(problems),
+            did=tuple(did),
+            next="There is no rebuild, and something is in the way of one."
+            if problems
+            else "There is no rebuild.",
+            command=None if problems else f"syncline rebuild start {slug}",
+        )
+    other = found.services.target_schema(graph, shadow=True)
+    status = RebuildStatus(
+        graph=slug,
+        state="interrupted",
+        started_at=record.started_at,
+        rows_per_second=record.rows_per_second,
+        schema_name=other.schema,
+        did=tuple(did),
+    )
+    if not graph.rebuilt or not await is_made(other):
+        begun = "A step was interrupted, or the graph's composition has changed since its start."
+        verb = "drop" if graph.shadowed else "start"
+        return status.model_copy(update={"next": begun, "command": f"syncline rebuild {verb} {slug}"})
+    if await cut_off(found.services, graph, found.known.schema_map):
+        verb = "rollback" if found.switched else "switch"
+        begun = "The schemas are swapped, and the record is not: cycles wait until the step is run again."
+        return status.model_copy(update={"next": begun, "command": f"syncline rebuild {verb} {slug}"})
+    behind = await _behind(found)
+    live_rows, rows = await found.dependents.rows()
+    state, sentence, verb = _next(found, behind, rows=rows, live_rows=live_rows)
+    return status.model_copy(
+        update={
+            "state": state,
+            "rows": rows,
+            "live_rows": live_rows,
+            "behind": tuple(behind),
+            "obstacles": tuple(await left_behind(found)),
+            "aliases": await _aliases(found),
+            "next": sentence,
+            "command": f"syncline rebuild {verb} {slug}",
+        }
+    )
+
+
+def _next(
+    found: GraphRebuild, behind: Sequence[str], *, rows: int, live_rows: int
+) -> tuple[RebuildState, str, str]:
+    if found.switched:
+        kept = "Readers see what was rebuilt. `rollback` leads them back; `drop` ends the generation before."
+        return "switched", kept, "drop"
+    if behind and (rows < _NEAR * live_rows or "never" in behind[0]):
+        runs = f"`syncline status {found.graph.shadow_ref.slug}` shows its runs."
+        filled = f"It fills: about {rows:,} of {counted(live_rows, 'row')} are there. {runs}"
+        return "filling", filled, "status"
+    return "ready", "It has what readers see, or nearly: `switch` verifies it and leads them to it.", "switch"
+
+
+async def _behind(found: GraphRebuild) -> Sequence[str]:
+    try:
+        return await behind_live(found.services, found.graph, found.known.schema_map)
+    except StoreRejected as error:
+        return [f"whether it is behind is unknown: {error}"]
+
+
+async def _aliases(found: GraphRebuild) -> tuple[LiveAlias, ...]:
+    live = found.services.target_schema(found.graph)
+    main = (await generations_of(live)).main
+    vectors = found.services.graph_vectors(found.graph).of_generation(main)
+    present = await vectors.store.aliases()
+    tables = [table.vector.collection for table in found.known.schema_map if table.vector is not None]
+    return tuple(
+        LiveAlias(
+            alias=vectors.alias(name),
+            collection=present.get(vectors.alias(name)),
+            generation=main if present.get(vectors.alias(name)) == vectors.collection(name) else None,
+        )
+        for name in tables
+    )

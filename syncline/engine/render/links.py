@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from syncline.engine.key_forms import form, read
-from syncline.engine.render.fragments import commas, link_names, unrejected
+from syncline.engine.render.fragments import commas, link_names, row_id, unrejected
 from syncline.engine.render.identity import Identity, key_hash
 from syncline.engine.render.stats import touched
 from syncline.engine.table_map import Links, SchemaMap, TableMap
@@ -162,7 +162,7 @@ class LinkTable:
         return sql(
             "links_parked",
             table=literal(self._table.name),
-            owner_row="d.owner" if self.own.hashed else "s.sync_row_id",
+            owner_row="d.owner" if self.own.hashed else row_id(self._table),
             of_owner="" if self.own.hashed else owner,
             member_key=key,
             member_row="d.member" if self.parent.hashed else key_hash(key),

@@ -204,7 +204,7 @@ async def remove_gone(
     is the query for rows to apply in the same transaction: if there are any, a few rejected removals are
     blamed on the rows themselves.
     """
-    if not await schema.removal.gone(target):
+    if not await schema.removal.any(target):
         return [], {}
     try:
         async with target.transaction():
@@ -240,7 +240,6 @@ async def remove_gone(
                 continue
             refused.append((part[0], refusal))
             await _judge_removals(target, refused, accepted=accepted, ended=not parts, beside=beside)
-    await target.execute("DELETE FROM pg_temp.sync_gone")
     letters: dict[str, list[DeadLetter]] = {}
     for row, refusal in refused:
         letters.setdefault(row["table_name"], []).append(

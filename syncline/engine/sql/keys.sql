@@ -136,6 +136,10 @@ sync_row.table_name || '' = '@{table}'
 -- name: listed_id
 (SELECT @{id} FROM @{list} WHERE sync_row.table_name = '@{table}' AND sync_row.row_id = @{row_id})
 
+-- name: listed_gone
+-- The id of a row to remove, whose place in the list may be known.
+coalesce((SELECT @{id} FROM sync_row WHERE sync_row.ctid = @{gone}.place), @{listed})
+
 -- name: is_listed
 EXISTS (SELECT FROM @{list} WHERE @{of_table} AND sync_row.@{by} = @{id})
 

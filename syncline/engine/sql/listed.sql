@@ -139,11 +139,12 @@ ON CONFLICT (table_name, row_id) DO @{again}
 UPDATE SET @{changes} WHERE @{differs}
 
 -- name: list_remove
--- Each row is found by the index here, too.
+-- Where its place is not known, each row is found by the index here, too.
 DELETE FROM sync_row WHERE ctid = ANY (ARRAY(
-    SELECT o.ctid FROM pg_temp.sync_gone g CROSS JOIN LATERAL (
+    SELECT coalesce(g.place, (
         SELECT l.ctid FROM sync_row l WHERE l.table_name = g.table_name AND l.row_id = g.row_id OFFSET 0
-    ) o
+    ))
+    FROM pg_temp.sync_gone g WHERE g.table_name = ANY (ARRAY[@{tables}]::text[])
 ))
 
 -- name: list_keys

@@ -137,8 +137,9 @@ async def apply_staged(
         unparked.extend(refused)
         known |= bool(adopted)
     # Only while no key is checked for each row does the order of the table's own key pay.
-    first = put_off.indexes and put_off.counts >= schema.recount.counted
-    merge = merging.rows if known else merging.first_rows if first else merging.new_rows
+    uncounted = put_off.counts >= schema.recount.counted
+    new_rows = merging.uncounted_rows if uncounted else merging.new_rows
+    merge = merging.rows if known else merging.first_rows if put_off.indexes and uncounted else new_rows
     rows, refused, in_parts = await settle(
         target, table, merge, store, few=few, first=waiting.park_beside, claiming=True
     )
@@ -169,7 +170,7 @@ async def apply_staged(
                     more |= asked
 
     links = 0
-    for ranged in merging.links if known else merging.first_links if first else merging.new_links:
+    for ranged in merging.links if known else merging.uncounted_links if uncounted else merging.new_links:
         added, unlinked, _ = await settle(target, table, ranged, store, few=few)
         links += added
         refused.extend(unlinked)

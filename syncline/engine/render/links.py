@@ -90,8 +90,11 @@ class LinkTable:
 
     # The merge --------------------------------------------------------------------------------------------
 
-    def merge(self, stage: str) -> str:
-        """Return the merge of a staged batch's links that are not `bare`."""
+    def merge(self, stage: str, *, counts: bool = True) -> str:
+        """Return the merge of a staged batch's links that are not `bare`.
+
+        Without `counts`, nothing is noted to be counted.
+        """
         names = link_names(self._links)
         parts = ["removed", "added", *(["moved"] if self.placed else [])]
         position = quoted(self._links.position or "")
@@ -112,7 +115,7 @@ class LinkTable:
             columns=self.columns,
             values=self.values,
             recorded=self._forgotten(stage) + self._recorded("added", "found", stood="d.sync_linked"),
-            touched=self.touched(parts),
+            touched=self.touched(parts, counts=counts),
             **_part(names, "links", "owner", "member", "parent"),
         )
 

@@ -79,7 +79,9 @@ decode(@{text}, 'hex')
 @{text}
 
 -- name: safe_uuid
-CASE WHEN @{text} ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN @{text}::uuid END
+-- As its one regular expression, which costs three times as much.
+CASE WHEN @{text} COLLATE "C" LIKE '________-____-____-____-____________' AND @{text} COLLATE "C" !~ '[^-0-9a-f]'
+    AND length(replace(@{text}, '-', '')) = 32 THEN @{text}::uuid END
 
 -- name: safe_integer
 CASE WHEN @{text} ~ '^-?[0-9]{1,18}$' THEN @{text}::bigint

@@ -207,7 +207,12 @@ async def test_first_load_of_tables_of_others_puts_off_their_counts_alone(graph:
     result = await engine.run_cycle(graph.context(seconds=0))
     assert [(owed.kind, owed.name) for owed in result.owed] == [("counts", "nodes")]
     result = await engine.run_cycle(graph.context())
-    assert (result.status, result.failures, result.owed, result.load_notes) == (CycleStatus.DRAINED, 0, (), ())
+    assert (result.status, result.failures, result.owed, result.load_notes) == (
+        CycleStatus.DRAINED,
+        0,
+        (),
+        (),
+    )
     assert await differences(graph) == []
 
 

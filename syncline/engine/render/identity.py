@@ -354,7 +354,7 @@ class Identity:
         return self.gone_id(gone)
 
     def _listed_gone(self, gone: str) -> str:
-        id_ = read(self.table.id_type, "sync_row.target_id")
+        id_ = read(self.table.id_type, f"{gone}.target_id")
         return sql("listed_gone", id=id_, gone=gone, listed=self.listed_id(f"{gone}.row_id")).strip()
 
     @property

@@ -152,9 +152,7 @@ class Waiting:
     def _release_rows(self, *, few: bool) -> Iterator[str]:
         name = literal(self._table.name)
         condition = f"NOT r.released AND r.waits_for_table = '{name}'"
-        yield sql(
-            "release_rows", awaiting=self._awaiting("sync_parked_row", condition, few=few)
-        )
+        yield sql("release_rows", awaiting=self._awaiting("sync_parked_row", condition, few=few))
         for child in self._map:
             for reference in child.references:
                 if reference.by is not None and reference.parent == self._table.name:

@@ -57,10 +57,8 @@ SELECT sync_xid, seq FROM @{stage} ORDER BY sync_xid DESC, seq DESC LIMIT 1
 -- Of all tables at once: several may have one source. A key that was deleted twice is one row. They are the first ones
 -- there: looking for each before it is entered would cost more than to sort them. Those of listed tables are looked up
 -- in the list once, in its order, for all that is to be known of them. OFFSET 0: each is found by the index.
-INSERT INTO pg_temp.sync_gone (table_name, row_id, key, place)
-SELECT g.name, g.id, g.key, CASE WHEN g.listed THEN (
-    SELECT l.ctid FROM sync_row l WHERE l.table_name = g.name AND l.row_id = g.id OFFSET 0
-) END
+INSERT INTO pg_temp.sync_gone (table_name, row_id, key, place, target_id)
+SELECT g.name, g.id, g.key, l.place, l.target_id
 FROM (
     SELECT DISTINCT ON (m.name, r.id) m.name, r.id, d.key, m.listed
     FROM @{stage} d JOIN (VALUES @{tables}) AS m (name, source, listed) ON m.source = d.source_table
@@ -68,6 +66,9 @@ FROM (
     WHERE NOT d.alive
     ORDER BY m.name, r.id
 ) g
+LEFT JOIN LATERAL (
+    SELECT l.ctid AS place, l.target_id FROM sync_row l WHERE g.listed AND l.table_name = g.name AND l.row_id = g.id OFFSET 0
+) l ON true
 
 -- name: gone_children
 -- A row that cannot exist without a removed row is removed with it.

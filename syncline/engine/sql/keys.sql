@@ -139,8 +139,8 @@ sync_row.table_name || '' = '@{table}'
 (SELECT @{id} FROM @{list} WHERE sync_row.table_name = '@{table}' AND sync_row.row_id = @{row_id})
 
 -- name: listed_gone
--- The id of a row to remove, whose place in the list may be known.
-coalesce((SELECT @{id} FROM sync_row WHERE sync_row.ctid = @{gone}.place), @{listed})
+-- The id of a row to remove, which may have been looked up.
+CASE WHEN @{gone}.place IS NULL THEN @{listed} ELSE @{id} END
 
 -- name: is_listed
 EXISTS (SELECT FROM @{list} WHERE @{of_table} AND sync_row.@{by} = @{id})

@@ -109,7 +109,7 @@ class FirstLoad:
     held: HeldSchema
     ledger: Ledger
     fast: bool | None
-    """Whether to put them off; None: counts of any table, keys and indexes of tables that Syncline has made."""
+    """Whether to put them off; None: counts, and keys and indexes of tables that Syncline has made."""
     owed: Sequence[OwedObject] = ()
     notes: list[str] = field(default_factory=list)
     """Why keys and indexes were kept, in sentences."""
@@ -240,7 +240,7 @@ class FirstLoad:
     async def _leaving(
         self, target: asyncpg.Connection, said: Referring, chosen: Sequence[str], kept: list[str]
     ) -> "list[_Leaving]":
-        """Lock the empty ones of these tables; return which keys and indexes may leave. `kept`: why others stay."""
+        """Lock the empty ones of these tables; return what may leave, and add to `kept` why the rest stays."""
         empty: list[str] = []
         for row in await target.fetch(sql("load_tables"), chosen):
             if row["kept"] is None:

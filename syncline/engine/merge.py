@@ -120,7 +120,7 @@ async def apply_staged(
     effects.extend(removed)
     unparked.extend(await take_out_unclear(target, listing, elsewhere=elsewhere))
     # Rows can refer to what has stayed in the stage.
-    await refer_beside(target, listing, entered=entered)
+    await refer_beside(target, listing, entered=entered, many=not few)
     # Removals may have parked references of staged rows that had none before.
     references = table.table.identified and bool(state["references"] or removed)
     async with looking_up(target, few=few and (state["rows"] or references)):

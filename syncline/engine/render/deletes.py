@@ -75,8 +75,8 @@ class Removal:
     async def run(self, target: asyncpg.Connection, *, indexed: bool = True) -> list[TableProgress]:
         """Remove the rows in `sync_gone` within the caller's transaction; return the changes per table.
 
-        Unless `indexed`, no index need find what hangs on them. `sync_gone` is emptied at the commit: a transaction
-        runs this once, or empties it before it does so again.
+        Unless `indexed`, no index need find what hangs on them. `sync_gone` is emptied at the commit: a
+        transaction runs this once, or empties it before it does so again.
         """
         rows = await target.fetch(self._counted)
         if not rows:

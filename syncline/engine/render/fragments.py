@@ -72,7 +72,7 @@ def row_id(table: TableMap, row: str = "s") -> str:
 def stages_row_id(table: TableMap) -> bool:
     """Return whether the stage has its rows' ids in the bookkeeping tables.
 
-    Where the key is the id, only what waits, or was rejected, is known by another: that is made when asked for.
+    Where the key is the id, only what waits, or was rejected, is known by another, made when asked for.
     """
     return table.identified and (table.listed or table.id_rule is not IdRule.SAME)
 

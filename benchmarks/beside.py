@@ -32,9 +32,9 @@ from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 REPORT = ROOT / "docs" / "performance.md"
 SECTIONS = {False: "beside", True: "beside-rules"}
 """Whether it is of a rule of its own -> the section of the report."""
-BARE, BARE_LISTED = "bare", "bare, and a list"
+BARE, BARE_LISTED, BARE_ASKED = "bare", "bare, and a list", "bare, and what the map asks"
 LOAD = "Initial load"
-WAYS = (BARE, BARE_LISTED, IN_ROW, BESIDE)
+WAYS = (BARE, BARE_LISTED, BARE_ASKED, IN_ROW, BESIDE)
 
 
 class Cost(NamedTuple):
@@ -125,11 +125,11 @@ async def _round(
                         )
                         return Cost(timing.rows_cpu, timing.rows_seconds)
                     async with both(write, stores[way]) as (source, target):
-                        listing = way == BARE_LISTED
+                        more = {"listing": way != BARE, "asked": way == BARE_ASKED}
                         if since is not None and step.endswith("deleted"):
-                            await subject.by_hand.delete(source, target, since=since, listing=listing)
+                            await subject.by_hand.delete(source, target, since=since, **more)
                         else:
-                            await subject.by_hand.move(source, target, since=since, listing=listing)
+                            await subject.by_hand.move(source, target, since=since, **more)
                     return None
 
                 cost = await measured(meter, run)

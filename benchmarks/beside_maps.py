@@ -88,6 +88,12 @@ def _built_in(rows: int) -> Subject:
                 touched,
             ),
             deletes=(*DELETES.values(), NUMBERS),
+            asked=[
+                _POINTS.format(table=table.name, id="syncline.key_uuid(id)")
+                for table in KNOWLEDGE_GRAPH
+                if table.vector is not None and table.name in COPIES
+            ],
+            keys={"write_edges": "id = d.key[1]"},
             listed=[Listed(table=name, stage=f"write_{name}", key="b.id") for name in listed],
         ),
     )
@@ -107,6 +113,16 @@ def _of(statements: Mapping[str, str], name: str) -> Sequence[str]:
     return (statements[name],) if name in statements else ()
 
 
+_POINTS = """
+    INSERT INTO sync_outbox (collection, point_id) SELECT '{table}', {id} FROM bare_write_{table} ORDER BY 2
+    ON CONFLICT (collection, point_id) DO UPDATE SET seq = excluded.seq, queued_at = excluded.queued_at"""
+_OWN_LINKS = """
+    INSERT INTO sync_link (name, owner, member, ours)
+    SELECT DISTINCT 'node_facts', b.node_uuid, f::uuid, true
+    FROM bare_write_nodes b, unnest(b.fact_ids) f
+    WHERE NOT EXISTS (SELECT FROM node_fact_rejections r WHERE r.node_id = b.node_uuid AND r.fact_id = f::uuid)
+    ON CONFLICT DO NOTHING"""
+"""Without them, links of readers would leave with the next version of a node."""
 _RULES = {
     "hash": Id(rule=IdRule.HASH),
     "column": Id(rule=IdRule.COLUMN, source="u", type="uuid"),
@@ -405,6 +421,13 @@ def _example(rows: int) -> Subject:
                 _NODE_COUNTS,
                 _SOURCE_COUNTS,
             ),
+            asked=(_OWN_LINKS, _POINTS.format(table="facts", id="id")),
+            keys={
+                "write_edges": "key = d.key[1]",
+                "write_provenance": "id = d.key[1]::uuid",
+                "write_llm_usage": "id = d.key[1]",
+                "write_convergence_claims": "id = d.key[1]::bigint",
+            },
             listed=[
                 Listed(table="nodes", stage="write_nodes", key="b.key", id="b.node_uuid::text"),
                 *(

@@ -4,7 +4,7 @@ Like `benchmarks.bare`: no cursor, lock, parking, outbox, dead letters or batche
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import asyncpg
 
@@ -36,13 +36,24 @@ class ByHand:
     """The merges of rows that changed."""
     deletes: Sequence[str]
     listed: Sequence[Listed] = ()
+    asked: Sequence[str] = ()
+    """What else the map asks for: which links are its own, which points to write."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Source table of what is deleted -> its key, cast to text: a row that has the key again is not deleted."""
 
     async def move(
-        self, source: asyncpg.Connection, target: asyncpg.Connection, *, since: int | None, listing: bool
+        self,
+        source: asyncpg.Connection,
+        target: asyncpg.Connection,
+        *,
+        since: int | None,
+        listing: bool,
+        asked: bool = False,
     ) -> None:
         """Move every row, or those that transaction `since` or a later one stamped.
 
-        `listing`: enter each row in `sync_row` too. Both connections have the schema on their search_path.
+        `listing`: enter each row in `sync_row` too; `asked`: do what else the map asks for. Both connections have the
+        schema on their search_path.
         """
         async with target.transaction():
             for table, condition in self.copies.items():
@@ -63,16 +74,36 @@ class ByHand:
                 await target.execute(statement)
             for each in self.listed if listing else ():
                 await target.execute((_ENTER if since is None else _AGAIN).format(**vars(each)))
+            for statement in self.asked if asked else ():
+                await target.execute(statement)
 
     async def delete(
-        self, source: asyncpg.Connection, target: asyncpg.Connection, *, since: int, listing: bool
+        self,
+        source: asyncpg.Connection,
+        target: asyncpg.Connection,
+        *,
+        since: int,
+        listing: bool,
+        asked: bool = False,
     ) -> None:
-        """Delete what transaction `since` or a later one deleted; the foreign keys take the rest along."""
+        """Delete what transaction `since` or a later one deleted; the foreign keys take the rest along.
+
+        `asked`: but for what the write-db has again.
+        """
         async with target.transaction():
             await target.execute(
                 "CREATE TEMP TABLE bare_deleted (source_table text, key text[]) ON COMMIT DROP"
             )
-            await pipe(source, target, deleted_since(since), "bare_deleted")
+            deleted = deleted_since(since)
+            if asked:
+                again = " ".join(
+                    f"WHEN '{table}' THEN {_HERE.format(table=table, key=key)}"
+                    for table, key in self.keys.items()
+                )
+                deleted = (
+                    f"SELECT d.* FROM ({deleted}) d WHERE NOT CASE d.source_table {again} ELSE false END"
+                )
+            await pipe(source, target, deleted, "bare_deleted")
             await target.execute("ANALYZE bare_deleted")
             for statement in self.deletes:
                 await target.execute(statement)
@@ -80,6 +111,7 @@ class ByHand:
                 await target.execute(_LEAVE.format(**vars(each)))
 
 
+_HERE = "EXISTS (SELECT FROM {table} t WHERE t.{key})"
 _ENTER = """
 INSERT INTO sync_row (table_name, row_id, key, target_id, version, run)
 SELECT '{table}', syncline.key_uuid({key}), ARRAY[{key}], {id}, b.sync_xid::text::bigint, 1

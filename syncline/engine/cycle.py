@@ -107,8 +107,8 @@ class SyncEngine:
         """Run one cycle and return its result.
 
         `frozen`: columns that are added to sources stay out; the first cycle that finds one says so.
-        `fast_load`: whether the first load of empty tables puts off their foreign keys and indexes; None: of
-        tables that Syncline has made.
+        `fast_load`: whether the first load of empty tables puts off their counts, foreign keys and indexes;
+        None: keys and indexes only of tables that Syncline has made.
 
         A table whose map has changed since the last cycle is read again where its rows may differ. Not while
         the engine is `replacing` a provider that is not there: its map is not the graph's.

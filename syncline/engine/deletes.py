@@ -47,7 +47,10 @@ class Deletes:
     ) -> None:
         self._statements, self._context, self._target = statements, context, target
         self.create_stage = sql("deletes_create", stage=_STAGE)
-        tables = [f"('{literal(table.name)}', '{literal(table.source)}')" for table in statements.schema_map]
+        tables = [
+            f"('{literal(table.name)}', '{literal(table.source)}', {str(table.listed).lower()})"
+            for table in statements.schema_map
+        ]
         self._gone = sql("deletes_gone", tables=commas(tables), stage=_STAGE)
 
     async def stage(self, source: asyncpg.Connection, cursor: Cursor, horizon: int, limit: int) -> int:

@@ -1,4 +1,4 @@
-"""First load: foreign keys and indexes of empty tables are put off until all rows are there.
+"""First load: foreign keys, indexes and counts of empty tables are put off until all rows are there.
 
 Checking every row by a query, and entering it into each index, takes most of the time of a load. So both
 leave, and are listed as owed, in one transaction; at the end they are put back and checked as a whole
@@ -109,7 +109,7 @@ class FirstLoad:
     held: HeldSchema
     ledger: Ledger
     fast: bool | None
-    """Whether to put them off; None: of tables that Syncline has made."""
+    """Whether to put them off; None: counts, and keys and indexes of tables that Syncline has made."""
     owed: Sequence[OwedObject] = ()
     notes: list[str] = field(default_factory=list)
     """Why keys and indexes were kept, in sentences."""
@@ -124,7 +124,7 @@ class FirstLoad:
     def put_off(self) -> PutOff:
         """What the batches of the cycle have to do without."""
         counts = frozenset(owed.name for owed in self.owed if owed.kind == COUNTS)
-        return PutOff(indexes=self.owing, counts=counts)
+        return PutOff(indexes=any(owed.kind != COUNTS for owed in self.owed), counts=counts)
 
     async def look(self) -> None:
         """Read what is owed: nothing, by what the ledger says, in nearly every cycle."""
@@ -163,7 +163,7 @@ class FirstLoad:
             log.info("first load keeps keys or indexes", graph=graph, reason=note)
         if self.owed:
             names = [owed.name for owed in self.owed]
-            log.info("first load without keys and indexes", graph=graph, owed=names)
+            log.info("first load puts off keys, indexes and counts", graph=graph, owed=names)
 
     async def end(
         self,
@@ -218,29 +218,10 @@ class FirstLoad:
             builtin = self.statements.schema_map is KNOWLEDGE_GRAPH
             rows = await target.fetch(sql("load_made"), chosen, builtin)
             chosen = [row["name"] for row in rows]
-        empty: list[str] = []
-        for row in await target.fetch(sql("load_tables"), chosen):
-            if row["kept"] is None:
-                empty.append(row["name"])
-            else:
-                kept.append(f"{row['name']} keeps its keys and indexes in the first load: {row['kept']}.")
-        empty, filled = await _without_rows(target, empty)
-        kept += [f"{name} keeps its keys and indexes in the first load: it has rows." for name in filled]
-        if not empty:
-            return kept
-        await target.execute(sql("load_lock", tables=", ".join(map(quoted, empty))))
-        # Others may have written until the lock was there.
-        empty, filled = await _without_rows(target, empty)
-        kept += [f"{name} keeps its keys and indexes in the first load: it has rows." for name in filled]
-        asked = empty, json.dumps(said.keys), json.dumps(said.asked)
-        leaving: list[_Leaving] = []
-        for row in await target.fetch(sql("load_objects"), *asked):
-            each = _Leaving.of(row, said)
-            problem = await _tried(target, each, asked)
-            if problem is None:
-                leaving.append(each)
-            else:
-                kept.append(f"{each.table} keeps {each.kind} {each.name} in the first load: {problem}")
+        leaving = await self._leaving(target, said, chosen, kept) if chosen else []
+        there = await target.fetch(sql("load_there"), list(tables))
+        empty, _ = await _without_rows(target, [row["name"] for row in there])
+        # Nothing of a table changes for that: whoever has made it.
         counted = [
             table.name
             for table in self.statements.schema_map
@@ -255,6 +236,35 @@ class FirstLoad:
         await target.execute(sql("load_owes"), json.dumps(entries))
         await target.execute(sql("load_begun"), horizon)
         return kept
+
+    async def _leaving(
+        self, target: asyncpg.Connection, said: Referring, chosen: Sequence[str], kept: list[str]
+    ) -> "list[_Leaving]":
+        """Lock the empty ones of these tables; return what may leave, and add to `kept` why the rest stays."""
+        empty: list[str] = []
+        for row in await target.fetch(sql("load_tables"), chosen):
+            if row["kept"] is None:
+                empty.append(row["name"])
+            else:
+                kept.append(f"{row['name']} keeps its keys and indexes in the first load: {row['kept']}.")
+        empty, filled = await _without_rows(target, empty)
+        kept += [f"{name} keeps its keys and indexes in the first load: it has rows." for name in filled]
+        if not empty:
+            return []
+        await target.execute(sql("load_lock", tables=", ".join(map(quoted, empty))))
+        # Others may have written until the lock was there.
+        empty, filled = await _without_rows(target, empty)
+        kept += [f"{name} keeps its keys and indexes in the first load: it has rows." for name in filled]
+        asked = empty, json.dumps(said.keys), json.dumps(said.asked)
+        leaving: list[_Leaving] = []
+        for row in await target.fetch(sql("load_objects"), *asked):
+            each = _Leaving.of(row, said)
+            problem = await _tried(target, each, asked)
+            if problem is None:
+                leaving.append(each)
+            else:
+                kept.append(f"{each.table} keeps {each.kind} {each.name} in the first load: {problem}")
+        return leaving
 
 
 @dataclass(frozen=True, kw_only=True)

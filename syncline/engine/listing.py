@@ -30,13 +30,13 @@ async def identify(
     """Fill in the ids of the staged rows, and of what they refer to, within the caller's transaction.
 
     Return whether a row was not listed, as far as this tells. For `many` rows it first asks whether any
-    row of the table is. Unless `assigning`, the target assigns no ids.
+    row of the table is, and looks up what they refer to once. Unless `assigning`, the target assigns no ids.
     """
     if many and listing.any_listed is not None and not await target.fetchval(listing.any_listed):
         await target.execute(listing.first(await _made(target, listing, assigning=assigning)))
         return True
     # What is referred to first: it may be of the natural key, by which a row is known.
-    for statement in listing.references:
+    for statement in listing.many_references if many else listing.references:
         await target.execute(statement)
     if listing.kept is not None:
         await target.execute(listing.kept)
@@ -87,9 +87,11 @@ async def move(target: asyncpg.Connection, listing: Listing, *, unlisted: bool) 
     return elsewhere
 
 
-async def refer_beside(target: asyncpg.Connection, listing: Listing, *, entered: bool) -> None:
+async def refer_beside(
+    target: asyncpg.Connection, listing: Listing, *, entered: bool, many: bool = False
+) -> None:
     """Fill in the ids of rows of the same table that staged rows refer to."""
-    for statement in listing.own_references:
+    for statement in listing.many_own_references if many else listing.own_references:
         await target.execute(statement)
     if not entered:
         for statement in listing.references_beside:

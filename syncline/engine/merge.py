@@ -120,7 +120,7 @@ async def apply_staged(
     effects.extend(removed)
     unparked.extend(await take_out_unclear(target, listing, elsewhere=elsewhere))
     # Rows can refer to what has stayed in the stage.
-    await refer_beside(target, listing, entered=entered)
+    await refer_beside(target, listing, entered=entered, many=not few)
     # Removals may have parked references of staged rows that had none before.
     references = table.table.identified and bool(state["references"] or removed)
     async with looking_up(target, few=few and (state["rows"] or references)):
@@ -137,8 +137,9 @@ async def apply_staged(
         unparked.extend(refused)
         known |= bool(adopted)
     # Only while no key is checked for each row does the order of the table's own key pay.
-    first = put_off.indexes and put_off.counts >= schema.recount.counted
-    merge = merging.rows if known else merging.first_rows if first else merging.new_rows
+    uncounted = put_off.counts >= schema.recount.counted
+    new_rows = merging.uncounted_rows if uncounted else merging.new_rows
+    merge = merging.rows if known else merging.first_rows if put_off.indexes and uncounted else new_rows
     rows, refused, in_parts = await settle(
         target, table, merge, store, few=few, first=waiting.park_beside, claiming=True
     )
@@ -169,7 +170,7 @@ async def apply_staged(
                     more |= asked
 
     links = 0
-    for ranged in merging.links if known else merging.first_links if first else merging.new_links:
+    for ranged in merging.links if known else merging.uncounted_links if uncounted else merging.new_links:
         added, unlinked, _ = await settle(target, table, ranged, store, few=few)
         links += added
         refused.extend(unlinked)
@@ -204,7 +205,7 @@ async def remove_gone(
     is the query for rows to apply in the same transaction: if there are any, a few rejected removals are
     blamed on the rows themselves.
     """
-    if not await schema.removal.gone(target):
+    if not await schema.removal.any(target):
         return [], {}
     try:
         async with target.transaction():
@@ -240,7 +241,6 @@ async def remove_gone(
                 continue
             refused.append((part[0], refusal))
             await _judge_removals(target, refused, accepted=accepted, ended=not parts, beside=beside)
-    await target.execute("DELETE FROM pg_temp.sync_gone")
     letters: dict[str, list[DeadLetter]] = {}
     for row, refusal in refused:
         letters.setdefault(row["table_name"], []).append(

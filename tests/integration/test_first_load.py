@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from syncline.engine import KNOWLEDGE_GRAPH, first_load, run_cycle
+from syncline.engine import KNOWLEDGE_GRAPH, SchemaMap, SyncEngine, first_load, run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.errors import StoreUnavailable
 from syncline.messages.sync import CycleProgress, CycleStatus, SyncResult
@@ -185,6 +185,34 @@ async def test_a_row_that_breaks_a_key_is_told_until_it_leaves(graph: TestGraph)
     await on_target(graph, "UPDATE sync_state SET load_due_at = now()")
     assert (await _cycle(graph)).owed == ()
     assert await _catalog(graph) == before
+    assert await differences(graph) == []
+
+
+async def test_first_load_of_tables_of_others_puts_off_their_counts_alone(graph: TestGraph) -> None:
+    """By a map of tables that Syncline has not made: no key leaves, and the counts are made once, at the end."""
+    before = await _catalog(graph)
+    engine = SyncEngine(SchemaMap(name="of others", tables=tuple(KNOWLEDGE_GRAPH)))
+    await write(graph, SEED)
+
+    def beat(progress: CycleProgress) -> None:
+        if any(table.table == "edges" and table.captured for table in progress.tables):
+            raise _StoppedError
+
+    with pytest.raises(_StoppedError):
+        await engine.run_cycle(replace(graph.context(batch_rows=1), heartbeat=beat))
+    await graph.wait_until_free()
+    assert await read(graph, "SELECT FROM node_facts")
+    assert await read(graph, "SELECT FROM node_stats") == []
+    assert await _catalog(graph) == before
+    result = await engine.run_cycle(graph.context(seconds=0))
+    assert [(owed.kind, owed.name) for owed in result.owed] == [("counts", "nodes")]
+    result = await engine.run_cycle(graph.context())
+    assert (result.status, result.failures, result.owed, result.load_notes) == (
+        CycleStatus.DRAINED,
+        0,
+        (),
+        (),
+    )
     assert await differences(graph) == []
 
 

@@ -1,5 +1,6 @@
 """Keys of every type, every rule for ids, every kind of link: each synced, changed, deleted, parked, verified."""
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest_asyncio
 
 from syncline.capture.install.install import adopt
 from syncline.engine import Column, Links, Reference, SchemaMap, Stat, Stats, SyncEngine, TableMap
+from syncline.engine.key_forms import safe
 from syncline.engine.keys import key_uuid
 from syncline.engine.render.statements import Cursor, SchemaStatements
 from syncline.maps.ids import Id, IdRule
+from syncline.maps.key_types import key_type
 from syncline.messages.sync import CycleStatus
 from syncline.messages.verification import Verification
 from syncline.migrations import migrate_bookkeeping
@@ -733,6 +736,30 @@ async def test_capture_reads_keys_by_their_own_index(site: TestGraph) -> None:
         plan = await connection.fetch("EXPLAIN " + table.capture_by_key("kg"), *keys)
         assert f"using w_{name}_pkey" in "\n".join(row[0] for row in plan)
     await connection.close()
+
+
+async def test_only_texts_in_the_form_of_a_uuid_are_read_as_one(site: TestGraph) -> None:
+    """Whatever stands where a hyphen or a digit belongs: none is an error, and none is read."""
+    form = "0a1b2c3d-0000-4000-8000-9f9e9d9c9b9a"
+    odd = [
+        form.upper(),
+        form[:-1],
+        form + "0",
+        form + "\n",
+        "-" * 36,
+        "",
+        "\u0661" + form[1:],
+        form.replace("-", "0"),
+    ]
+    odd += [f"{form[:place]}{sign}{form[place + 1 :]}" for place in (0, 8, 9, 35) for sign in "-_%g\n\\"]
+    texts = ", ".join(f"E'{text!s}'".replace("\\", "\\\\").replace("\n", "\\n") for text in [form, *odd])
+    read_as = safe(key_type("uuid"), "v")
+    found = await read(site, f"SELECT v, {read_as}::text AS id FROM unnest(ARRAY[{texts}]) v")
+    expected = [
+        text if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text) else None
+        for text in [form, *odd]
+    ]
+    assert [row["id"] for row in found] == expected
 
 
 async def test_uuid5_is_the_one_of_every_library(site: TestGraph) -> None:

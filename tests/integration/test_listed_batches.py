@@ -12,6 +12,7 @@ from syncline.testing.graphs import TestGraph, on_target, read, write
 from tests.integration.test_listed_histories import _history
 from tests.integration.test_listed_rows import BOOK, compared, cycle, site, uuid
 from tests.integration.test_plans import TARGET, difference, pooled, rows_read
+from tests.kit.statement_reads import StatementReads
 
 __all__ = ["site"]
 
@@ -65,6 +66,28 @@ async def test_a_batch_that_the_list_refuses_is_asked_about_row_by_row(site: Tes
     await cycle(site, engine)
     assert await read(site, letters) == []
     await compared(site)
+
+
+async def test_a_deleted_row_is_looked_up_in_the_list_once(site: TestGraph) -> None:
+    """For its id, for the links and the row that leave by it, and for the entry that leaves."""
+    engine = SyncEngine(BOOK)
+    await cycle(
+        site,
+        engine,
+        "INSERT INTO w_nodes SELECT 'n' || n, md5(n::text)::uuid, 'N', NULL, '{}' FROM generate_series(1, 50) n;"
+        "INSERT INTO w_sources SELECT 's' || n, 'http://' || n FROM generate_series(1, 50) n",
+    )
+    await write(site, "DELETE FROM w_nodes WHERE key <> 'n1'; DELETE FROM w_sources WHERE key <> 's1'")
+    reads = StatementReads()
+    with reads.counting():
+        await cycle(site, engine)
+    assert await read(site, "SELECT key[1] FROM sync_row ORDER BY 1") == [("n1",), ("s1",)]
+    assert await read(site, "SELECT count(*) FROM nodes UNION ALL SELECT count(*) FROM sources") == [
+        (1,),
+        (1,),
+    ]
+    looked_up = {name: rows for (name, table), rows in reads.most.items() if table == "sync_row"}
+    assert sum(looked_up.values()) == 98, looked_up
 
 
 @pytest.mark.usefixtures("any_is_many")

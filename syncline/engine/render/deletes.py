@@ -54,10 +54,14 @@ class Removal:
     def __init__(self, schema_map: SchemaMap) -> None:
         self.create = sql("gone_create")
         self._map = schema_map
-        self._listed = any(table.listed for table in schema_map)
+        listed = [f"'{literal(table.name)}'" for table in schema_map if table.listed]
+        self._unlist = sql("list_remove", tables=commas(listed)) if listed else None
         # Their ids tell keys, not whose they are; for other rules the list is asked for the id.
         asked = [f"'{literal(table.name)}'" for table in schema_map if table.listed and table.hashed]
-        self._counted = sql("gone_counted", tables=commas(asked)) if asked else None
+        self._counted = sql("gone_counted")
+        if asked:
+            counted = self._counted.strip()
+            self._counted = sql("gone_counted_listed", tables=commas(asked), counted=counted)
         self._children = {table.name: list(self._children_of(table)) for table in schema_map}
         self._effects = {table.name: list(self._effects_of(table)) for table in schema_map}
         keeping = [table for table in schema_map if keeps(schema_map, table)]
@@ -71,22 +75,22 @@ class Removal:
     async def run(self, target: asyncpg.Connection, *, indexed: bool = True) -> list[TableProgress]:
         """Remove the rows in `sync_gone` within the caller's transaction; return the changes per table.
 
-        Unless `indexed`, no index need find what hangs on them.
+        Unless `indexed`, no index need find what hangs on them. `sync_gone` is emptied at the commit: a
+        transaction runs this once, or empties it before it does so again.
         """
-        others = 0
-        if self._counted is None:
-            counts = await self.gone(target)
-        else:
-            rows = await target.fetch(self._counted)
-            counts = {row["table_name"]: row["count"] for row in rows}
-            others = max((row["others"] for row in rows), default=0)
-        if not counts:
+        rows = await target.fetch(self._counted)
+        if not rows:
             return []
-        async with looking_up(target, few=indexed and sum(counts.values()) < _FEW):
-            return await self._remove(target, set(counts), others=bool(others))
+        async with looking_up(target, few=indexed and sum(row["count"] for row in rows) < _FEW):
+            return await self._remove(
+                target,
+                {row["table_name"] for row in rows},
+                others=any(row["others"] for row in rows),
+                waits=any(row["waits"] for row in rows),
+            )
 
     async def _remove(
-        self, target: asyncpg.Connection, gone: set[str], *, others: bool
+        self, target: asyncpg.Connection, gone: set[str], *, others: bool, waits: bool
     ) -> list[TableProgress]:
         effects: list[TableProgress] = []
         keeping = [kept for name, kept in self._keeping.items() if name in gone]
@@ -100,22 +104,23 @@ class Removal:
                 for child, statement in self._children[table.name]:
                     if await target.execute(statement) != "INSERT 0 0":
                         gone.add(child)
+                        waits = True
         for table in reversed(self._map.tables):
             if table.name in gone:
                 effects += await self._executed(target, self._effects[table.name])
         if others:
             await target.execute(sql("others_back"))
-        await target.execute(sql("remove_waiting"))
-        if self._listed:
-            await target.execute(sql("list_remove"))
-        if self._keeping:
+        if waits or keeping:
+            await target.execute(sql("remove_waiting"))
+        if self._unlist is not None:
+            await target.execute(self._unlist)
+        if not gone.isdisjoint(self._keeping):
             await target.execute(self._kept_removed)
         if keeping:
             # Nothing of a row that is kept stays parked or rejected either; it stays listed.
             for statement in self._back:
                 await target.execute(statement)
             await target.execute(sql("remove_waiting"))
-        await target.execute("DELETE FROM pg_temp.sync_gone")
         return effects
 
     async def _executed(
@@ -128,10 +133,9 @@ class Removal:
                 found.append(TableProgress.model_validate({"table": effect.table, effect.column: count}))
         return found
 
-    async def gone(self, target: asyncpg.Connection) -> dict[str, int]:
-        """Return how many rows of each table are in `sync_gone`."""
-        rows = await target.fetch("SELECT table_name, count(*) FROM pg_temp.sync_gone GROUP BY 1")
-        return {row["table_name"]: row["count"] for row in rows}
+    async def any(self, target: asyncpg.Connection) -> bool:
+        """Return whether there are rows in `sync_gone`."""
+        return await target.fetchval(sql("gone_any")) is not None
 
     def _children_of(self, table: TableMap) -> Iterator[tuple[str, str]]:
         for child in self._map:

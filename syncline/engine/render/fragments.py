@@ -6,6 +6,7 @@ from syncline.engine.key_forms import form, read, safe
 from syncline.engine.keys import stage_type, traveling
 from syncline.engine.table_map import Column, Links, Reference, SchemaMap, TableMap
 from syncline.engine.template import sql
+from syncline.maps.ids import IdRule
 from syncline.maps.into import without_row
 from syncline.maps.key_types import TEXT, KeyType, Kind
 from syncline.sql import literal, quoted
@@ -33,6 +34,7 @@ __all__ = [
     "selection",
     "source_names",
     "stage_columns",
+    "stages_row_id",
     "together",
     "travels",
     "unrejected",
@@ -60,9 +62,19 @@ def reference_id(column: str) -> str:
 
 def row_id(table: TableMap, row: str = "s") -> str:
     """Return the expression for a staged row's id in the bookkeeping tables."""
-    if table.identified:
+    if stages_row_id(table):
         return f"{row}.sync_row_id"
+    if table.identified:
+        return f"syncline.key_uuid({row}.{quoted(table.key[0])})"
     return f"syncline.row_uuid(ARRAY[{commas([f'{row}.{quoted(name)}' for name in table.key])}])"
+
+
+def stages_row_id(table: TableMap) -> bool:
+    """Return whether the stage has its rows' ids in the bookkeeping tables.
+
+    Where the key is the id, only what waits, or was rejected, is known by another, made when asked for.
+    """
+    return table.identified and (table.listed or table.id_rule is not IdRule.SAME)
 
 
 def of_table(table: TableMap) -> str:
@@ -157,7 +169,7 @@ def selection(table: TableMap) -> str:
 
 def generated_columns(table: TableMap) -> list[str]:
     """Return the stage's generated id columns."""
-    own = ["sync_row_id"] if table.identified else []
+    own = ["sync_row_id"] if stages_row_id(table) else []
     own += ["sync_id"] if table.identified and not table.hashed else []
     return own + [reference_id(reference.column) for reference in table.references]
 

@@ -347,11 +347,15 @@ class Identity:
         rule = self.table.id_rule
         if self.table.looked_up or (self.table.listed and rule in (IdRule.UUID5, IdRule.EXPRESSION)):
             # Its row id is there already, and need not be made of its key; what is not listed is not ours.
-            return self.listed_id(f"{gone}.row_id")
+            return self._listed_gone(gone)
         if self.shared:
             row = f"{gone}.row_id"
             return sql("unshared", id=self.gone_id(gone), holder=self.holder("made.id"), row_id=row).strip()
         return self.gone_id(gone)
+
+    def _listed_gone(self, gone: str) -> str:
+        id_ = read(self.table.id_type, f"{gone}.target_id")
+        return sql("listed_gone", id=id_, gone=gone, listed=self.listed_id(f"{gone}.row_id")).strip()
 
     @property
     def shared(self) -> bool:

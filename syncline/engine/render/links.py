@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from syncline.engine.key_forms import form, read
-from syncline.engine.render.fragments import commas, link_names, unrejected
+from syncline.engine.render.fragments import commas, link_names, row_id, unrejected
 from syncline.engine.render.identity import Identity, key_hash
 from syncline.engine.render.stats import touched
 from syncline.engine.table_map import Links, SchemaMap, TableMap
@@ -90,8 +90,11 @@ class LinkTable:
 
     # The merge --------------------------------------------------------------------------------------------
 
-    def merge(self, stage: str) -> str:
-        """Return the merge of a staged batch's links that are not `bare`."""
+    def merge(self, stage: str, *, counts: bool = True) -> str:
+        """Return the merge of a staged batch's links that are not `bare`.
+
+        Without `counts`, nothing is noted to be counted.
+        """
         names = link_names(self._links)
         parts = ["removed", "added", *(["moved"] if self.placed else [])]
         position = quoted(self._links.position or "")
@@ -112,7 +115,7 @@ class LinkTable:
             columns=self.columns,
             values=self.values,
             recorded=self._forgotten(stage) + self._recorded("added", "found", stood="d.sync_linked"),
-            touched=self.touched(parts),
+            touched=self.touched(parts, counts=counts),
             **_part(names, "links", "owner", "member", "parent"),
         )
 
@@ -162,7 +165,7 @@ class LinkTable:
         return sql(
             "links_parked",
             table=literal(self._table.name),
-            owner_row="d.owner" if self.own.hashed else "s.sync_row_id",
+            owner_row="d.owner" if self.own.hashed else row_id(self._table),
             of_owner="" if self.own.hashed else owner,
             member_key=key,
             member_row="d.member" if self.parent.hashed else key_hash(key),

@@ -45,11 +45,14 @@ class Listing:
         others = [pair for pair in parents if pair not in own]
         self.references: Sequence[str] = self._references(others, keep=table.keeps_ids)
         """Fill in the ids of rows of other tables that are referred to, and those that the rows keep."""
+        self.many_references = self.references if table.keeps_ids else self._many_references(others)
+        """The same for many rows."""
         self._others = others
         self.any_listed = sql("list_any", table=literal(table.name)) if table.keeps_ids and others else None
         """Whether a row of the table is listed: if not, `first` does what `references` and `assigned` do."""
         self.own_references: Sequence[str] = self._references(own)
         """The same for rows of this table: once it is clear which ones have their ids."""
+        self.many_own_references = self._many_references(own)
         self.references_beside: Sequence[str] = [self._beside(*pair) for pair in own]
         """The same for rows of this table that are in the batch and may not be listed yet."""
         moves = table.id_rule is IdRule.COLUMN and not table.keeps_ids
@@ -118,13 +121,10 @@ class Listing:
     def first(self, made: str) -> str:
         """Return the statement that gives ids to rows of which none is listed, and to what they refer to."""
         table = self.table
-        listed = {
-            reference_id(reference.column): parent.listed_id(self._named(reference, parent))
-            for reference, parent in self._others
-        }
+        names = [reference_id(reference.column) for reference, _ in self._others]
         if table.id is not None and table.id.natural:
             values = merged_values(table)
-            found = {f"s.{name}": f"r.{name}" for name in listed}
+            found = {f"s.{name}": f"r.{name}" for name in names}
             made = sql(
                 "list_first_natural",
                 id=self._own.column,
@@ -137,9 +137,12 @@ class Listing:
         return sql(
             "list_first",
             stage=self._stage,
-            columns=commas([*listed, "sync_id"]),
-            found="".join(f"r.{name}, " for name in listed),
-            listed=commas([f"{id_} AS {name}" for name, id_ in listed.items()]),
+            changes=commas([f"{name} = r.{name}" for name in names]),
+            found=commas([f"f{number}.id AS {name}" for number, name in enumerate(names)]),
+            joins=" ".join(
+                f"LEFT JOIN {self._values(*pair)} f{number} ON f{number}.value = s.{quoted(pair[0].column)}"
+                for number, pair in enumerate(self._others)
+            ),
             made=made,
         )
 
@@ -168,6 +171,30 @@ class Listing:
             )
         ]
 
+    def _many_references(self, references: Sequence[tuple[Reference, Identity]]) -> Sequence[str]:
+        """Return the same for many rows; of several references, the stage is still written once."""
+        if len(references) != 1:
+            return self._references(references)
+        [(reference, parent)] = references
+        return [
+            sql(
+                "list_reference",
+                stage=self._stage,
+                reference_id=reference_id(reference.column),
+                reference=quoted(reference.column),
+                found=self._values(reference, parent),
+            )
+        ]
+
+    def _values(self, reference: Reference, parent: Identity) -> str:
+        """Return the values of a reference with the ids that are listed for them, as what stands in FROM."""
+        return sql(
+            "list_values",
+            stage=self._stage,
+            reference=quoted(reference.column),
+            id=parent.listed_id(self._named(reference, parent, "v.value")),
+        ).strip()
+
     def _beside(self, reference: Reference, parent: Identity) -> str:
         return sql(
             "list_reference_beside",
@@ -176,8 +203,10 @@ class Listing:
             waits_for=self._named(reference, parent),
         )
 
-    def _named(self, reference: Reference, parent: Identity) -> str:
-        return row_hash(parent.split(parent.named_by(self.table, reference, f"s.{quoted(reference.column)}")))
+    def _named(self, reference: Reference, parent: Identity, value: str | None = None) -> str:
+        """Return the row id of what a staged row refers to; or of what a `value` of the reference names."""
+        named = value or f"s.{quoted(reference.column)}"
+        return row_hash(parent.split(parent.named_by(self.table, reference, named)))
 
     def _points(self) -> str | None:
         if self.table.vector is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from syncline.engine.render.fragments import (
@@ -69,10 +70,12 @@ class Merging:
         self.rematches = bool(self._rematched)
         self.known = sql("known", stage=stage, target=quoted(table.target), here=self.here)
         self.rows = self._ranged(self._merge, self._merge)
-        insert = self._insert if table.into is None else self._merge
-        self.new_rows = self._ranged(insert, self._merge)
-        self.first_rows = self._ranged(self._insert_first, self._merge) if table.into is None else self.rows
-        """`new_rows` of a first load: nothing is noted to be counted, and rows come in order of their ids."""
+        made = table.into is None
+        self.new_rows = self._ranged(self._insert, self._merge) if made else self.rows
+        self.uncounted_rows = self._ranged(self._insert_uncounted, self._merge) if made else self.rows
+        """`new_rows` of a first load: nothing is noted to be counted."""
+        self.first_rows = self._ranged(self._insert_first, self._merge) if made else self.rows
+        """The same without keys: rows come in order of their ids."""
         self.links = [
             self._ranged(self._linked(links, "merge_links"), self._linked(links, "merge_links"))
             for links in table.links
@@ -81,7 +84,7 @@ class Merging:
             self._ranged(self._linked(links, "insert_links"), self._linked(links, "merge_links"))
             for links in table.links
         ]
-        self.first_links = [
+        self.uncounted_links = [
             self._ranged(
                 self._linked(links, "insert_links", counts=False), self._linked(links, "merge_links")
             )
@@ -102,9 +105,12 @@ class Merging:
 
     def _insert_first(self, stage: str) -> str:
         order = commas([self._values[name] for name in self._table.target_key])
+        return self._insert_uncounted(stage, order=f" ORDER BY {order}")
+
+    def _insert_uncounted(self, stage: str, **other: str) -> str:
         return sql(
             "insert",
-            **{**self._inserted(stage), "order": f" ORDER BY {order}"},
+            **self._inserted(stage) | other,
             queue=queue(self._table),
             touched=touched(self._map, self._table.target, [("changed c", self._counted)], counts=False),
         )
@@ -178,7 +184,7 @@ class Merging:
         table = LinkTable(self._map, self._table, links)
         if not links.bare:
             # Also of new rows: links of others may be there before the row is.
-            return table.merge
+            return partial(table.merge, counts=counts)
         parts = ("removed", "added") if template == "merge_links" else ("added",)
 
         def rendered(stage: str) -> str:

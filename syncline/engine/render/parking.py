@@ -82,7 +82,9 @@ class Waiting:
             if reference.stub is None
         ]
         self.unpark_rows = sql("unpark_rows", stage=stage, of_table=of_table(table), row_id=row_id(table))
-        self.unpark_references = sql("unpark_references", stage=stage, of_table=of_table(table))
+        self.unpark_references = sql(
+            "unpark_references", stage=stage, of_table=of_table(table), row_id=row_id(table)
+        )
         self.park_references = [
             self._park_reference(reference, beside=self._beside(reference)) for reference in table.optional
         ]
@@ -128,6 +130,7 @@ class Waiting:
             stage=self._stage,
             table=literal(self._table.name),
             name=literal(reference.column),
+            row_id=row_id(self._table),
             owner_key="" if self._own.hashed else f", ARRAY[{own_key}] AS owner_key",
             also="" if self._own.hashed else ", owner_key",
             beside=beside,
@@ -149,10 +152,7 @@ class Waiting:
     def _release_rows(self, *, few: bool) -> Iterator[str]:
         name = literal(self._table.name)
         condition = f"NOT r.released AND r.waits_for_table = '{name}'"
-        landed = row_id(self._table) if self.awaited else "s.sync_row_id"
-        yield sql(
-            "release_rows", awaiting=self._awaiting("sync_parked_row", condition, landed=landed, few=few)
-        )
+        yield sql("release_rows", awaiting=self._awaiting("sync_parked_row", condition, few=few))
         for child in self._map:
             for reference in child.references:
                 if reference.by is not None and reference.parent == self._table.name:
@@ -164,8 +164,9 @@ class Waiting:
                     )
                     yield sql("release_rows", awaiting=awaiting)
 
-    def _awaiting(self, parked: str, condition: str, *, landed: str = "s.sync_row_id", few: bool) -> str:
-        """Return the condition that a parked `r` waits for a staged row."""
+    def _awaiting(self, parked: str, condition: str, *, landed: str | None = None, few: bool) -> str:
+        """Return the condition that a parked `r` waits for a staged row, by `landed`: its row id if not given."""
+        landed = landed or row_id(self._table)
         if few:
             return sql("awaiting_few", stage=self._stage, parked=parked, condition=condition, landed=landed)
         return sql("awaiting", stage=self._stage, condition=condition, landed=landed)

@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Final
 
 from syncline.engine.keys import stage_type
-from syncline.engine.render.fragments import column_types, commas, reference_id, stage_columns
+from syncline.engine.render.fragments import column_types, commas, reference_id, stage_columns, stages_row_id
 from syncline.engine.render.identity import Identity, row_hash
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.template import sql
@@ -66,7 +66,8 @@ def _generated(schema_map: SchemaMap, table: TableMap) -> Iterator[tuple[str, st
     key = [quoted(name) for name in table.key]
     if table.identified:
         own = Identity(schema_map, table)
-        yield "sync_row_id", "uuid", row_hash(key)
+        if stages_row_id(table):
+            yield "sync_row_id", "uuid", row_hash(key)
         if table.keeps_ids:
             pass
         elif table.id is not None and table.id.source is not None:

@@ -55,13 +55,20 @@ SELECT sync_xid, seq FROM @{stage} ORDER BY sync_xid DESC, seq DESC LIMIT 1
 
 -- name: deletes_gone
 -- Of all tables at once: several may have one source. A key that was deleted twice is one row. They are the first ones
--- there: looking for each before it is entered would cost more than to sort them.
-INSERT INTO pg_temp.sync_gone (table_name, row_id, key)
-SELECT DISTINCT ON (m.name, r.id) m.name, r.id, d.key
-FROM @{stage} d JOIN (VALUES @{tables}) AS m (name, source) ON m.source = d.source_table
-CROSS JOIN LATERAL (SELECT syncline.row_uuid(d.key) AS id) AS r
-WHERE NOT d.alive
-ORDER BY m.name, r.id
+-- there: looking for each before it is entered would cost more than to sort them. Those of listed tables are looked up
+-- in the list once, in its order, for all that is to be known of them. OFFSET 0: each is found by the index.
+INSERT INTO pg_temp.sync_gone (table_name, row_id, key, place, target_id)
+SELECT g.name, g.id, g.key, l.place, l.target_id
+FROM (
+    SELECT DISTINCT ON (m.name, r.id) m.name, r.id, d.key, m.listed
+    FROM @{stage} d JOIN (VALUES @{tables}) AS m (name, source, listed) ON m.source = d.source_table
+    CROSS JOIN LATERAL (SELECT syncline.row_uuid(d.key) AS id) AS r
+    WHERE NOT d.alive
+    ORDER BY m.name, r.id
+) g
+LEFT JOIN LATERAL (
+    SELECT l.ctid AS place, l.target_id FROM sync_row l WHERE g.listed AND l.table_name = g.name AND l.row_id = g.id OFFSET 0
+) l ON true
 
 -- name: gone_children
 -- A row that cannot exist without a removed row is removed with it.
@@ -89,17 +96,30 @@ JOIN @{gone_rows} g ON g.table_name = '@{parent_name}' AND @{gone}
 CROSS JOIN LATERAL (SELECT sync_row.row_id, sync_row.key FROM sync_row WHERE @{is_row} OFFSET 0) AS k
 ON CONFLICT DO NOTHING
 
+-- name: gone_any
+-- None, for nearly every batch of rows.
+SELECT true FROM pg_temp.sync_gone LIMIT 1
+
 -- name: gone_counted
--- How many rows of each table are to be removed, and how many of all were set aside: those of these tables that are in
--- no list are others', whatever key their id is made of. OFFSET 0: each is found by the index.
+-- How many rows of each table are to be removed, and whether any of this graph's may wait, or has to be read again: first
+-- entries in index order, as in ledger_read.
+SELECT table_name, count(*), 0 AS others,
+       bool_or(again) OR (SELECT row_id FROM sync_parked_row ORDER BY table_name, row_id LIMIT 1) IS NOT NULL
+           OR (SELECT owner FROM sync_parked_reference ORDER BY owner LIMIT 1) IS NOT NULL
+           OR (SELECT row_id FROM sync_dead_letter ORDER BY table_name, row_id LIMIT 1) IS NOT NULL AS waits
+FROM pg_temp.sync_gone GROUP BY 1
+
+-- name: gone_counted_listed
+-- The same, and how many of all were set aside: those of these tables that are in no list are others', whatever key
+-- their id is made of. OFFSET 0: each is found by the index.
 WITH others AS (
     UPDATE pg_temp.sync_gone g SET table_name = g.table_name || '/others'
-    WHERE g.table_name = ANY (ARRAY[@{tables}]::text[]) AND (
+    WHERE g.table_name = ANY (ARRAY[@{tables}]::text[]) AND g.place IS NULL AND (
         SELECT true FROM sync_row l WHERE l.table_name = g.table_name AND l.row_id = g.row_id OFFSET 0
     ) IS NULL
     RETURNING 1
 )
-SELECT table_name, count(*), (SELECT count(*) FROM others) AS others FROM pg_temp.sync_gone GROUP BY 1
+SELECT c.table_name, c.count, (SELECT count(*) FROM others) AS others, c.waits FROM (@{counted}) c
 
 -- name: others_back
 -- Nothing of a row that never landed stays parked or rejected.

@@ -21,6 +21,11 @@ SELECT t.name
 FROM unnest($1::text[]) AS t (name)
 WHERE ($2 AND to_regclass('sync_schema_version') IS NOT NULL) OR EXISTS (SELECT FROM sync_made m WHERE m.table_name = t.name)
 
+-- name: load_there
+-- Those of the tables $1 that are there, and all of whose rows this role sees.
+SELECT t.name FROM (SELECT name, to_regclass(quote_ident(name))::oid AS oid FROM unnest($1::text[]) AS u (name)) AS t
+WHERE t.oid IS NOT NULL AND has_table_privilege(t.oid, 'SELECT') AND NOT row_security_active(t.oid)
+
 -- name: load_rows
 SELECT '@{name}' AS name WHERE EXISTS (SELECT FROM @{table})
 

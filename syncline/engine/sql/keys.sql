@@ -79,7 +79,9 @@ decode(@{text}, 'hex')
 @{text}
 
 -- name: safe_uuid
-CASE WHEN @{text} ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN @{text}::uuid END
+-- As its one regular expression, which costs three times as much.
+CASE WHEN @{text} COLLATE "C" LIKE '________-____-____-____-____________' AND @{text} COLLATE "C" !~ '[^-0-9a-f]'
+    AND length(replace(@{text}, '-', '')) = 32 THEN @{text}::uuid END
 
 -- name: safe_integer
 CASE WHEN @{text} ~ '^-?[0-9]{1,18}$' THEN @{text}::bigint
@@ -135,6 +137,10 @@ sync_row.table_name || '' = '@{table}'
 
 -- name: listed_id
 (SELECT @{id} FROM @{list} WHERE sync_row.table_name = '@{table}' AND sync_row.row_id = @{row_id})
+
+-- name: listed_gone
+-- The id of a row to remove, which may have been looked up.
+CASE WHEN @{gone}.place IS NULL THEN @{listed} ELSE @{id} END
 
 -- name: is_listed
 EXISTS (SELECT FROM @{list} WHERE @{of_table} AND sync_row.@{by} = @{id})

@@ -6,6 +6,13 @@
 -- pair.
 UPDATE @{stage} s SET @{changes} WHERE @{named}
 
+-- name: list_reference
+-- The same of one reference of many rows: each of its values is looked up once, however many rows have it.
+UPDATE @{stage} s SET @{reference_id} = f.id FROM @{found} f WHERE f.value = s.@{reference}
+
+-- name: list_values
+(SELECT v.value, @{id} AS id FROM (SELECT DISTINCT s.@{reference} AS value FROM @{stage} s) v OFFSET 0)
+
 -- name: list_reference_beside
 -- Those of rows of this batch, which may be listed only at its end, or under another id.
 UPDATE @{stage} s SET @{reference_id} = o.sync_id FROM @{stage} o WHERE o.sync_present AND o.sync_row_id = @{waits_for}
@@ -29,10 +36,10 @@ UPDATE @{stage} s SET sync_id = @{made} WHERE s.sync_present AND s.sync_id IS NU
 SELECT (SELECT row_id FROM sync_row WHERE table_name = '@{table}' ORDER BY table_name, row_id LIMIT 1) IS NOT NULL
 
 -- name: list_first
--- All of this at once, for rows of a table of which none is listed: what they refer to, and the id of each.
-UPDATE @{stage} s SET (@{columns}) = (
-    SELECT @{found}CASE WHEN s.sync_present THEN @{made} END FROM (SELECT @{listed} OFFSET 0) r
-)
+-- All of this at once, for rows of a table of which none is listed: what they refer to, each value looked up once, and
+-- the id of each.
+UPDATE @{stage} s SET @{changes}, sync_id = CASE WHEN s.sync_present THEN @{made} END
+FROM (SELECT s.ctid AS at, @{found} FROM @{stage} s @{joins} OFFSET 0) r WHERE s.ctid = r.at
 
 -- name: list_first_natural
 -- Where nothing stands in the target, nothing is looked up there.
@@ -139,11 +146,12 @@ ON CONFLICT (table_name, row_id) DO @{again}
 UPDATE SET @{changes} WHERE @{differs}
 
 -- name: list_remove
--- Each row is found by the index here, too.
+-- Where its place is not known, each row is found by the index here, too.
 DELETE FROM sync_row WHERE ctid = ANY (ARRAY(
-    SELECT o.ctid FROM pg_temp.sync_gone g CROSS JOIN LATERAL (
+    SELECT coalesce(g.place, (
         SELECT l.ctid FROM sync_row l WHERE l.table_name = g.table_name AND l.row_id = g.row_id OFFSET 0
-    ) o
+    ))
+    FROM pg_temp.sync_gone g WHERE g.table_name = ANY (ARRAY[@{tables}]::text[])
 ))
 
 -- name: list_keys

@@ -179,7 +179,9 @@ coalesce((
 d.deleted_at >= now() - interval '7 days'
 
 -- name: known
-EXISTS (SELECT FROM @{stage} s JOIN @{target} t ON @{here} WHERE s.sync_present)
+-- Of an empty target nothing is looked up.
+CASE WHEN (SELECT true FROM @{target} LIMIT 1) THEN EXISTS (SELECT FROM @{stage} s JOIN @{target} t ON @{here} WHERE s.sync_present)
+    ELSE false END
 
 -- name: partition_first
 SELECT sync_xid::text::bigint FROM @{partition} ORDER BY sync_xid LIMIT 1

@@ -48,7 +48,7 @@ AND NOT EXISTS (SELECT FROM @{stage} o WHERE o.@{own_id} = @{named_id} AND o.syn
 -- An optional reference to a row that is neither here nor in this batch is parked alone; the row is applied
 -- without it.
 WITH missing AS (
-    SELECT s.sync_row_id, @{waits_for} AS waits_for, @{waits_for_key} AS waits_for_key@{owner_key}
+    SELECT s.ctid AS at, @{row_id} AS owner, @{waits_for} AS waits_for, @{waits_for_key} AS waits_for_key@{owner_key}
     FROM @{stage} s
     WHERE s.sync_present
       AND @{named} IS NOT NULL
@@ -56,10 +56,10 @@ WITH missing AS (
       @{beside}
 ), parked AS (
     INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key@{also})
-    SELECT '@{table}', '@{name}', sync_row_id, '@{parent_name}', waits_for, waits_for_key@{also} FROM missing
+    SELECT '@{table}', '@{name}', owner, '@{parent_name}', waits_for, waits_for_key@{also} FROM missing
     ON CONFLICT DO NOTHING
 )
-UPDATE @{stage} s SET @{reference} = NULL@{with_id} FROM missing WHERE s.sync_row_id = missing.sync_row_id
+UPDATE @{stage} s SET @{reference} = NULL@{with_id} FROM missing WHERE s.ctid = missing.at
 
 -- name: unpark_rows
 -- What is still staged is applied now; an older version of it must not stay parked.
@@ -67,7 +67,7 @@ DELETE FROM sync_parked_row r USING @{stage} s WHERE r.table_name = @{of_table} 
 
 -- name: unpark_references
 -- The staged version of a row determines which of its links and references are parked.
-DELETE FROM sync_parked_reference r USING @{stage} s WHERE r.table_name = @{of_table} AND r.owner = s.sync_row_id
+DELETE FROM sync_parked_reference r USING @{stage} s WHERE r.table_name = @{of_table} AND r.owner = @{row_id}
 
 -- name: awaiting
 -- Which parked rows `r` wait for a staged row: for many at once.

@@ -33,11 +33,14 @@ CREATE TEMP TABLE IF NOT EXISTS @{noted} (counted text NOT NULL, id @{type} NOT 
 
 -- name: gone_create
 -- The rows to remove from the graph-db in this transaction. `again`: removed with a parent, so requested
--- again; NULL if the row is parked already.
+-- again; NULL if the row is parked already. `place`: where the list has the row, and `target_id` what it has of it, if that
+-- was looked up; nothing moves it under the graph's lock. These columns are apart: a pooler's session may have the table
+-- of an earlier worker.
 CREATE TEMP TABLE IF NOT EXISTS sync_gone (
     table_name text NOT NULL, row_id uuid NOT NULL, key text[] NOT NULL, again boolean DEFAULT false,
     PRIMARY KEY (table_name, row_id)
-) ON COMMIT DELETE ROWS
+) ON COMMIT DELETE ROWS;
+ALTER TABLE pg_temp.sync_gone ADD COLUMN IF NOT EXISTS place tid, ADD COLUMN IF NOT EXISTS target_id text
 
 -- name: gone_absent
 -- Staged rows that do not belong in the target are removed from it, if present, and unparked.

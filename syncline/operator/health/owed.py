@@ -26,8 +26,9 @@ async def check_owed(name: str, store: PostgresStore, graphs: Mapping[str, Graph
             if not owed:
                 continue
             refused = [each for each in owed if each.problem is not None]
-            number = keys_or_indexes(sum(each.kind != COUNTS for each in owed))
-            found = f"graph {graphs[schema].slug}: {number} put off by a first load"
+            number = sum(each.kind != COUNTS for each in owed)
+            what = keys_or_indexes(number) if number else "counts"
+            found = f"graph {graphs[schema].slug}: {what} put off by a first load"
             if refused:
                 status, fix = CheckStatus.FAIL, listed(owed_sentences(refused), between=" ")
             else:

@@ -46,6 +46,8 @@ class BatchDrain(Batches):
     Tables that have failed before are skipped.
     """
 
+    _reads_ahead = True
+
     async def run(self, ledger: Ledger, pending: Pending, recounts: Sequence[str] = ()) -> None:
         """Drain the tombstones, then every table parents first, then released and requested rows.
 
@@ -152,9 +154,10 @@ class BatchDrain(Batches):
                             after = await self._last_staged(table) if staged == limit else Cursor(xid=horizon)
                             if staged == limit == size.full and not self._out_of_time():
                                 await self._expect(source, table, after, horizon, staged)
-                                # The write-db reads the next batch while the graph-db applies this one.
-                                ahead = self._read(source, table, after, horizon, limit)
-                                readings.push_async_callback(ahead.close)
+                                if self._reads_ahead:
+                                    # The write-db reads the next batch while the graph-db applies this one.
+                                    ahead = self._read(source, table, after, horizon, limit)
+                                    readings.push_async_callback(ahead.close)
                             progress = await self._apply(table, staged, captured=staged)
                             if suspects.letters:
                                 if not await self._lands_beside(table, staged, suspects):

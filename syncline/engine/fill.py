@@ -19,7 +19,7 @@ class TurnDrain(BatchDrain):
     """The batches of one turn of streams that are read in the background, each with a cursor of its own."""
 
     _rows = 10_000
-    """Most rows of a batch: a batch that has begun is ended, and one that is being read ahead."""
+    """Most rows of a batch: one that has begun is ended."""
 
     async def run_turn(
         self, cursors: Mapping[str, Cursor], bounds: Mapping[str, int], *, seconds: float

@@ -7,16 +7,16 @@ that is written meanwhile leaves the load: its transaction is a later one. What 
 before anything else is read, so that no older version comes after a newer one, nor a row after its delete.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
 
 import asyncpg
 
 from syncline.engine.capture import Pending
 from syncline.engine.fill import TurnDrain
 from syncline.engine.first_load import are_many
-from syncline.engine.render.statements import Cursor, Load, SchemaStatements
+from syncline.engine.render.statements import Cursor, Load, SchemaStatements, TableStatements
 from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.state import LOAD, Fence, Ledger
 from syncline.engine.template import sql
@@ -24,14 +24,16 @@ from syncline.provider import SyncContext
 
 __all__ = ["LoadDrain", "begin_loads"]
 
-_SECONDS: Final = 2.0
-"""Longest time of one turn, but for a batch that has begun and one that is read ahead."""
+_SECONDS, _BATCH_SECONDS = 1.25, 2.5
+"""In a turn, no batch begins after so many seconds, and one is to take so many: fewer batches cost less."""
+_FIRST, _FEWEST = 50_000, 10_000
+"""Rows of a table's first batch, and of one while the stores are slow."""
 
 
 class LoadDrain(TurnDrain):
     """The batches of one turn of a graph's loads."""
 
-    _rows = 20_000
+    _reads_ahead = False
 
     async def run_loads(self, loads: Mapping[str, Load]) -> None:
         """Read on for some seconds, parents first; `unfinished` are the tables of which rows are left.
@@ -42,6 +44,21 @@ class LoadDrain(TurnDrain):
         await self.run_turn(cursors, {name: load.below for name, load in loads.items()}, seconds=_SECONDS)
         if self._troubles and not self._landed:
             raise self._troubles[0]
+
+    async def _drain_rows(self, table: TableStatements, cursor: Cursor, horizon: int) -> None:
+        name, began, before = table.table.name, time.monotonic(), self._captured(table)
+        await super()._drain_rows(table, cursor, horizon)
+        if (rows := self._captured(table) - before) > 0:
+            self._progress.pace[name] = rows / max(time.monotonic() - began, 0.001)
+
+    def _captured(self, table: TableStatements) -> int:
+        progress = self._progress.run.tables.get(table.table.name)
+        return 0 if progress is None else progress.captured
+
+    async def _rows_a_batch(self, table: TableStatements) -> int:
+        pace = self._progress.pace.get(table.table.name)
+        self._rows = _FIRST if pace is None else max(_FEWEST, round(pace * _BATCH_SECONDS))
+        return await super()._rows_a_batch(table)
 
     def _stream(self, table: str) -> str:
         return f"{LOAD}{table}"

@@ -28,6 +28,8 @@ class Progress:
         """Expected rows of tables that need more than one batch, where counting was quick."""
         self.counted: set[str] = set() if before is None else before.counted
         """Streams of rows that were counted for that."""
+        self.pace: dict[str, float] = {} if before is None else before.pace
+        """Rows a second of the loads of tables, in their last turns."""
         self.refused: set[int] = set() if before is None else before.refused
         """What a first load has put off, and Postgres did not let it put back, by number."""
         self.loading: Collection[str] = ()

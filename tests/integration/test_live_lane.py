@@ -45,7 +45,7 @@ def _every_load(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def turn(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], Awaitable[None]]]:
-    """What happens after the turns of a load, one by one, of a batch and the one read ahead each."""
+    """What happens after the turns of a load of one batch each, one by one."""
     acts: list[Callable[[], Awaitable[None]]] = []
     run_loads = LoadDrain.run_loads
 
@@ -169,7 +169,7 @@ async def test_waits_are_granted_while_a_load_goes_on(
         """A turn passes."""
 
     tokens.append(await token(SEED))
-    turn += [*[nothing] * 5, written, then, at_last]
+    turn += [*[nothing] * 9, written, then, at_last]
     result = await run_cycle(graph.context(batch_rows=3))
     assert not turn
     assert (result.status, result.parked) == (CycleStatus.DRAINED, 0)

@@ -24,7 +24,7 @@ from syncline.provider import SyncContext
 
 __all__ = ["LoadDrain", "begin_loads"]
 
-_SECONDS, _BATCH_SECONDS = 1.25, 2.5
+_SECONDS, _BATCH_SECONDS = 1.5, 3.0
 """In a turn, no batch begins after so many seconds, and one is to take so many: fewer batches cost less."""
 _FIRST, _FEWEST = 50_000, 10_000
 """Rows of a table's first batch, and of one while the stores are slow."""

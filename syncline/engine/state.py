@@ -1,4 +1,7 @@
-"""The engine state of one graph, in its graph-db: fence, cursors, and the running run's progress."""
+"""The engine state of one graph, in its graph-db: fence, cursors, and the running run's progress.
+
+One module because what a ledger reads is what the fence commits.
+"""
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping

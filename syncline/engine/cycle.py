@@ -22,6 +22,7 @@ from syncline.engine.first_load import FirstLoad
 from syncline.engine.linger import Passes, linger
 from syncline.engine.live_lane import LoadDrain, begin_loads
 from syncline.engine.lock import Holder, end_dead_holder, find_holder, holder_name_sql, refuse_own_run
+from syncline.engine.news import News
 from syncline.engine.position import Position
 from syncline.engine.pruning import Pruning
 from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
@@ -249,7 +250,7 @@ class SyncEngine:
         passes.ended(look.progress.run, look.horizon)
         self._recheck_after_failure(context, result)
         self._remember(context, look.embedding)
-        while held.marked or look.loading or (look.filling and result.status is not CycleStatus.FAILED):
+        while held.marked or look.turn_over or (look.filling and result.status is not CycleStatus.FAILED):
             if look.out_of_time():
                 spent = result.status is CycleStatus.DRAINED
                 status = CycleStatus.BUDGET_SPENT if spent else result.status
@@ -261,7 +262,7 @@ class SyncEngine:
                     pass
                 break
             context.log.info(
-                "cycle repeated", graph=context.graph.slug, filling=look.filling, loading=look.loading
+                "cycle repeated", graph=context.graph.slug, filling=look.filling, turn_over=look.turn_over
             )
             look = await cycle(look.progress)
             result = add_up(result, await look.run(passes.begun(again)))
@@ -382,8 +383,8 @@ class _Cycle:
         self._position: Position | None = None
         self.filling = False
         """Whether rows are left that are read again in the background, or points of a second generation."""
-        self.loading = False
-        """Whether it ended a turn of a load: it looks for changes, and takes another one."""
+        self.turn_over = False
+        """Whether it ended a turn, of a load or of points: it looks for changes, and takes another one."""
         self.embedding: str | None = None
         """The service that the main vectors are made with, if that was asked."""
         self.horizon = 0
@@ -434,7 +435,7 @@ class _Cycle:
             await self._load_on(fence, ledger, pending)
             await self._announce(fence, ledger)
         # Points follow when a load is over: its next turn comes first, while there is time.
-        if (busy or ledger.outbox) and (not self.loading or self.out_of_time()):
+        if (busy or ledger.outbox) and (not self.turn_over or self.out_of_time()):
             # While every item waits for its next retry, this only reports the counts.
             drained = await self._drain_outbox(ledger.vector_generation)
             self.progress.vectors, self.embedding = drained.vectors, drained.embedding
@@ -503,9 +504,9 @@ class _Cycle:
             drain = self._batches(LoadDrain, fence, self._failed)
             await drain.run_loads(loads)
             self._failed = drain.failed
-            self.loading = not loads.keys() <= drain.failed.keys()
-        if self._load.due and not self.loading:
-            self.loading = await self._load.end(
+            self.turn_over = not loads.keys() <= drain.failed.keys()
+        if self._load.due and not self.turn_over:
+            self.turn_over = await self._load.end(
                 fence, unfinished=unfinished, horizon=pending.horizon, out_of_time=self.out_of_time
             )
 
@@ -609,16 +610,23 @@ class _Cycle:
             await make_again(self._held, self._context, lost, generation=ledger.vector_generation)
 
     async def _drain_outbox(self, generation: int | None) -> Drained:
+        """Write points; where there are many, until there is news of the write-db."""
         with span("index"):
-            return await drain_outbox(
-                self._held,
-                self._statements.schema_map,
-                self._context,
-                generation=generation,
-                out_of_time=self.out_of_time,
-                beat=self.progress.indexed,
-                report_waiting=self.progress.waits,
-            )
+            async with News(self._context.write, self._statements, self.horizon) as news:
+                # Of tables that failed there always is.
+                watched = not (self._failed or self._unfinished)
+                drained = await drain_outbox(
+                    self._held,
+                    self._statements.schema_map,
+                    self._context,
+                    generation=generation,
+                    out_of_time=lambda: self.out_of_time() or (watched and news.came),
+                    beat=self.progress.indexed,
+                    report_waiting=self.progress.waits,
+                )
+        left = drained.vectors.pending and drained.vectors.error is None
+        self.turn_over |= bool(watched and news.came and left)
+        return drained
 
     def _failures(self) -> int:
         return len(self._failed) + sum(table.failures for table in self.progress.run.tables.values())

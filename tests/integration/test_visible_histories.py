@@ -65,16 +65,10 @@ writes = st.builds(
 ends = st.builds(End, st.integers(0, WRITERS - 1), st.sampled_from([True, True, True, False]))
 acts = st.one_of(writes, writes, ends)
 later = st.one_of(st.just(()), st.just(()), st.lists(acts, min_size=1, max_size=4).map(tuple))
+meanwhile = st.lists(acts, max_size=4).map(tuple)
 cycles = st.one_of(
-    st.builds(Cycle, st.booleans(), st.sampled_from([1, 1000]), st.lists(acts, max_size=4).map(tuple), later),
-    st.builds(
-        Cycle,
-        st.booleans(),
-        st.just(1),
-        st.lists(acts, max_size=4).map(tuple),
-        st.just(()),
-        st.integers(1, 3),
-    ),
+    st.builds(Cycle, st.booleans(), st.sampled_from([1, 1000]), meanwhile, later, st.just(0)),
+    st.builds(Cycle, st.booleans(), st.just(1), meanwhile, st.just(()), st.integers(1, 3)),
 )
 histories = st.lists(st.one_of(acts, acts, acts, cycles), min_size=6, max_size=24)
 _numbers = count(1)

@@ -198,11 +198,11 @@ class FirstLoad:
 
         Return whether more can be put back at once. At least one step is done, however long it takes.
         """
-        until, cut = time.monotonic() + _SECONDS, False
+        until, steps, cut = time.monotonic() + _SECONDS, 0, False
 
         def over() -> bool:
-            nonlocal cut
-            cut = time.monotonic() >= until
+            nonlocal steps, cut
+            steps, cut = steps + 1, steps > 0 and time.monotonic() >= until
             return cut or out_of_time()
 
         async with self.held.transaction() as target:

@@ -88,7 +88,8 @@ async def begin_loads(
         return ledger, pending
     try:
         async with held.transaction() as target:
-            await fence.require(target)
+            # Whoever takes the graph now waits: its loads must not be bounded by this horizon.
+            await fence.commit(target, ledger.progress)
             streams = [f"{LOAD}{name}" for name in names]
             await target.execute(sql("load_begins"), names, streams, pending.horizon)
     except asyncpg.UndefinedColumnError:

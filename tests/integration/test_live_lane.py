@@ -10,7 +10,7 @@ import pytest
 
 from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.embeddings.service import Vectors
-from syncline.engine import KNOWLEDGE_GRAPH, first_load, live_lane, news, run_cycle
+from syncline.engine import KNOWLEDGE_GRAPH, news, run_cycle
 from syncline.engine.live_lane import LoadDrain
 from syncline.engine.news import News
 from syncline.messages.sync import CycleProgress, CycleStatus, SyncResult
@@ -20,6 +20,7 @@ from syncline.operator.explanation import Explanation, RowState
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences
 from syncline.verify import verify
+from tests.kit.loads import every_load
 
 SEED = """
 INSERT INTO write_facts (id, content, dedup_status) SELECT format('f%s', n), 'fact ' || n, 'ready' FROM generate_series(10, 29) n;
@@ -43,7 +44,7 @@ LOADS = "SELECT table_name FROM sync_cursor WHERE below IS NOT NULL"
 
 @pytest.fixture(autouse=True)
 def _every_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(first_load, "WORTH_ROWS", 1)
+    every_load(monkeypatch)
 
 
 @pytest.fixture
@@ -57,7 +58,6 @@ def turn(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], Awaitable[None]]]
         if acts:
             await acts.pop(0)()
 
-    monkeypatch.setattr(live_lane, "_SECONDS", 0.0)
     monkeypatch.setattr(LoadDrain, "run_loads", ran)
     return acts
 

@@ -10,8 +10,9 @@ __all__ = ["end_after_turns", "every_load"]
 
 
 def every_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every table that is read from the start be a load, each turn of which is one batch."""
+    """Let every table that is read from the start be a load, each turn of which is one batch or step."""
     monkeypatch.setattr(first_load, "WORTH_ROWS", 1)
+    monkeypatch.setattr(first_load, "_SECONDS", 0.0)
     monkeypatch.setattr(live_lane, "_SECONDS", 0.0)
 
 

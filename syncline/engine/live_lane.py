@@ -27,7 +27,7 @@ __all__ = ["LoadDrain", "begin_loads"]
 _SECONDS, _BATCH_SECONDS = 1.5, 3.0
 """In a turn, no batch begins after so many seconds, and one is to take so many: fewer batches cost less."""
 _FIRST, _FEWEST = 50_000, 10_000
-"""Rows of a table's first batch, and of one while the stores are slow."""
+"""Rows of the first batch of all, and of one while the stores are slow."""
 
 
 class LoadDrain(TurnDrain):
@@ -48,7 +48,7 @@ class LoadDrain(TurnDrain):
     async def _drain_rows(self, table: TableStatements, cursor: Cursor, horizon: int) -> None:
         name, began, before = table.table.name, time.monotonic(), self._captured(table)
         await super()._drain_rows(table, cursor, horizon)
-        if (rows := self._captured(table) - before) > 0:
+        if (rows := self._captured(table) - before) >= _FEWEST:
             self._progress.pace[name] = rows / max(time.monotonic() - began, 0.001)
 
     def _captured(self, table: TableStatements) -> int:
@@ -56,8 +56,12 @@ class LoadDrain(TurnDrain):
         return 0 if progress is None else progress.captured
 
     async def _rows_a_batch(self, table: TableStatements) -> int:
-        pace = self._progress.pace.get(table.table.name)
-        self._rows = _FIRST if pace is None else max(_FEWEST, round(pace * _BATCH_SECONDS))
+        known, name = self._progress.pace, table.table.name
+        if name in known:
+            self._rows = max(_FEWEST, round(known[name] * _BATCH_SECONDS))
+        else:
+            # Rows of another table may take longer.
+            self._rows = max(_FEWEST, round(min(known.values()) * _BATCH_SECONDS / 2)) if known else _FIRST
         return await super()._rows_a_batch(table)
 
     def _stream(self, table: str) -> str:

@@ -234,7 +234,8 @@ def _effects(table: TableProgress) -> str:
         "deleted": table.deletes,
         "refused": table.failures,
     }
-    return ", ".join(f"{number:,} {word}" for word, number in counts.items() if number)
+    done = [f"{number:,} {word}" for word, number in counts.items() if number]
+    return ", ".join([*done, *(["loading"] if table.loading else [])])
 
 
 def _trouble(pending: Pending) -> str | None:

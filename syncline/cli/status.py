@@ -240,6 +240,11 @@ def _state_fields(report: "GraphReport") -> Iterator[tuple[str, str]]:
         done = sum(table.captured for table in state.progress.tables)
         so_far = f"{counted(done, 'row')} read, {counted(state.progress.vectors, 'vector')}"
         yield "progress", f"{state.progress.phase}: {so_far}"
+        loading = [table for table in state.progress.tables if table.loading]
+        if loading:
+            of = ("" if table.expected is None else f" of {table.expected:,}" for table in loading)
+            rows = (f"{table.table} {table.captured:,}" for table in loading)
+            yield "loading", ", ".join(map("".join, zip(rows, of, strict=True))) + "; changes overtake it"
     result = state.last_result
     if result is not None:
         yield (

@@ -90,7 +90,6 @@ class Batches:
         self._deletes = Deletes(statements, context, held.connection)
         self._out_of_time = out_of_time
         self._more = False
-        self._counted: set[str] = set()
         self._sizes = sizes
         self._put_off = put_off
         self._landed = False

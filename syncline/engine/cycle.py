@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import asyncpg
 
@@ -19,7 +20,9 @@ from syncline.engine.drain import BatchDrain
 from syncline.engine.fill import FillDrain
 from syncline.engine.first_load import FirstLoad
 from syncline.engine.linger import Passes, linger
+from syncline.engine.live_lane import LoadDrain, begin_loads
 from syncline.engine.lock import Holder, end_dead_holder, find_holder, holder_name_sql, refuse_own_run
+from syncline.engine.news import News
 from syncline.engine.position import Position
 from syncline.engine.pruning import Pruning
 from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
@@ -53,6 +56,7 @@ _MOST_TENANTS = 1_000
 """Engines of tenants that are kept: one more is made in a millisecond."""
 _FILL_SECONDS = 1.0
 """Longest time of one pass for rows that are read again in the background: so long other tables wait."""
+_Drain = TypeVar("_Drain", bound=BatchDrain)
 _ASKED_AGAIN = 60.0
 """Seconds for which the choice between several embedding services is remembered."""
 _PASSING_TRIES, _PASS_TRIES, _PASSING_PAUSE = 20, 10, 0.1
@@ -207,12 +211,22 @@ class SyncEngine:
             # closed, which releases it too.
             sizes = self._sizes.setdefault(_place(context), {})
 
-            async def cycle() -> _Cycle:
+            async def cycle(before: Progress | None = None) -> _Cycle:
                 fit = await self._schema_problems(context, target)
                 check = SourceCheck(
                     self.statements, context, held, fit, look_again, replacing=replacing, frozen=frozen
                 )
-                return _Cycle(self.statements, context, held, started, check, self._pruning, sizes, fast_load)
+                return _Cycle(
+                    self.statements,
+                    context,
+                    held,
+                    started,
+                    check,
+                    self._pruning,
+                    sizes,
+                    fast_load,
+                    Progress(context, before),
+                )
 
             result = await self._look(context, held, cycle, passes, ledger)
             self._log_unknown(context, result)
@@ -222,12 +236,12 @@ class SyncEngine:
         self,
         context: SyncContext,
         held: HeldSchema,
-        cycle: "Callable[[], Awaitable[_Cycle]]",
+        cycle: "Callable[..., Awaitable[_Cycle]]",
         passes: Passes,
         ledger: Ledger,
     ) -> SyncResult:
         """Run the cycle, and again while other runs left marks because they found the graph locked, or rows
-        are left that are read again in the background.
+        are left of loads, or rows that are read again in the background.
 
         Stops at the time budget; the result then has `look_owed`.
         """
@@ -236,7 +250,7 @@ class SyncEngine:
         passes.ended(look.progress.run, look.horizon)
         self._recheck_after_failure(context, result)
         self._remember(context, look.embedding)
-        while held.marked or (look.filling and result.status is not CycleStatus.FAILED):
+        while held.marked or look.turn_over or (look.filling and result.status is not CycleStatus.FAILED):
             if look.out_of_time():
                 spent = result.status is CycleStatus.DRAINED
                 status = CycleStatus.BUDGET_SPENT if spent else result.status
@@ -247,8 +261,10 @@ class SyncEngine:
                 async with held.transaction(held.unnamed):
                     pass
                 break
-            context.log.info("cycle repeated", graph=context.graph.slug, filling=look.filling)
-            look = await cycle()
+            context.log.info(
+                "cycle repeated", graph=context.graph.slug, filling=look.filling, turn_over=look.turn_over
+            )
+            look = await cycle(look.progress)
             result = add_up(result, await look.run(passes.begun(again)))
             passes.ended(look.progress.run, look.horizon)
             self._recheck_after_failure(context, result)
@@ -349,6 +365,7 @@ class _Cycle:
         pruning: Pruning,
         sizes: dict[str, int],
         fast_load: bool | None,
+        progress: Progress,
     ) -> None:
         self._statements = statements
         self._context = context
@@ -366,11 +383,13 @@ class _Cycle:
         self._position: Position | None = None
         self.filling = False
         """Whether rows are left that are read again in the background, or points of a second generation."""
+        self.turn_over = False
+        """Whether it ended a turn, of a load or of points: it looks for changes, and takes another one."""
         self.embedding: str | None = None
         """The service that the main vectors are made with, if that was asked."""
         self.horizon = 0
         """Below which transaction it has captured everything, unless tables failed or are unfinished."""
-        self.progress = Progress(context)
+        self.progress = progress
 
     async def run(self, ledger: Ledger) -> SyncResult:
         context = self._context
@@ -390,6 +409,7 @@ class _Cycle:
             held=self._held,
             ledger=ledger,
             fast=self._fast_load,
+            progress=self.progress,
         )
         await load.look()
         self._failed = self._source_check.fit.failed
@@ -403,23 +423,19 @@ class _Cycle:
             or self.progress.run.unannounced
             or self._source_check.changes
             or ledger.comparisons
+            or ledger.loads
             or ledger.waited_for
-            or ledger.load_due
+            or load.due
         )
         if busy:
             fence = await self._source_check.take(ledger, pending)
             await load.begin(fence, pending)
+            ledger, pending = await self._begin_loads(fence, ledger, pending)
             await self._drain(fence, ledger, pending)
-            unfinished = [name for name in self._unfinished if name in self._statements.tables]
-            await load.end(
-                fence,
-                unfinished=unfinished,
-                horizon=pending.horizon,
-                out_of_time=self.out_of_time,
-                heartbeat=self.progress.heartbeat,
-            )
+            await self._load_on(fence, ledger, pending)
             await self._announce(fence, ledger)
-        if busy or ledger.outbox:
+        # Points follow when a load is over: its next turn comes first, while there is time.
+        if (busy or ledger.outbox) and (not self.turn_over or self.out_of_time()):
             # While every item waits for its next retry, this only reports the counts.
             drained = await self._drain_outbox(ledger.vector_generation)
             self.progress.vectors, self.embedding = drained.vectors, drained.embedding
@@ -453,18 +469,49 @@ class _Cycle:
             await self._held.unlock(ledger.marks)
         return self._result(ledger, pending, not_landed)
 
-    async def _drain(self, fence: Fence, ledger: Ledger, pending: Pending) -> None:
-        drain = BatchDrain(
+    def _batches(self, kind: type[_Drain], fence: Fence, failed: Mapping[str, str]) -> _Drain:
+        return kind(
             self._statements,
             self._context,
             self._held,
             fence,
             self.progress,
-            failed=self._failed,
+            failed=failed,
             out_of_time=self.out_of_time,
             sizes=self._sizes,
             put_off=self._load.put_off,
         )
+
+    async def _begin_loads(self, fence: Fence, ledger: Ledger, pending: Pending) -> tuple[Ledger, Pending]:
+        state = self._source_check.map_state
+        if state is None or not any(change.anew for change in state.changes):
+            ledger, pending = await begin_loads(
+                self._held, fence, self._statements, self._context, ledger, pending
+            )
+        self.progress.loading = ledger.loads.keys()
+        return ledger, pending
+
+    async def _load_on(self, fence: Fence, ledger: Ledger, pending: Pending) -> None:
+        """Take a turn of loads, or of putting back what they put off, once readers know what is fresh."""
+        loads = {name: load for name, load in ledger.loads.items() if name not in self._failed}
+        if not (loads or self._load.due):
+            return
+        unfinished = [name for name in self._unfinished if name in self._statements.tables]
+        self._unfinished |= loads.keys()
+        await self._announce(fence, ledger)
+        self._visible = None
+        if loads:
+            drain = self._batches(LoadDrain, fence, self._failed)
+            await drain.run_loads(loads)
+            self._failed = drain.failed
+            self.turn_over = not loads.keys() <= drain.failed.keys()
+        if self._load.due and not self.turn_over:
+            self.turn_over = await self._load.end(
+                fence, unfinished=unfinished, horizon=pending.horizon, out_of_time=self.out_of_time
+            )
+
+    async def _drain(self, fence: Fence, ledger: Ledger, pending: Pending) -> None:
+        drain = self._batches(BatchDrain, fence, self._failed)
         state = self._source_check.map_state
         recounts = () if state is None else state.owed_recounts(self._source_check.fit.failed)
         await drain.run(ledger, pending, recounts)
@@ -520,17 +567,7 @@ class _Cycle:
 
         It is short, and every other table comes first: the cycle then looks for changes again.
         """
-        fill = FillDrain(
-            self._statements,
-            self._context,
-            self._held,
-            fence,
-            self.progress,
-            failed=drained.failed,
-            out_of_time=self.out_of_time,
-            sizes=self._sizes,
-            put_off=self._load.put_off,
-        )
+        fill = self._batches(FillDrain, fence, drained.failed)
         check = self._source_check
         cursors = {
             name: Cursor() if name in check.filled else ledger.fills.get(name, Cursor())
@@ -575,16 +612,23 @@ class _Cycle:
             await make_again(self._held, self._context, lost, generation=ledger.vector_generation)
 
     async def _drain_outbox(self, generation: int | None) -> Drained:
+        """Write points; where there are many, until there is news of the write-db."""
         with span("index"):
-            return await drain_outbox(
-                self._held,
-                self._statements.schema_map,
-                self._context,
-                generation=generation,
-                out_of_time=self.out_of_time,
-                beat=self.progress.indexed,
-                report_waiting=self.progress.waits,
-            )
+            async with News(self._context.write, self._statements, self.horizon) as news:
+                # Of tables that failed there always is.
+                watched = not (self._failed or self._unfinished)
+                drained = await drain_outbox(
+                    self._held,
+                    self._statements.schema_map,
+                    self._context,
+                    generation=generation,
+                    out_of_time=lambda: self.out_of_time() or (watched and news.came),
+                    beat=self.progress.indexed,
+                    report_waiting=self.progress.waits,
+                )
+        left = drained.vectors.pending and drained.vectors.error is None
+        self.turn_over |= bool(watched and news.came and left)
+        return drained
 
     def _failures(self) -> int:
         return len(self._failed) + sum(table.failures for table in self.progress.run.tables.values())
@@ -601,6 +645,7 @@ class _Cycle:
                 "parked": parked.get(name, 0),
                 "dead_letters": dead.get(name, 0),
                 "drained": error is None and name not in self._unfinished,
+                "loading": name in self.progress.loading,
                 "failures": (counted.failures if counted else 0) + (error is not None),
                 "error": error,
                 "reread": self._source_check.reread.get(name) or self._source_check.filled.get(name),

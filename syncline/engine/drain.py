@@ -4,6 +4,7 @@ One module because every kind of batch (deletes, rows, released, requested by ke
 """
 
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -33,6 +34,8 @@ _BATCH_BYTES = 256 * 2**20
 """Limit of a batch in the graph-db stage, by the average row size: texts can be long."""
 _COUNT_SECONDS = 5.0
 """Time limit for counting a backlog, which only serves the progress display."""
+_COMPARE_SECONDS = 2.0
+"""Longest time of comparing keys in one pass, while loads go on: so long changes wait."""
 _KEYS = 5_000
 """Rows requested by key in one batch: the keys pass through the worker, and may be long."""
 
@@ -42,6 +45,8 @@ class BatchDrain(Batches):
 
     Tables that have failed before are skipped.
     """
+
+    _reads_ahead = True
 
     async def run(self, ledger: Ledger, pending: Pending, recounts: Sequence[str] = ()) -> None:
         """Drain the tombstones, then every table parents first, then released and requested rows.
@@ -55,9 +60,10 @@ class BatchDrain(Batches):
         if pending.deletes:
             with self._failing_alone(DELETES):
                 await self._drain_deletes(ledger.cursors[DELETES], pending.horizon)
+        until = time.monotonic() + _COMPARE_SECONDS if ledger.loads else math.inf
         for name in sorted(ledger.comparisons - self.failed.keys()):
             with self._failing_alone(name):
-                await self._compare(name)
+                await self._compare(name, until)
         waiting = set(pending.tables)
         again = False
         while waiting or self._more or again:
@@ -151,7 +157,7 @@ class BatchDrain(Batches):
                                 await self._expect(source, table, after, horizon, staged)
                                 # The write-db reads the next batch while the graph-db applies this one.
                                 # Not at a pace: it would wait in an open transaction there.
-                                if self._context.budget.rows_per_second is None:
+                                if self._reads_ahead and self._context.budget.rows_per_second is None:
                                     ahead = self._read(source, table, after, horizon, limit)
                                     readings.push_async_callback(ahead.close)
                             progress = await self._apply(table, staged, captured=staged)
@@ -229,14 +235,14 @@ class BatchDrain(Batches):
     async def _expect(
         self, source: asyncpg.Connection, table: TableStatements, cursor: Cursor, horizon: int, staged: int
     ) -> None:
-        """Count, once a cycle, the rows left after a table's first full batch, if that is quick.
+        """Count, once a run, the rows left after a stream's first full batch, if that is quick.
 
         The batch waits for it: its graph-db transaction must not hit the idle timeout.
         """
         name = table.table.name
-        if name in self._counted:
+        if self._stream(name) in self._progress.counted:
             return
-        self._counted.add(name)
+        self._progress.counted.add(self._stream(name))
         schema = self._context.write.schema
         with self._context.write.store.errors_mapped():
             try:
@@ -247,6 +253,7 @@ class BatchDrain(Batches):
             except asyncpg.QueryCanceledError:
                 return
         before = self._progress.run.tables.get(name, TableProgress(table=name)).captured
+        before = max(before, self._progress.expected.get(name, 0))
         self._progress.expected[name] = before + staged + left
 
     async def _rows_a_batch(self, table: TableStatements) -> int:
@@ -383,11 +390,11 @@ class BatchDrain(Batches):
                 limit = max(1, limit // 2)
         self.unfinished.add(DELETES)
 
-    async def _compare(self, name: str) -> None:
+    async def _compare(self, name: str, until: float) -> None:
         """Request by key the rows of a table that the write-db no longer has."""
         comparison, self._more = self._statements.comparisons[name], True
         async with self._context.write.store.driver() as source:
-            while not self._out_of_time():
+            while not self._out_of_time() and time.monotonic() < until:
                 async with self._batch() as batch:
                     ended = await comparison.step(self._target, source, self._context.write)
                     batch.ends(self._progress.run, landed=False)

@@ -6,23 +6,22 @@ row that changes meanwhile moves beyond that, where the table's own cursor finds
 
 import time
 from collections.abc import Mapping
-from typing import Final
 
 from syncline.engine.drain import BatchDrain
 from syncline.engine.render.statements import Cursor, TableStatements
 from syncline.engine.state import FILL
 from syncline.engine.template import sql
 
-__all__ = ["FillDrain"]
-
-_ROWS: Final = 10_000
-"""Most rows of a batch: a batch that has begun is ended, and one that is being read ahead."""
+__all__ = ["FillDrain", "TurnDrain"]
 
 
-class FillDrain(BatchDrain):
-    """The batches of one pass that read rows again."""
+class TurnDrain(BatchDrain):
+    """The batches of one turn of streams that are read in the background, each with a cursor of its own."""
 
-    async def run_fills(
+    _rows = 10_000
+    """Most rows of a batch: one that has begun is ended."""
+
+    async def run_turn(
         self, cursors: Mapping[str, Cursor], bounds: Mapping[str, int], *, seconds: float
     ) -> bool:
         """Read on from each table's cursor to its bound for some seconds; return whether rows are left.
@@ -31,9 +30,11 @@ class FillDrain(BatchDrain):
         """
         budget_spent, deadline = self._out_of_time, time.monotonic() + seconds
         self._out_of_time = lambda: budget_spent() or (self._landed and time.monotonic() >= deadline)
-        self._counted.update(cursors)  # each pass would count again what is left
         for name, cursor in cursors.items():
             if name in self.failed:
+                continue
+            if self._out_of_time():
+                self.unfinished.add(name)
                 continue
             with self._failing_alone(name):
                 await self._drain_rows(self._statements.tables[name], cursor, bounds[name])
@@ -42,7 +43,24 @@ class FillDrain(BatchDrain):
         return not self.unfinished.isdisjoint(cursors) or not self.failed.keys().isdisjoint(cursors)
 
     async def _rows_a_batch(self, table: TableStatements) -> int:
-        return min(_ROWS, await super()._rows_a_batch(table))
+        return min(self._rows, await super()._rows_a_batch(table))
+
+    async def _end(self, name: str) -> None:
+        """Commit that a table's stream is at its end."""
+        raise NotImplementedError
+
+
+class FillDrain(TurnDrain):
+    """The batches of one pass that read rows again."""
+
+    async def run_fills(
+        self, cursors: Mapping[str, Cursor], bounds: Mapping[str, int], *, seconds: float
+    ) -> bool:
+        """Read on for some seconds, as `run_turn` does; return whether rows are left."""
+        return await self.run_turn(cursors, bounds, seconds=seconds)
+
+    async def _expect(self, *_: object) -> None:
+        """Each pass would count again what is left."""
 
     def _stream(self, table: str) -> str:
         return f"{FILL}{table}"

@@ -7,6 +7,7 @@ its parent is parked as ever. What cannot be put back exactly as it was never le
 """
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.merge import PutOff
 from syncline.engine.owed import COUNTS, LOCK_TIMEOUT, OwedObject, acting_as, put_back, read_owed
 from syncline.engine.render.statements import SchemaStatements
+from syncline.engine.results import Progress
 from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.state import Fence, Ledger
 from syncline.engine.table_map import SchemaMap
@@ -27,8 +29,10 @@ from syncline.sql import literal, quoted
 from syncline.stores.postgres import map_driver_error
 from syncline.stores.tenants import reading
 
-__all__ = ["FirstLoad", "Referring", "referring"]
+__all__ = ["FirstLoad", "Referring", "are_many", "referring"]
 
+_SECONDS = 2.0
+"""Longest time of putting keys back without a look for changes, but for a step that has begun."""
 WORTH_ROWS = 20_000
 """Fewer rows to load than this are loaded as ever: to take the keys off and on would cost more."""
 
@@ -100,6 +104,20 @@ def referring(schema_map: SchemaMap) -> Referring:
     return Referring(tables=tables, keys=keys, asked=asked, counts=counts)
 
 
+async def are_many(context: SyncContext, statements: SchemaStatements, tables: Sequence[str]) -> bool:
+    """Return whether the sources have so many rows that it pays to load them apart, reading no more."""
+    write, left = context.write, WORTH_ROWS
+    async with write.store.driver() as source:
+        for name in tables:
+            table = statements.tables[name]
+            query = sql("load_pays", source=table.rows(write.schema), limit=str(left))
+            async with reading(source, [table.source(write.schema)]):
+                left -= await source.fetchval(query)
+            if left <= 0:
+                return True
+    return False
+
+
 @dataclass(kw_only=True)
 class FirstLoad:
     """The keys and indexes of one cycle that were put off, by it or by an earlier one."""
@@ -110,10 +128,12 @@ class FirstLoad:
     ledger: Ledger
     fast: bool | None
     """Whether to put them off; None: counts, and keys and indexes of tables that Syncline has made."""
+    progress: Progress
     owed: Sequence[OwedObject] = ()
     notes: list[str] = field(default_factory=list)
     """Why keys and indexes were kept, in sentences."""
-    _due: bool = False
+    due: bool = False
+    """Whether it is time to put them back, once all is read."""
 
     @property
     def owing(self) -> bool:
@@ -129,7 +149,8 @@ class FirstLoad:
     async def look(self) -> None:
         """Read what is owed: nothing, by what the ledger says, in nearly every cycle."""
         if self.ledger.load_below is not None:
-            self._due = self.ledger.load_due
+            # One that was refused is due later, the others are as before.
+            self.due = self.ledger.load_due or bool(self.progress.refused)
             async with self.held.transaction() as target:
                 self.owed = await read_owed(target, self.held.schema)
 
@@ -140,7 +161,7 @@ class FirstLoad:
         said = referring(self.statements.schema_map)
         new = [name for name in pending.tables if name not in self.ledger.stored]
         tables = [table for table, name in said.tables.items() if name in new]
-        if not tables or not await self._pays(new):
+        if not tables or not await are_many(self.context, self.statements, new):
             return
         store, log, graph = self.context.target.store, self.context.log, self.context.graph.slug
         try:
@@ -157,7 +178,7 @@ class FirstLoad:
             ):
                 raise
             self.owed, kept = (), [f"Nothing was put off for the first load: {problem}"]
-        self._due = True
+        self.due = bool(self.owed)
         self.notes += kept
         for note in kept:
             log.info("first load keeps keys or indexes", graph=graph, reason=note)
@@ -172,41 +193,37 @@ class FirstLoad:
         unfinished: Sequence[str],
         horizon: int,
         out_of_time: Callable[[], bool],
-        heartbeat: Callable[[], None],
-    ) -> None:
-        """Put back what is owed, once everything that the load began with was read."""
-        if not self._due:
-            return
+    ) -> bool:
+        """Put back what is owed for some seconds, once everything that the load began with was read.
+
+        Return whether more can be put back at once. At least one step is done, however long it takes.
+        """
+        until, steps, cut = time.monotonic() + _SECONDS, 0, False
+
+        def over() -> bool:
+            nonlocal steps, cut
+            steps, cut = steps + 1, steps > 0 and time.monotonic() >= until
+            return cut or out_of_time()
+
         async with self.held.transaction() as target:
             if not self.owed:
                 # Somebody has taken the last one off the list.
                 await target.execute(sql("load_over"))
-                return
+                return False
             if not await target.fetchval(sql("owed_read"), list(unfinished), horizon):
-                return
+                return False
         self.owed = await put_back(
             self.held,
             fence,
             self.context.target.store,
             self.statements,
-            out_of_time=out_of_time,
-            heartbeat=heartbeat,
+            refused=self.progress.refused,
+            out_of_time=over,
+            heartbeat=self.progress.heartbeat,
             log=self.context.log,
             graph=self.context.graph.slug,
         )
-
-    async def _pays(self, names: Sequence[str]) -> bool:
-        """Return whether the sources have so many rows that it pays, reading no more than that."""
-        write, left = self.context.write, WORTH_ROWS
-        async with write.store.driver() as source:
-            for name in names:
-                table = self.statements.tables[name]
-                query = sql("load_pays", source=table.rows(write.schema), limit=str(left))
-                async with reading(source, [table.source(write.schema)]):
-                    left -= await source.fetchval(query)
-                if left <= 0:
-                    return True
-        return False
+        return cut
 
     async def _put_off(
         self, target: asyncpg.Connection, said: Referring, tables: Sequence[str], horizon: int

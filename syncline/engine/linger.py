@@ -12,17 +12,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from syncline.engine.news import look_for_news
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.results import add_up
-from syncline.engine.schema_transaction import KEPT_BY_INDEX
 from syncline.engine.state import Ledger, RunProgress
 from syncline.engine.template import sql
-from syncline.engine.visible import shows_newer
 from syncline.errors import StoreError
 from syncline.messages.sync import CycleProgress, CycleStatus, SyncResult
 from syncline.provider import MUTED_SECONDS, Linger, SyncContext
 from syncline.sql import literal, quoted
-from syncline.stores.tenants import reading
 
 __all__ = ["Passes", "linger"]
 
@@ -239,22 +237,16 @@ class _Lingering:
             return await self._newer()
 
     async def _newer(self) -> bool:
-        schema = self.context.write.schema
-        async with self.context.write.store.driver() as source:
-            row = await source.fetchrow(sql("linger_snapshot"))
-            snapshot = (row["xmin"], row["xmax"])
-            if snapshot == self.quiet:
-                return False
-            asked = self.statements.sources(schema, list(self.statements.tables))
-            query = sql("linger_newer", shown=shows_newer(self.statements, schema, either=True))
-            async with reading(source, asked, one_moment=True, first=KEPT_BY_INDEX):
-                row = await source.fetchrow(query, str(self.passes.horizon))
-        if row["newer"] and row["below"] > self.passes.horizon:
+        horizon = self.passes.horizon
+        seen = await look_for_news(self.context.write, self.statements, horizon, quiet=self.quiet)
+        if seen is None:
+            return False
+        if seen.can_be_read(horizon):
             return True
         # Rows above the horizon can be read once it has moved, and then the snapshot is another one.
-        self.quiet = snapshot
-        if not row["newer"]:
-            self.looked_below = max(self.looked_below, row["below"])
+        self.quiet = seen.snapshot
+        if not seen.newer:
+            self.looked_below = max(self.looked_below, seen.below)
         return False
 
     async def _abandon(self) -> None:

@@ -25,7 +25,7 @@ from syncline.engine.render.listing import keys_from_list, list_marked
 from syncline.engine.render.points import PointNames
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.standing import earlier_map, list_standing
-from syncline.engine.state import FILL
+from syncline.engine.state import FILL, LOAD
 from syncline.engine.strangers import strangers
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.template import sql
@@ -106,7 +106,7 @@ class MapState:
         await self._record_kept(target, changes)
         left = [change.table for change in changes if change.kind is ChangeKind.LEFT]
         if left:
-            await target.execute(sql("mapped_left"), left)
+            await target.execute(sql("mapped_left"), left, [f"{LOAD}{name}" for name in left])
         await self._record_links_and_points(target, changes)
         begun = {name: bound for name, bound in fills.items() if name in changed and changed[name].fill}
         if begun:

@@ -103,6 +103,7 @@ async def put_back(
     store: PostgresStore,
     statements: SchemaStatements,
     *,
+    refused: set[int],
     out_of_time: Callable[[], bool],
     heartbeat: Callable[[], None],
     log: EventLog,
@@ -110,7 +111,8 @@ async def put_back(
 ) -> Sequence[OwedObject]:
     """Put back what is owed, step by step; return what is left.
 
-    `heartbeat` is called after each step. What Postgres refuses is noted, and the others follow.
+    `heartbeat` is called after each step. What Postgres refuses is noted, also in `refused`, whose numbers
+    are left alone, and the others follow.
     Raises CycleFenced if another holder has acquired the graph, and driver errors if the connection is lost.
     """
     async with held.transaction() as target:
@@ -118,12 +120,11 @@ async def put_back(
     steps = [(each, "place") for each in owed if not each.found or each.valid or not each.placed]
     # The rows are checked at last, so that new ones are checked as they come meanwhile.
     steps += [(each, "validate") for each in owed if each.placed and each.validate and not each.valid]
-    failed: set[int] = set()
     for each, step in steps:
+        if each.number in refused:
+            continue
         if out_of_time():
             break
-        if each.number in failed:
-            continue
         try:
             if each.kind == COUNTS:
                 async with held.transaction(statements.recount.create, _COUNTING) as target:
@@ -139,7 +140,7 @@ async def put_back(
             problem = map_driver_error(store.name, error)
             if problem is None or held.connection.is_closed() or not may_be_rows(problem):
                 raise
-            failed.add(each.number)
+            refused.add(each.number)
             reason = str(problem)
             log.warning(
                 "key or index still owed", graph=graph, table=each.table, name=each.name, reason=reason

@@ -1,5 +1,7 @@
 """Results of a cycle: progress reported by heartbeats, and merging repeated looks into one result."""
 
+from collections.abc import Collection
+
 from syncline.engine.state import RunProgress
 from syncline.messages.sync import (
     CycleProgress,
@@ -17,12 +19,21 @@ __all__ = ["Progress", "add_up"]
 class Progress:
     """What one pass of a cycle has done so far. Every change goes through here and is reported at once."""
 
-    def __init__(self, context: SyncContext) -> None:
+    def __init__(self, context: SyncContext, before: "Progress | None" = None) -> None:
+        """`before`: that of the pass before, in the same cycle."""
         self._heartbeat = context.heartbeat
         self.run = RunProgress(run_id=context.run.run_id)
         """What the run has committed so far, in this pass and earlier ones."""
-        self.expected: dict[str, int] = {}
+        self.expected: dict[str, int] = {} if before is None else before.expected
         """Expected rows of tables that need more than one batch, where counting was quick."""
+        self.counted: set[str] = set() if before is None else before.counted
+        """Streams of rows that were counted for that."""
+        self.pace: dict[str, float] = {} if before is None else before.pace
+        """Rows a second of the loads of tables, in their last turns."""
+        self.refused: set[int] = set() if before is None else before.refused
+        """What a first load has put off, and Postgres did not let it put back, by number."""
+        self.loading: Collection[str] = ()
+        """Tables whose load goes on."""
         self.vectors = VectorProgress()
         self._waiting: Waiting | None = None
 
@@ -47,7 +58,7 @@ class Progress:
 
     def _heartbeat_progress(self, phase: str) -> None:
         tables = (
-            table.model_copy(update={"expected": self.expected.get(name)})
+            table.model_copy(update={"expected": self.expected.get(name), "loading": name in self.loading})
             for name, table in self.run.tables.items()
         )
         self._heartbeat(

@@ -1,4 +1,7 @@
-"""The engine state of one graph, in its graph-db: fence, cursors, and the running run's progress."""
+"""The engine state of one graph, in its graph-db: fence, cursors, and the running run's progress.
+
+One module because what a ledger reads is what the fence commits.
+"""
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -11,7 +14,7 @@ import asyncpg
 
 from syncline import names
 from syncline.engine.position import Known, Position
-from syncline.engine.render.statements import DELETES, Cursor
+from syncline.engine.render.statements import DELETES, Cursor, Load
 from syncline.engine.template import sql
 from syncline.engine.visible import Visible
 from syncline.errors import CycleFenced
@@ -22,6 +25,7 @@ from syncline.sql import quoted
 
 __all__ = [
     "FILL",
+    "LOAD",
     "Fence",
     "Ledger",
     "RunProgress",
@@ -32,6 +36,8 @@ __all__ = [
 
 FILL: Final = "sync_fill/"
 """With a table's name: the cursor of its rows that are read again in the background."""
+LOAD: Final = "sync_load/"
+"""With a table's name: the cursor of the rows that it had when it was first read, or is read again."""
 _COUNTED = ("captured", "rows", "links", "deletes", "failures")
 
 
@@ -151,6 +157,8 @@ class Ledger:
     """Collections that have got vectors, as the outbox names them."""
     fills: Mapping[str, Cursor] = field(default_factory=dict)
     """Table -> how far its rows have been read again for columns that were added to the map."""
+    loads: Mapping[str, Load] = field(default_factory=dict)
+    """Table -> what is left of its load, parents first; its own cursor finds what was written since."""
     not_landed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Table -> (parked entries, dead letters)."""
     map_hash: str | None = None
@@ -189,11 +197,12 @@ class Ledger:
 
     def rescanned(self) -> "Ledger":
         """Return a copy with every cursor at the beginning."""
-        return replace(self, cursors=dict.fromkeys(self.cursors, Cursor()), stored=frozenset())
+        return replace(self, cursors=dict.fromkeys(self.cursors, Cursor()), stored=frozenset(), loads={})
 
     def rereading(self, tables: Collection[str]) -> "Ledger":
         """Return a copy with these tables' cursors at the beginning."""
-        return replace(self, cursors={**self.cursors, **dict.fromkeys(tables, Cursor())})
+        left = {name: load for name, load in self.loads.items() if name not in tables}
+        return replace(self, cursors={**self.cursors, **dict.fromkeys(tables, Cursor())}, loads=left)
 
     def counted_with(self, progress: RunProgress) -> "Ledger":
         """Return a copy with the run's progress so far, even if another run held the graph since."""
@@ -221,7 +230,7 @@ async def read_ledger(
     stored = json.loads(row["cursors"])
     cursors = {}
     for name in (*tables, DELETES):
-        xid, key = stored.get(name, (0, None))
+        xid, key, _ = stored.get(name, (0, None, None))
         cursors[name] = Cursor.of_stored(xid, key)
     return Ledger(
         write_cluster=row["write_cluster"],
@@ -249,9 +258,15 @@ async def read_ledger(
         load_below=row["load_below"],
         load_due=row["load_due"],
         fills={
-            name.removeprefix(FILL): Cursor.of_stored(*position)
-            for name, position in stored.items()
+            name.removeprefix(FILL): Cursor.of_stored(xid, key)
+            for name, (xid, key, _) in stored.items()
             if name.startswith(FILL)
+        },
+        loads={
+            name: Load(cursor=Cursor.of_stored(xid, key), below=below)
+            for name in tables
+            for xid, key, below in [stored.get(f"{LOAD}{name}", (0, None, None))]
+            if below is not None
         },
     )
 
@@ -323,7 +338,7 @@ class Fence:
             run.provider_version,
             schema,
             None if position is None else str(position),
-            list(reread),
+            [*reread, *(f"{LOAD}{name}" for name in reread)],
             list(ways),
             [found_hash for found_hash, _ in ways.values()],
             [text for _, text in ways.values()],

@@ -196,6 +196,8 @@ class TableProgress(Message):
     dead_letters: int = 0
     """Rejected rows not applied since: those waiting for a retry and the dead."""
     drained: bool = False
+    loading: bool = False
+    """Whether its load goes on; what is written meanwhile overtakes it."""
     error: str | None = None
     reread: str | None = None
     """Why every row is read again. `compared`: why keys are compared to find rows deleted in the write-db."""

@@ -1,6 +1,6 @@
 """Explain: read the state of one row in the write-db, the graph-db and the vector store."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from syncline.engine.render.kept import keeps, live
 from syncline.engine.render.points import PointNames
 from syncline.engine.render.statements import DELETES, Cursor, deleted_keys
 from syncline.engine.render.tenants import bound_tenant, deleted_keys_of, source_rows
+from syncline.engine.state import LOAD
 from syncline.engine.table_map import SchemaMap, TableMap
 from syncline.engine.vectors.generations import read_generations
 from syncline.errors import VectorStoreError
@@ -165,7 +166,8 @@ async def _read_target(
             since = "stub_since" if kept["stub"] else "marked_since"
             graph = graph.model_copy(update={since: kept["since"]})
     cursors = {
-        cursor["table_name"]: cursor for cursor in await connection.fetch(sql("cursors"), [name, DELETES])
+        cursor["table_name"]: cursor
+        for cursor in await connection.fetch(sql("cursors"), [name, f"{LOAD}{name}", DELETES])
     }
     state = await connection.fetchrow(sql("state_of_row"), name, row_id)
     waits = await connection.fetch(sql("waits_of_row"), name, row_id, limit)
@@ -178,7 +180,7 @@ async def _read_target(
     return Explanation(
         table=name,
         key=key_shown,
-        write=_in_write_db(table, source, key, cursors.get(name), cursors.get(DELETES)),
+        write=_in_write_db(table, source, key, cursors),
         graph=graph,
         parked=None if state["waits_for_key"] is None else ParkedSelf.model_validate(dict(state)),
         waits=tuple(Wait.model_validate(dict(wait)) for wait in waits),
@@ -253,23 +255,27 @@ def _in_write_db(
     table: TableMap,
     source: _Source,
     key: Sequence[str],
-    cursor: asyncpg.Record | None,
-    deletes: asyncpg.Record | None,
+    cursors: Mapping[str, asyncpg.Record],
 ) -> InWriteDb:
     if source.exists:
-        pending = _beyond(cursor, source.version, list(key), table.key_types)
+        pending = _beyond(cursors.get(table.name), source.version, list(key), table.key_types)
+        load = cursors.get(f"{LOAD}{table.name}")
+        loading = load is not None and source.version < load["below"]
+        loading = loading and _beyond(load, source.version, list(key), table.key_types)
+        pending |= loading
         return InWriteDb(
             exists=True,
             belongs=source.belongs,
             version=source.version,
             pending=pending,
             held_back=pending and source.version >= source.horizon,
+            loading=loading,
             ahead=source.version >= source.next_xid,
         )
     gone = source.deleted
     if gone is None:
         return InWriteDb()
-    pending = _beyond(deletes, gone["version"], [str(gone["seq"])], [_SEQ])
+    pending = _beyond(cursors.get(DELETES), gone["version"], [str(gone["seq"])], [_SEQ])
     return InWriteDb(
         version=gone["version"],
         deleted_at=gone["deleted_at"],

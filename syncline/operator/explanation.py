@@ -58,6 +58,8 @@ class InWriteDb(Message):
     """Beyond the cursor: no cycle has read this version or deletion yet."""
     held_back: bool = False
     """Beyond the capture horizon: its transaction, or one that began before it, was still open."""
+    loading: bool = False
+    """Its table's load has not come to it yet; what is written now does not wait for that."""
     ahead: bool = False
     """Its version is in the future of this cluster, as after a restore of a dump."""
     deleted_at: datetime | None = None
@@ -282,6 +284,8 @@ def _pending(row: Explanation) -> str:
 def _when(write: InWriteDb) -> str:
     if write.held_back:
         return "cannot be read until all earlier transactions of the write-db have ended"
+    if write.loading:
+        return "will be read by the table's load, which goes on"
     return "will be read by the next cycle"
 
 

@@ -12,6 +12,7 @@ from syncline.control.composition import parse_composition
 from syncline.control.maps import map_options
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.render.statements import DELETES
+from syncline.engine.state import FILL, LOAD
 from syncline.engine.table_map import SchemaMap
 from syncline.errors import InputInvalid
 from syncline.maps.one_tenant import of_tenant
@@ -87,7 +88,7 @@ async def not_compared(place: GraphSchema, graph_map: GraphMap, found: Verificat
     async with reading(place) as connection:
         rows = await connection.fetch("SELECT table_name FROM sync_cursor WHERE table_name <> $1", DELETES)
     known = {table.name for table in graph_map.schema_map}
-    own = sorted({row["table_name"] for row in rows} - known)
+    own = sorted({row["table_name"].removeprefix(FILL).removeprefix(LOAD) for row in rows} - known)
     if own:
         return (f"Not compared: {', '.join(own)}. {graph_map.unknown}",)
     if not rows or not found.compared:

@@ -41,8 +41,9 @@ class Progress:
     """Table -> types of its key."""
 
     def place(self, name: str) -> tuple[int, tuple[object, ...]]:
-        """Return something that orders the cursors of a table, or of the deleted keys."""
-        cursor = self.ledger.cursors[name]
+        """Return something that orders how far a table, or the deleted keys, were read."""
+        load = self.ledger.loads.get(name)
+        cursor = self.ledger.cursors[name] if load is None else load.cursor
         types = (_SEQ,) if name == DELETES else self.key_types[name]
         return cursor.xid, key_place(cursor.key or (), types)
 
@@ -54,7 +55,7 @@ class Progress:
     @property
     def tables(self) -> frozenset[str]:
         """Tables with rows still to be read."""
-        return self.pending.tables | ({DELETES} if self.pending.deletes else set())
+        return self.pending.tables | self.ledger.loads.keys() | ({DELETES} if self.pending.deletes else set())
 
 
 async def progress_of(

@@ -7,7 +7,14 @@ from uuid import UUID
 from syncline.engine.keys import bytes_of, key_bytes, key_of_bytes, reading_of, row_uuid
 from syncline.engine.render.fragments import commas, key_source, travels
 from syncline.engine.render.identity import Identity
-from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements, TableStatements, deleted_keys
+from syncline.engine.render.statements import (
+    DELETES,
+    Cursor,
+    Load,
+    SchemaStatements,
+    TableStatements,
+    deleted_keys,
+)
 from syncline.engine.render.tenants import bound_tenant, deleted_keys_of, source_rows
 from syncline.engine.table_map import Reference, SchemaMap, TableMap
 from syncline.sql import literal, quoted, statements_of
@@ -32,13 +39,17 @@ class Captured:
         statements: TableStatements,
         images: RowChecksums,
         cursor: Cursor,
+        load: Load | None,
         refused: Sequence[Sequence[str]],
     ) -> None:
-        """Store the write-db's schema, and the keys that were `refused`."""
+        """Store the write-db's schema, how far the table was read, and the keys that were `refused`."""
         self.schema = schema
-        self._statements, self._images, self._cursor = statements, images, cursor
+        self._statements, self._images = statements, images
+        self._cursor, self._load = cursor, load
         self._columns = [[bytes_of(part) for part in column] for column in zip(*refused, strict=True)]
-        self.parameters = (*cursor.parameters(), *self._columns)
+        self.read = (*cursor.parameters(), *(() if load is None else load.cursor.parameters()))
+        """Parameters of `coming`."""
+        self.parameters = (*self.read, *self._columns)
         """Parameters of `passed`, from its first parameter on."""
         self._key = [travels(statements.table, column) for column in statements.table.key]
 
@@ -49,9 +60,9 @@ class Captured:
 
     def passed(self, first_parameter: int) -> str:
         """Return the rows that belong in the target, as they would be staged."""
-        captured = f"NOT ({self._statements.after_cursor(self._cursor, first_parameter)})"
+        captured = f"NOT ({self._statements.unread(self._cursor, self._load, first_parameter)})"
         if self._columns:
-            first = first_parameter + len(self._cursor.parameters())
+            first = first_parameter + len(self.read)
             captured += " AND " + _sql(
                 "not_refused",
                 key=commas(
@@ -74,7 +85,7 @@ class Captured:
         )
 
     def coming(self, first_parameter: int) -> str:
-        """Return the rows after the cursor, keys only; the parameters are the cursor's."""
+        """Return the rows that no cycle has read, keys only."""
         table = self._statements.table
         return _sql(
             "coming",
@@ -83,7 +94,7 @@ class Captured:
                 [f"{part} AS {quoted(column)}" for part, column in zip(self._key, table.key, strict=True)]
             ),
             source=self._statements.rows(self.schema),
-            beyond=self._statements.after_cursor(self._cursor, first_parameter),
+            beyond=self._statements.unread(self._cursor, self._load, first_parameter),
         )
 
     def deleted(self, cursor: Cursor, first_parameter: int, statements: SchemaStatements) -> str:
@@ -122,9 +133,9 @@ class InFlight:
         waiting: Sequence[str],
     ) -> None:
         self._snapshots, self._captured = snapshots, captured
-        cursor, deletes = snapshots.cursors[table.name], snapshots.cursors[DELETES]
-        self._parameters = [*cursor.parameters(), *deletes.parameters()]
-        self._deleted_beyond = captured.deleted(deletes, 1 + len(cursor.parameters()), statements)
+        deletes = snapshots.cursors[DELETES]
+        self._parameters = [*captured.read, *deletes.parameters()]
+        self._deleted_beyond = captured.deleted(deletes, 1 + len(captured.read), statements)
         self.deleted_parameters = deletes.parameters()
         self.deleted = f"{captured.deleted(deletes, 1, statements)} ORDER BY 1"
         """Query for keys whose deletion no cycle has read: `row_id`, `key`."""

@@ -41,8 +41,8 @@ async def compare_links(
     that others made are not counted where the map leaves them to them.
     """
     table = images.table
-    cursor = snapshots.cursors[table.name]
-    captured = Captured(snapshots.schema, statements.tables[table.name], images, cursor, refused.keys)
+    cursor, load = snapshots.cursors[table.name], snapshots.loads.get(table.name)
+    captured = Captured(snapshots.schema, statements.tables[table.name], images, cursor, load, refused.keys)
     unsettled = InFlight(snapshots, statements, captured, table=table, waiting=[links.table])
     queries = _Queries(statements.schema_map, captured, table, links).rendered()
     found = suspected(snapshots, queries, captured, unsettled, tally)

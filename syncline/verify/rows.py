@@ -152,8 +152,8 @@ async def compare_rows(
 ) -> None:
     """Compare all rows of a table; note differences in `tally`."""
     table = images.table
-    cursor = snapshots.cursors[table.name]
-    captured = Captured(snapshots.schema, statements.tables[table.name], images, cursor, refused.keys)
+    cursor, load = snapshots.cursors[table.name], snapshots.loads.get(table.name)
+    captured = Captured(snapshots.schema, statements.tables[table.name], images, cursor, load, refused.keys)
     waiting = [reference.column for reference in table.optional]
     unsettled = InFlight(snapshots, statements, captured, table=table, waiting=waiting)
     queries = Queries(

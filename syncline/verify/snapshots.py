@@ -2,12 +2,12 @@
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import asyncpg
 
 from syncline.engine.capture import needing_deleted_keys, pending_at
-from syncline.engine.render.statements import Cursor, SchemaStatements, positions_of
+from syncline.engine.render.statements import Cursor, Load, SchemaStatements, positions_of
 from syncline.engine.schema_problems import read_footing
 from syncline.engine.state import read_ledger
 from syncline.provider import GraphSchema
@@ -67,6 +67,8 @@ class Snapshots:
     """Whether the cursors belong to another write-db, and were reset to the beginning here."""
     filling: frozenset[str] = frozenset()
     """Tables whose rows are being read again in the background, for columns that were added to the map."""
+    loads: Mapping[str, Load] = field(default_factory=dict)
+    """Table -> what is left of its load."""
 
 
 Opening = Callable[[GraphSchema, Collection[str]], AbstractAsyncContextManager[Side]]
@@ -119,6 +121,7 @@ async def open_snapshots(
                 cursors=cursors,
                 rescan=rescan,
                 filling=frozenset(row["table_name"] for row in filling),
+                loads=ledger.loads,
             )
 
 

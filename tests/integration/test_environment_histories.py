@@ -39,6 +39,7 @@ from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.one_graph import SCHEMA, TestGraph
 from syncline.testing.truth import differences
+from tests.kit.loads import every_load
 from tests.kit.writer import KEYS, Writer
 
 T = TypeVar("T")
@@ -426,6 +427,12 @@ def machine_in(world: World) -> type[RuleBasedStateMachine]:
             self.open.discard(by)
             world.run(write())
 
+        @rule(table=st.sampled_from(TARGETS))
+        def read_again(self, table: str) -> None:
+            world.history.append(f"read_again {table}")
+            forget = f"DELETE FROM sync_cursor WHERE table_name = '{table}'"
+            world.run(world.environment("graph", forget))
+
         @rule()
         def calm(self) -> None:
             world.history.append("calm")
@@ -461,7 +468,12 @@ def test_no_history_of_a_changing_environment_loses_a_change(world: World) -> No
 @pytest.mark.proof
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("part", range(1, 7), ids="part {} of 6".format)
-def test_three_hundred_histories_of_a_changing_environment(world: World, part: int) -> None:
+def test_three_hundred_histories_of_a_changing_environment(
+    world: World, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    """In every second part, what is read from the start is read in turns with what changes."""
+    if part % 2 == 0:
+        every_load(monkeypatch)
     tell(world, histories=50, steps=20)
 
 

@@ -17,18 +17,19 @@ from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import TestGraph
+from tests.kit.loads import every_load
 from tests.kit.product_world import ProductWorld, prepare_product
 
-Tell = Callable[[int, int], Awaitable[None]]
+Tell = Callable[..., Awaitable[None]]
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def tell(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterator[Tell]:
-    """A function `(number, steps)` that tells a history, over stores of its own."""
+    """A function `(number, steps, loads)` that tells a history, over stores of its own."""
     prepared = await prepare_product(new_database, tmp_path)
     templates = [urlsplit(dsn).path.removeprefix("/") for dsn in prepared]
 
-    async def told(number: int, steps: int) -> None:
+    async def told(number: int, steps: int, *, loads: bool = False) -> None:
         async with AsyncExitStack() as stack:
             dsns = [new_database(template) for template in templates]
             write, target = (
@@ -46,7 +47,7 @@ async def tell(new_database: Callable[..., str], tmp_path: Path) -> AsyncIterato
                 vectors=vectors,
                 embedding=DevelopmentEmbedding(16),
             )
-            world = await ProductWorld.opened(graph, Random(number), stack)
+            world = await ProductWorld.opened(graph, Random(number), stack, loads=loads)
             try:
                 await world.history(steps)
             except BaseException as failed:
@@ -65,11 +66,16 @@ async def test_a_history_of_a_graph_product_loses_nothing(tell: Tell, number: in
 @pytest.mark.proof
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("part", range(1, 7), ids="part {} of 6".format)
-async def test_three_hundred_histories_of_a_graph_product_lose_nothing(tell: Tell, part: int) -> None:
+async def test_three_hundred_histories_of_a_graph_product_lose_nothing(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    """In every second part tables are read again time and again, in turns with what changes."""
     failed: list[Exception] = []
+    if loads := part % 2 == 0:
+        every_load(monkeypatch)
     for number in range(50 * (part - 1), 50 * part):
         try:
-            await tell(number, 20)
+            await tell(number, 20, loads=loads)
         except Exception as one:  # all of them are told
             failed.append(one)
     if failed:

@@ -18,6 +18,7 @@ from syncline.engine import run_cycle
 from syncline.engine.source_check import SourceCheck
 from syncline.testing.graphs import TestGraph
 from tests.kit.linger import lingering
+from tests.kit.loads import end_after_turns, every_load
 
 WRITERS = 3
 NODES, EDGES = 3, 2
@@ -43,13 +44,15 @@ class End(NamedTuple):
 class Cycle(NamedTuple):
     """A cycle; `asked`: somebody waits. Its `meanwhile` happens after it has seen what is pending.
 
-    With `later`, it lingers, and that happens then.
+    With `later`, it lingers, and that happens then. With `turns`, all nodes and edges are read again, and it ends
+    after so many turns of that.
     """
 
     asked: bool
     batch_rows: int
     meanwhile: tuple["Write | End", ...]
     later: tuple["Write | End", ...] = ()
+    turns: int = 0
 
 
 writes = st.builds(
@@ -62,8 +65,10 @@ writes = st.builds(
 ends = st.builds(End, st.integers(0, WRITERS - 1), st.sampled_from([True, True, True, False]))
 acts = st.one_of(writes, writes, ends)
 later = st.one_of(st.just(()), st.just(()), st.lists(acts, min_size=1, max_size=4).map(tuple))
-cycles = st.builds(
-    Cycle, st.booleans(), st.sampled_from([1, 1000]), st.lists(acts, max_size=4).map(tuple), later
+meanwhile = st.lists(acts, max_size=4).map(tuple)
+cycles = st.one_of(
+    st.builds(Cycle, st.booleans(), st.sampled_from([1, 1000]), meanwhile, later, st.just(0)),
+    st.builds(Cycle, st.booleans(), st.just(1), meanwhile, st.just(()), st.integers(1, 3)),
 )
 histories = st.lists(st.one_of(acts, acts, acts, cycles), min_size=6, max_size=24)
 _numbers = count(1)
@@ -227,6 +232,10 @@ async def told(graph: TestGraph, monkeypatch: pytest.MonkeyPatch, steps: list[Wr
                 await target.execute("SELECT nextval('sync_wanted')")
             with monkeypatch.context() as patch:
                 patch.setattr(SourceCheck, "take", interrupted)
+                if step.turns:
+                    every_load(patch)
+                    end_after_turns(patch, step.turns)
+                    await target.execute("DELETE FROM sync_cursor WHERE table_name IN ('nodes', 'edges')")
                 if not step.later:
                     await run_cycle(graph.context(batch_rows=step.batch_rows))
                 else:

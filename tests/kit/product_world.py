@@ -10,6 +10,7 @@ import asyncpg
 
 from syncline.capture.install.install import adopt
 from syncline.engine import SyncEngine
+from syncline.engine.render.statements import DELETES
 from syncline.maps.document import read_map
 from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.messages.verification import RelationKind
@@ -61,6 +62,8 @@ class ProductWorld:
     admin: asyncpg.Connection
     reader: asyncpg.Connection
     random: Random
+    loads: bool = False
+    """Whether tables are read again time and again."""
     log: list[str] = field(default_factory=list)
     _late: int = 0
     _open: bool = False
@@ -72,14 +75,16 @@ class ProductWorld:
     """Rows that may have left, which no cycle has read: what readers hang on these now may leave with them."""
 
     @classmethod
-    async def opened(cls, graph: TestGraph, random: Random, stack: AsyncExitStack) -> "ProductWorld":
+    async def opened(
+        cls, graph: TestGraph, random: Random, stack: AsyncExitStack, *, loads: bool = False
+    ) -> "ProductWorld":
         """Open the sessions of a history, which end with the stack."""
         sessions = []
         for connect in (graph.connect_write, graph.connect_write, graph.connect_write, graph.connect_target):
             session = await connect()
             stack.push_async_callback(session.close)
             sessions.append(session)
-        return cls(graph, *sessions, random=random)
+        return cls(graph, *sessions, random=random, loads=loads)
 
     async def history(self, steps: int) -> None:
         """Let this many things happen, compare, and end in peace."""
@@ -160,7 +165,18 @@ class ProductWorld:
             else:
                 self._sure[relation, key] = hangs
 
+    async def read_again(self) -> None:
+        """Forget how far some tables were read, if these histories do."""
+        if self.loads and self.random.random() < 0.5:
+            rows = await self.reader.fetch("SELECT table_name FROM sync_cursor ORDER BY 1")
+            tables = [row["table_name"] for row in rows if "/" not in row["table_name"]]
+            tables = self.random.sample(tables, self.random.randint(0, len(tables)))
+            tables = [name for name in tables if name != DELETES]
+            self.log.append(f"-- read again: {', '.join(tables)}")
+            await self.reader.execute("DELETE FROM sync_cursor WHERE table_name = ANY ($1)", tables)
+
     async def cycle(self, batch_rows: int = 1000) -> None:
+        await self.read_again()
         self.log.append(f"-- cycle {batch_rows}")
         result = await self._cycle(self.graph.context(batch_rows=batch_rows))
         failed = [(table.table, table.error) for table in result.tables if table.error]
@@ -174,6 +190,7 @@ class ProductWorld:
         return await _ENGINE.run_cycle(replace(context, retry=rules))
 
     async def die(self, batch_rows: int) -> None:
+        await self.read_again()
         deaths = Deaths(self.graph, self.reader, self._cycle)
         after, seconds = self.random.randint(1, 6), self.random.randint(1, 60) / 1000
         way = self.random.choice(["between", "in", "anywhere"])

@@ -48,6 +48,7 @@ __all__ = [
     "POSITIONS",
     "SYNC_COLUMN",
     "Cursor",
+    "Load",
     "SchemaStatements",
     "TableStatements",
     "deleted_keys",
@@ -108,6 +109,16 @@ class Cursor:
         return cls(xid=xid, key=tuple(texts) if len(texts) == len(key) else of_hex(key[0]))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What is left of the rows that a table had when it was first read, or is read again as a whole."""
+
+    cursor: Cursor
+    """How far they were read. The table's own cursor finds what was written since."""
+    below: int
+    """They are the rows of transactions below this one."""
+
+
 class TableStatements:
     """All statements of one table, rendered once."""
 
@@ -160,6 +171,14 @@ class TableStatements:
         return self._after(
             cursor, [f"${first_parameter + index}" for index in range(1 + len(self.table.key))]
         )
+
+    def unread(self, cursor: Cursor, load: Load | None, first_parameter: int) -> str:
+        """Return the condition for rows that no cycle has read; parameters: the cursor's, then the load's."""
+        after = self.after_cursor(cursor, first_parameter)
+        if load is None:
+            return after
+        left = self.after_cursor(load.cursor, first_parameter + len(cursor.parameters()))
+        return f"({after} OR ({left} AND sync_xid < {string_literal(str(load.below))}::xid8))"
 
     def _after(self, cursor: Cursor, given: Sequence[str]) -> str:
         """Return the condition; `given` are the expressions for `cursor.parameters()`."""

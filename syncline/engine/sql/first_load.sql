@@ -158,3 +158,15 @@ SELECT count(*) FROM (SELECT FROM @{source} LIMIT @{limit}) AS r
 
 -- name: counts_of_none
 DELETE FROM @{stats} t WHERE NOT EXISTS (SELECT FROM @{target} p WHERE p.@{id} = t.@{owner})
+
+-- name: load_begins
+-- Of the tables $1: what is below transaction $3 is read by the cursors $2, what comes from there on by the tables' own.
+WITH own AS (
+    INSERT INTO sync_cursor (table_name, xid) SELECT name, $3::bigint FROM unnest($1::text[]) AS u (name)
+    ON CONFLICT (table_name) DO UPDATE SET xid = excluded.xid, key = NULL
+)
+INSERT INTO sync_cursor (table_name, xid, below) SELECT name, 0, $3::bigint FROM unnest($2::text[]) AS u (name)
+ON CONFLICT (table_name) DO UPDATE SET xid = excluded.xid, key = NULL, below = excluded.below
+
+-- name: load_ends
+DELETE FROM sync_cursor WHERE table_name = $1

@@ -60,7 +60,7 @@ WITH requeue AS (
 ), comparisons AS (
     DELETE FROM sync_comparison WHERE table_name = ANY ($1::text[])
 ), cursors AS (
-    DELETE FROM sync_cursor WHERE table_name = ANY ($1::text[])
+    DELETE FROM sync_cursor WHERE table_name = ANY ($1::text[]) OR table_name = ANY ($2::text[])
 ), sources AS (
     DELETE FROM sync_source WHERE table_name = ANY ($1::text[])
 )

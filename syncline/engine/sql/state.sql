@@ -25,7 +25,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid <> pg_b
   AND a.pid = $2 AND a.application_name = $3 AND a.usename = current_user
 
 -- name: ledger_read
--- A worker may be newer than the bookkeeping tables: columns on vectors, `visible` and loads may be missing. Whether something
+-- A worker may be newer than the bookkeeping tables: columns on vectors, `visible`, and loads may be missing. Whether something
 -- waits is read from the first entry in index order, never with EXISTS: that scans a whole table once the planner
 -- expects the condition to be common, or where a million entries were deleted.
 SELECT s.write_cluster, s.reader::text AS reader, s.position, j.state ->> 'vector_prefix' AS vector_prefix,
@@ -35,7 +35,7 @@ SELECT s.write_cluster, s.reader::text AS reader, s.position, j.state ->> 'vecto
        coalesce((j.state ->> 'load_due_at')::timestamptz <= now(), false) AS load_due,
        coalesce(pg_sequence_last_value(to_regclass('sync_wanted')), 0) AS wanted,
        s.behind_since, s.progress::text AS progress, s.map_hash,
-       coalesce((SELECT jsonb_object_agg(c.table_name, jsonb_build_array(c.xid, c.key)) FROM sync_cursor c), '{}')::text
+       coalesce((SELECT jsonb_object_agg(c.table_name, jsonb_build_array(c.xid, c.key, to_jsonb(c) -> 'below')) FROM sync_cursor c), '{}')::text
            AS cursors,
        coalesce((SELECT jsonb_object_agg(c.table_name, c.hash) FROM sync_source c), '{}')::text AS sources,
        ARRAY(SELECT c.table_name FROM sync_comparison c) AS comparisons,

@@ -35,29 +35,35 @@ ON CONFLICT DO NOTHING
 -- earlier version of its row: transactions up to its own are not known to be clean by this look. Only the last
 -- positions and intervals are kept: an older token is answered by what waits now. $4: whether no row was read beyond
 -- $2; else what was queued for transactions after it may have come before, and it is no position to tell that by.
-WITH hidden AS (
+-- While a load goes on, `below` stays, and only what came after the load's rows is known to be clean. Bookkeeping tables
+-- may be older than loads.
+WITH loads AS (
+    SELECT max((to_jsonb(c) ->> 'below')::bigint) AS below FROM sync_cursor c
+), hidden AS (
     SELECT coalesce(greatest(
         (SELECT max((image ->> 'sync_xid')::bigint) FROM sync_parked_row),
         (SELECT max(version) FROM sync_dead_letter)
     ), -1) AS up_to
 ), moved AS (
     UPDATE sync_state s
-    SET visible = jsonb_build_object(
-            'below', greatest((s.visible ->> 'below')::bigint, $2::bigint), 'wanted', $3::bigint, 'at', clock_timestamp(),
+    SET visible = s.visible || jsonb_build_object(
+            'wanted', $3::bigint, 'at', clock_timestamp(),
             'sources', CASE WHEN coalesce(s.visible -> 'sources', '[]') ? $1::text THEN s.visible -> 'sources'
                             ELSE coalesce(s.visible -> 'sources', '[]') || to_jsonb($1::text) END
-        ),
+        ) || CASE WHEN l.below IS NULL THEN jsonb_build_object('below', greatest((s.visible ->> 'below')::bigint, $2::bigint))
+                  ELSE '{}' END,
         visible_clean = (
             SELECT coalesce(range_agg(k.span), '{}')
             FROM (
                 SELECT u.span
                 FROM unnest(
-                    s.visible_clean + int8multirange(int8range(least(h.up_to + 1, $2::bigint), $2::bigint))
+                    s.visible_clean
+                    + int8multirange(int8range(least(greatest(h.up_to + 1, l.below), $2::bigint), $2::bigint))
                 ) AS u (span)
                 ORDER BY lower(u.span) DESC LIMIT 200
             ) AS k
         )
-    FROM hidden h
+    FROM hidden h CROSS JOIN loads l
 ), marked AS (
     INSERT INTO sync_visible (below, seq)
     SELECT $2::bigint, coalesce(pg_sequence_last_value('sync_outbox_seq_seq'::regclass), 0) WHERE $4

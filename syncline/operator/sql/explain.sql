@@ -29,7 +29,7 @@ WHERE @{same_row}
 SELECT since, stub FROM sync_kept WHERE table_name = $1 AND row_id = $2
 
 -- name: cursors
-SELECT table_name, xid, key FROM sync_cursor WHERE table_name = ANY ($1::text[])
+SELECT table_name, xid, key, (to_jsonb(c) ->> 'below')::bigint AS below FROM sync_cursor c WHERE table_name = ANY ($1::text[])
 
 -- name: state_of_row
 SELECT p.waits_for_table, p.waits_for_key, p.since, p.released, coalesce((p.image ->> 'sync_xid')::bigint, 0) AS version,

@@ -2,11 +2,13 @@
 
 -- name: clean
 -- Of the transactions $1 of servers $2, while which $3 was the oldest open one, the places of those that are visible, or about
--- which there is more to say than that they are not yet: all at once, however many wait.
-SELECT w.place, s.visible_clean @@> int8range(least(w.oldest, w.xid), w.xid, '[]') AND s.visible -> 'sources' ? w.source AS visible
+-- which there is more to say than that they are not yet: all at once, however many wait. While a load goes on, later ones than
+-- `below` are visible.
+SELECT w.place, c.clean AND s.visible -> 'sources' ? w.source AS visible
 FROM unnest($1::bigint[], $2::text[], $3::bigint[]) WITH ORDINALITY AS w (xid, source, oldest, place)
 CROSS JOIN @{schema}.sync_state s
-WHERE w.xid < (s.visible ->> 'below')::bigint OR NOT s.visible -> 'sources' ? w.source
+CROSS JOIN LATERAL (SELECT s.visible_clean @@> int8range(least(w.oldest, w.xid), w.xid, '[]') AS clean) AS c
+WHERE c.clean OR w.xid < (s.visible ->> 'below')::bigint OR NOT s.visible -> 'sources' ? w.source
 
 -- name: said
 SELECT visible, vectors, state, reason FROM syncline.visible($1, $2)

@@ -299,6 +299,7 @@ class SyncActivities:
                         dead_letter_attempts=services.settings.dead_letter_attempts,
                         vector_seconds=services.settings.vector_retry_seconds,
                     ),
+                    removal_share=services.settings.removal_share,
                     shadow=request.shadow,
                     alone=await self._reads_alone(services, graph),
                     may_embed=partial(services.embedding_refusal, graph),

@@ -237,6 +237,9 @@ class SyncContext:
     log: EventLog
     meter: Meter
     retry: RetryRules = RetryRules()
+    removal_share: float = 0.2
+    """The part of a table's rows that may leave unasked because the write-db turned out not to have them,
+    without a delete that was captured: as after a restore."""
     shadow: bool = False
     """Whether this is a shadow run: `target` and `vectors` are the shadow's; readers are not notified."""
     alone: bool = True

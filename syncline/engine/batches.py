@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from syncline.engine.batch_size import BatchSize
+from syncline.engine.checkpoints import RecentKeys
 from syncline.engine.dead_letters import (
     DeadLetter,
     TableRefused,
@@ -74,11 +75,12 @@ class Batches:
         failed: Mapping[str, str],
         out_of_time: Callable[[], bool],
         sizes: dict[str, int],
+        recent: RecentKeys,
         put_off: PutOff = NOTHING,
     ) -> None:
         """Store the cycle's parts. `sizes`: rows per batch of the tables where a batch hit a limit.
 
-        `put_off`: what a first load has put off.
+        `recent` notes what is read. `put_off`: what a first load has put off.
         """
         self._statements = statements
         self._context = context
@@ -89,6 +91,7 @@ class Batches:
         self._more = False
         self._counted: set[str] = set()
         self._sizes = sizes
+        self._recent = recent
         self._put_off = put_off
         self._landed = False
         self._limits_logged = False

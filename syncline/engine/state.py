@@ -10,6 +10,7 @@ from typing import Final
 import asyncpg
 
 from syncline import names
+from syncline.engine.checkpoints import Checkpoint, forget_checkpoints, rewind, take_checkpoint
 from syncline.engine.position import Known, Position
 from syncline.engine.render.statements import DELETES, Cursor
 from syncline.engine.template import sql
@@ -22,6 +23,7 @@ from syncline.sql import quoted
 
 __all__ = [
     "FILL",
+    "Checkpoints",
     "Fence",
     "Ledger",
     "RunProgress",
@@ -164,6 +166,17 @@ class Ledger:
     """While keys or indexes are owed: the transaction below which all belongs to that first load."""
     load_due: bool = False
     """Whether it is time to put them back, or to try again."""
+    withheld: Mapping[str, tuple[int, int, str]] = field(default_factory=dict)
+    """Table -> (rows that the write-db does not have, of so many, why that was looked for): too many to leave
+    unasked."""
+    notes: bool = False
+    """Whether what is read after a checkpoint can be noted: bookkeeping tables of before cannot."""
+    noted: bool = False
+    """Whether all of it was, by every cycle since."""
+    checkpoint_age: float | None = None
+    """Seconds since the last checkpoint; None: there is none."""
+    recent: int = 0
+    """The last batch that may have been noted."""
 
     @property
     def waited_for(self) -> bool:
@@ -190,6 +203,11 @@ class Ledger:
     def rescanned(self) -> "Ledger":
         """Return a copy with every cursor at the beginning."""
         return replace(self, cursors=dict.fromkeys(self.cursors, Cursor()), stored=frozenset())
+
+    def rewound(self, checkpoint: Checkpoint) -> "Ledger":
+        """Return a copy with the cursors of a checkpoint; what was read since is about to be requested."""
+        cursors = {name: checkpoint.cursors[name] for name in self.cursors}
+        return replace(self, cursors=cursors, requeued=True)
 
     def rereading(self, tables: Collection[str]) -> "Ledger":
         """Return a copy with these tables' cursors at the beginning."""
@@ -248,6 +266,11 @@ async def read_ledger(
         wanted=row["wanted"],
         load_below=row["load_below"],
         load_due=row["load_due"],
+        withheld={name: tuple(each) for name, each in json.loads(row["withheld"]).items()},
+        notes=row["notes"],
+        noted=row["noted"],
+        checkpoint_age=row["checkpoint_age"],
+        recent=row["recent"],
         fills={
             name.removeprefix(FILL): Cursor.of_stored(*position)
             for name, position in stored.items()
@@ -269,6 +292,32 @@ async def deletes_read(target: asyncpg.Connection, schema: str, horizon: int) ->
     except asyncpg.UndefinedTableError:  # dropped concurrently
         return 0
     return min(read, horizon)
+
+
+@dataclass(kw_only=True)
+class Checkpoints:
+    """What becomes of a graph's checkpoints when a cycle takes the fence."""
+
+    forget: bool = False
+    rewind: Checkpoint | None = None
+    take: Mapping[str, Cursor] | None = None
+    """The cursors of a new one; None: none is due, or none can be vouched for."""
+    seq: int = 0
+    """What was noted when these cursors were read."""
+    kept: bool = False
+    """Whether there are any afterwards, so that the cycle notes what it reads."""
+    requested: int = 0
+    """Rows that a rewind has requested by key."""
+
+    async def apply(self, target: asyncpg.Connection, fence: int) -> None:
+        """Do that in the transaction in which the fence was taken."""
+        if self.rewind is not None:
+            tables = [name for name in self.rewind.cursors if name != DELETES]
+            self.requested = await rewind(target, self.rewind, tables)
+        if self.forget:
+            await forget_checkpoints(target)
+        elif self.take is not None:
+            await take_checkpoint(target, fence=fence, seq=self.seq, cursors=self.take)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,22 +347,33 @@ class Fence:
         compare: Mapping[str, str] | None = None,
         no_deletes_below: int | None = None,
         forget_visible: bool = False,
+        checkpoints: Checkpoints | None = None,
     ) -> "Fence":
         """Acquire the graph in the caller's transaction; the previous holder can no longer commit.
 
         `rescan` resets every cursor, `reread` those of some tables. `captured`: table -> (hash, text) of how
         its source is captured now. `compare`: table -> why rows may have been deleted without a tombstone.
         There are no tombstones to read below `no_deletes_below`. `forget_visible`: what is visible of another
-        past is not known to be so of this one.
+        past is not known to be so of this one. `checkpoints`: what becomes of them; None where the bookkeeping
+        tables have none.
         """
         ways, owed = captured or {}, compare or {}
         if rescan:
             # Comparisons requested for another write-db do not apply to this one.
             await target.execute("DELETE FROM sync_comparison")
+            if checkpoints is not None:
+                await target.execute("DELETE FROM sync_absent")
         if forget_visible:
             await target.execute(sql("visible_forget"))
+        noting = checkpoints is not None
         fence = await target.fetchval(
-            sql("ledger_take"),
+            sql(
+                "ledger_take",
+                anew="true" if checkpoints is not None and checkpoints.rewind is not None else "$3",
+                notes=sql("ledger_notes") if noting else "",
+                token_column=", position" if noting else "",
+                token=", $9" if noting else "",
+            ),
             run.run_id,
             write_cluster,
             rescan,
@@ -335,6 +395,10 @@ class Fence:
         if no_deletes_below is not None:
             # A graph-db restored to now has not read what is pruned after this.
             await target.execute(sql("ledger_deletes"), DELETES, no_deletes_below)
+        if checkpoints is not None:
+            if owed:
+                await target.execute(sql("comparison_restart"), list(owed))
+            await checkpoints.apply(target, fence)
         return cls(graph=graph, schema=schema, fence=fence)
 
     @classmethod

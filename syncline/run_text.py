@@ -104,7 +104,8 @@ def caveats(result: "SyncResult") -> tuple[str, ...]:
 def withheld(removal: "Withheld") -> str:
     """Return a sentence about rows that a cycle does not remove unasked, and what removes them."""
     return (
-        f"{removal.table}: {removal.rows:,} of {removal.of:,} rows are in the write-db no longer ({removal.reason}). "
+        f"{removal.table}: {removal.rows:,} of {removal.of:,} rows are gone from the write-db "
+        f"({removal.reason}). "
         "They stay: that is more than SYNCLINE_REMOVAL_SHARE lets a run remove. "
         "If it is right, `syncline verify --repair` removes them."
     )
@@ -157,7 +158,8 @@ def _again(result: "SyncResult") -> list[str]:
     if result.rewound_to is not None:
         back.append(
             f"The write-db lost its last transactions ({result.rescan_reason}): what was read since "
-            f"{result.rewound_to:%Y-%m-%d %H:%M:%S}Z was read again, {counted(result.rewound_rows, 'row')} by key."
+            f"{result.rewound_to:%Y-%m-%d %H:%M:%S}Z was read again, "
+            f"{counted(result.rewound_rows, 'row')} by key."
         )
     reread = {table.table: table.reread for table in result.tables if table.reread}
     found = [*back, *(f"{name}: every row was read again, since {why}." for name, why in reread.items())]

@@ -397,8 +397,8 @@ class Settings(_SecondEmbedding, EmbeddingSettings, _Stores):
         default=0.2,
         ge=0,
         le=1,
-        description="Part of a table's rows that may leave unasked because the write-db, as after a restore, turned out "
-        "not to have them; up to 100 rows always may.",
+        description="Part of a table's rows that may leave unasked because the write-db, as after a restore, "
+        "turned out not to have them; up to 100 rows always may.",
     )
     vector_retry_seconds: float = Field(
         default=5,

@@ -44,6 +44,8 @@ __all__ = [
 
 SECONDS: Final = 10.0
 """Least time from one checkpoint to the next."""
+LONGEST: Final = 600.0
+"""Age at which the last checkpoint is given up, if none can be taken any longer."""
 KEYS: Final = 100_000
 """Most keys to request by key. Where more were read since a checkpoint, reading everything is no dearer."""
 
@@ -122,7 +124,7 @@ async def timeline(source: asyncpg.Connection) -> int | None:
 async def take_checkpoint(
     target: asyncpg.Connection, *, fence: int, seq: int, cursors: Mapping[str, Cursor]
 ) -> None:
-    """Record the state from before the token of run `fence` was left, in the transaction that takes the fence.
+    """Record the state from before run `fence` left its token, in the transaction that takes the fence.
 
     Older ones are thinned out, so that there are few, whatever their age.
     """

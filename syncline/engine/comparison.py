@@ -2,8 +2,8 @@
 
 Set-wise and bounded: a page of keys of the target at a time; the write-db returns those that it lacks.
 These are requested by key like other retries: missing rows are then deleted with all that depends on them.
-Not before all keys were looked at: if too many are gone, the write-db may have been restored to an older time,
-or lost a table, and an operator decides.
+Not before all keys were looked at: if too many are gone, the write-db may have been restored to an older
+time, or lost a table, and an operator decides.
 """
 
 import json

@@ -14,6 +14,7 @@ import asyncpg
 
 from syncline.engine.capture import Pending, ask_pending
 from syncline.engine.checkpoints import (
+    LONGEST,
     SECONDS,
     Checkpoint,
     common_checkpoint,
@@ -499,9 +500,12 @@ class SourceCheck:
         certain = position is not None and running is not None and _timeline_of(pending.cluster) == running
         settled = not (ledger.comparisons or ledger.fills) and ledger.load_below is None
         cursors = of_all(ledger.cursors, self._statements.tables)
-        # A table that was never read stands at the beginning; a graph that has read nothing needs no checkpoint.
+        # A table that was never read is at its beginning; a graph that has read nothing needs no checkpoint.
         if certain and settled and cursors is not None and DELETES in ledger.stored:
             return Checkpoints(take=cursors, seq=ledger.recent, kept=True)
+        if there and self._due(ledger) and (ledger.checkpoint_age or 0.0) > LONGEST:
+            # What is noted would grow for ever.
+            return Checkpoints(forget=True)
         return Checkpoints(kept=there)
 
     def _due(self, ledger: Ledger) -> bool:

@@ -354,8 +354,8 @@ class Fence:
         `rescan` resets every cursor, `reread` those of some tables. `captured`: table -> (hash, text) of how
         its source is captured now. `compare`: table -> why rows may have been deleted without a tombstone.
         There are no tombstones to read below `no_deletes_below`. `forget_visible`: what is visible of another
-        past is not known to be so of this one. `checkpoints`: what becomes of them; None where the bookkeeping
-        tables have none.
+        past is not known to be so of this one. `checkpoints`: what becomes of them; None where the
+        bookkeeping tables have none.
         """
         ways, owed = captured or {}, compare or {}
         if rescan:

@@ -280,10 +280,9 @@ def numbers_findings(numbers: GraphNumbers) -> Sequence[Finding]:
         refused = f"{_either(numbers.refused_points, 'text', 'point')} refused{why}"
         found.append(Finding.of(GraphHealth.REFUSED, refused, f"syncline status {slug}"))
     if numbers.withheld:
-        told = f"{counted(numbers.withheld, 'row')} of {numbers.withheld_tables} in the write-db no longer: not removed unasked"
-        found.append(
-            Finding.of(GraphHealth.REMOVAL_WITHHELD, told, f"syncline verify {slug}")
-        )
+        gone = f"{counted(numbers.withheld, 'row')} of {numbers.withheld_tables} gone from the write-db"
+        told = f"{gone}: too many to remove unasked"
+        found.append(Finding.of(GraphHealth.REMOVAL_WITHHELD, told, f"syncline verify {slug}"))
     promised = numbers.max_lag_seconds
     if promised is not None and numbers.lag_seconds > promised:
         lag = f"it is, or may be, {format_seconds(numbers.lag_seconds)} behind: {promised} s are promised"

@@ -77,7 +77,9 @@ ORDER BY c.fence DESC LIMIT 1
 
 -- name: recent_numbers
 -- How many keys of each table were read after a checkpoint.
-SELECT table_name, sum(number)::bigint AS number FROM sync_recent WHERE seq > $1 GROUP BY table_name
+SELECT r.table_name, count(DISTINCT j.key) AS number
+FROM sync_recent r CROSS JOIN LATERAL jsonb_array_elements(r.keys) AS j (key)
+WHERE r.seq > $1 GROUP BY r.table_name
 
 -- name: target_rows
 SELECT count(*) FROM @{target}

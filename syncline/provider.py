@@ -1,6 +1,7 @@
 """The provider contract: the protocols of providers, the context of a cycle, and its results.
 
-A plugin author needs only this module and `syncline.messages`.
+A plugin author needs only this module and `syncline.messages`. One module because it is one contract,
+which is imported from one place.
 """
 
 from abc import abstractmethod

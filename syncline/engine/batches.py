@@ -185,16 +185,29 @@ class Batches:
         return Cursor(xid=row["sync_xid"], key=tuple(row["key"]))
 
     async def _apply(
-        self, table: TableStatements, staged: int, *, captured: int = 0, asked: bool = False
+        self,
+        table: TableStatements,
+        staged: int,
+        *,
+        captured: int = 0,
+        asked: bool = False,
+        noted: str = "",
     ) -> RunProgress:
         """Apply the stage in the caller's transaction; return the progress including it.
 
-        `asked`: the rows were requested by key, together with all rows of their uniqueness cycle.
+        `noted`: SQL that notes what was read. `asked`: the rows were requested by key, together with all
+        rows of their uniqueness cycle.
         """
         store = self._context.target.store.name
         with span("apply", table=table.table.name, rows=staged):
             applied: Applied = await apply_staged(
-                self._target, self._statements, table, staged=staged, store=store, put_off=self._put_off
+                self._target,
+                self._statements,
+                table,
+                staged=staged,
+                store=store,
+                put_off=self._put_off,
+                noted=noted,
             )
         self._more |= applied.more
         effects = [TableProgress(table=table.table.name, captured=captured), *applied.effects]

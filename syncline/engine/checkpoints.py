@@ -31,6 +31,7 @@ from syncline.stores.tenants import reading
 
 __all__ = [
     "Checkpoint",
+    "Checkpoints",
     "RecentKeys",
     "common_checkpoint",
     "forget_checkpoints",
@@ -38,7 +39,6 @@ __all__ = [
     "of_all",
     "rewind",
     "take_checkpoint",
-    "timeline",
     "too_many",
 ]
 
@@ -109,18 +109,6 @@ async def too_many(
     return False
 
 
-async def timeline(source: asyncpg.Connection) -> int | None:
-    """Return the timeline that the write-db writes; None if this role, or this server, does not tell."""
-    try:
-        async with reading(source):
-            found: int = await source.fetchval(sql("timeline"))
-    except asyncpg.PostgresError:
-        if source.is_closed():
-            raise
-        return None
-    return found
-
-
 async def take_checkpoint(
     target: asyncpg.Connection, *, fence: int, seq: int, cursors: Mapping[str, Cursor]
 ) -> None:
@@ -129,9 +117,7 @@ async def take_checkpoint(
     Older ones are thinned out, so that there are few, whatever their age.
     """
     stored = json.dumps({name: [cursor.xid, cursor.stored()] for name, cursor in cursors.items()})
-    await target.execute(sql("checkpoint_take"), fence, seq, stored)
-    await target.execute(sql("checkpoints_thin"), KEYS)
-    await target.execute(sql("recent_thin"))
+    await target.execute(sql("checkpoint_take"), fence, seq, stored, KEYS)
 
 
 async def forget_checkpoints(target: asyncpg.Connection) -> None:
@@ -150,6 +136,32 @@ async def rewind(target: asyncpg.Connection, checkpoint: Checkpoint, tables: Col
     return sum(int(status.rpartition(" ")[2]) for status in (asked, letters))
 
 
+@dataclass(kw_only=True)
+class Checkpoints:
+    """What becomes of a graph's checkpoints when a cycle takes the fence."""
+
+    forget: bool = False
+    rewind: Checkpoint | None = None
+    take: Mapping[str, Cursor] | None = None
+    """The cursors of a new one; None: none is due, or none can be vouched for."""
+    seq: int = 0
+    """What was noted when these cursors were read."""
+    kept: bool = False
+    """Whether there are any afterwards, so that the cycle notes what it reads."""
+    requested: int = 0
+    """Rows that a rewind has requested by key."""
+
+    async def apply(self, target: asyncpg.Connection, fence: int) -> None:
+        """Do that in the transaction in which the fence was taken."""
+        if self.rewind is not None:
+            tables = [name for name in self.rewind.cursors if name != DELETES]
+            self.requested = await rewind(target, self.rewind, tables)
+        if self.forget:
+            await forget_checkpoints(target)
+        elif self.take is not None:
+            await take_checkpoint(target, fence=fence, seq=self.seq, cursors=self.take)
+
+
 class RecentKeys:
     """Notes the keys that the batches of one pass read, for a rewind. Idle while there is no checkpoint.
 
@@ -165,11 +177,11 @@ class RecentKeys:
         ]
         self._tables = commas(tables)
 
-    async def rows(self, target: asyncpg.Connection, table: TableStatements, staged: int) -> None:
-        """Note the staged rows of a table."""
-        if staged and await self._may(target, staged):
-            name = literal(table.table.name)
-            await target.execute(sql("recent_rows", table=name, key=table.key, stage=table.stage))
+    async def rows(self, target: asyncpg.Connection, table: TableStatements, staged: int) -> str:
+        """Return the SQL that notes the staged rows of a table, to be put before another statement."""
+        if not staged or not await self._may(target, staged):
+            return ""
+        return sql("recent_rows", table=literal(table.table.name), key=table.key, stage=table.stage)
 
     async def deletes(self, target: asyncpg.Connection, stage: str, staged: int) -> None:
         """Note the staged deleted keys."""

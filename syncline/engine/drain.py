@@ -143,7 +143,7 @@ class BatchDrain(Batches):
                         async with self._staging(table) as batch:
                             staged = await rows.copy_into(self._target, table.stage_name, table.stage_columns)
                             await readings.aclose()
-                            await self._recent.rows(self._target, table, staged)
+                            noted = await self._recent.rows(self._target, table, staged)
                             # A short batch reached the horizon; after a full one there may be more rows.
                             after = await self._last_staged(table) if staged == limit else Cursor(xid=horizon)
                             if staged == limit == size.full and not self._out_of_time():
@@ -151,7 +151,7 @@ class BatchDrain(Batches):
                                 # The write-db reads the next batch while the graph-db applies this one.
                                 ahead = self._read(source, table, after, horizon, limit)
                                 readings.push_async_callback(ahead.close)
-                            progress = await self._apply(table, staged, captured=staged)
+                            progress = await self._apply(table, staged, captured=staged, noted=noted)
                             if suspects.letters:
                                 if not await self._lands_beside(table, staged, suspects):
                                     raise NoNeighbour

@@ -17,10 +17,10 @@ from syncline.engine.checkpoints import (
     LONGEST,
     SECONDS,
     Checkpoint,
+    Checkpoints,
     common_checkpoint,
     known_tokens,
     of_all,
-    timeline,
     too_many,
 )
 from syncline.engine.mapped import MapState, read_map_state
@@ -28,7 +28,7 @@ from syncline.engine.position import Position, write_position
 from syncline.engine.render.statements import DELETES, SYNC_COLUMN, Cursor, SchemaStatements
 from syncline.engine.schema_problems import Fit
 from syncline.engine.schema_transaction import BY_INDEX, HeldSchema
-from syncline.engine.state import Checkpoints, Fence, Ledger
+from syncline.engine.state import Fence, Ledger
 from syncline.engine.template import sql
 from syncline.errors import RowsFiltered, StoreRejected
 from syncline.messages.sync import NewColumn
@@ -521,8 +521,9 @@ class SourceCheck:
             return None, None
         try:
             async with write.store.driver() as source:
-                position = await write_position(source, write.schema, ledger.reader, anew=anew)
-                return position, await timeline(source) if self._due(ledger) else None
+                return await write_position(
+                    source, write.schema, ledger.reader, anew=anew, timeline=self._due(ledger)
+                )
         except StoreRejected:
             # A privilege was revoked: the cycle does not need it.
             if not await self._fits_otherwise() or self._may_write():
@@ -535,7 +536,8 @@ class SourceCheck:
             return None
         write = self._context.write
         async with write.store.driver() as source:
-            return await write_position(source, write.schema, ledger.reader, anew=False)
+            position, _ = await write_position(source, write.schema, ledger.reader, anew=False)
+            return position
 
     @property
     def knows_the_past(self) -> bool:

@@ -1,4 +1,7 @@
-"""The engine state of one graph, in its graph-db: fence, cursors, and the running run's progress."""
+"""The engine state of one graph, in its graph-db: fence, cursors, and the running run's progress.
+
+One module because its records are read, and written, by the same few statements.
+"""
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -10,7 +13,7 @@ from typing import Final
 import asyncpg
 
 from syncline import names
-from syncline.engine.checkpoints import Checkpoint, forget_checkpoints, rewind, take_checkpoint
+from syncline.engine.checkpoints import Checkpoint, Checkpoints
 from syncline.engine.position import Known, Position
 from syncline.engine.render.statements import DELETES, Cursor
 from syncline.engine.template import sql
@@ -23,7 +26,6 @@ from syncline.sql import quoted
 
 __all__ = [
     "FILL",
-    "Checkpoints",
     "Fence",
     "Ledger",
     "RunProgress",
@@ -292,32 +294,6 @@ async def deletes_read(target: asyncpg.Connection, schema: str, horizon: int) ->
     except asyncpg.UndefinedTableError:  # dropped concurrently
         return 0
     return min(read, horizon)
-
-
-@dataclass(kw_only=True)
-class Checkpoints:
-    """What becomes of a graph's checkpoints when a cycle takes the fence."""
-
-    forget: bool = False
-    rewind: Checkpoint | None = None
-    take: Mapping[str, Cursor] | None = None
-    """The cursors of a new one; None: none is due, or none can be vouched for."""
-    seq: int = 0
-    """What was noted when these cursors were read."""
-    kept: bool = False
-    """Whether there are any afterwards, so that the cycle notes what it reads."""
-    requested: int = 0
-    """Rows that a rewind has requested by key."""
-
-    async def apply(self, target: asyncpg.Connection, fence: int) -> None:
-        """Do that in the transaction in which the fence was taken."""
-        if self.rewind is not None:
-            tables = [name for name in self.rewind.cursors if name != DELETES]
-            self.requested = await rewind(target, self.rewind, tables)
-        if self.forget:
-            await forget_checkpoints(target)
-        elif self.take is not None:
-            await take_checkpoint(target, fence=fence, seq=self.seq, cursors=self.take)
 
 
 @dataclass(frozen=True, kw_only=True)

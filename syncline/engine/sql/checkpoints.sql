@@ -1,9 +1,11 @@
 -- Checkpoints: note what is read after them, take them, and go back to one.
 
 -- name: recent_rows
--- The keys of a batch, before anything leaves the stage.
-INSERT INTO sync_recent (table_name, number, keys)
-SELECT '@{table}', count(*), jsonb_agg(to_jsonb(ARRAY[@{key}])) FROM @{stage} s HAVING count(*) > 0
+-- The keys of a batch, before anything leaves the stage: in the statement that comes first.
+WITH noted AS (
+    INSERT INTO sync_recent (table_name, number, keys)
+    SELECT '@{table}', count(*), jsonb_agg(to_jsonb(ARRAY[@{key}])) FROM @{stage} s HAVING count(*) > 0
+)
 
 -- name: recent_asked
 -- The keys of rows that were requested: whether they were there or not was read too.
@@ -24,7 +26,9 @@ WITH checkpoints AS (DELETE FROM sync_checkpoint), recent AS (DELETE FROM sync_r
 UPDATE sync_state SET checkpoint_at = NULL WHERE checkpoint_at IS NOT NULL
 
 -- name: checkpoint_take
--- The cursors and the last noted batch as they were before the token of run $1 was left.
+-- The cursors and the last noted batch as they were before the token of run $1 was left. Of the earlier ones, of twice the
+-- age, half as many a second are kept: of each half octave of age the oldest, which will be the first of the next one. None
+-- before which more than $4 keys were read, or older than deleted keys are kept; and nothing that was read before them all.
 WITH before AS (
     SELECT fence, seq, keys FROM sync_checkpoint ORDER BY fence DESC LIMIT 1
 ), taken AS (
@@ -33,32 +37,22 @@ WITH before AS (
                SELECT sum(r.number) FROM sync_recent r
                WHERE r.seq > coalesce((SELECT seq FROM before), 0) AND r.seq <= $2
            ), 0), $3::text::jsonb
-    RETURNING at
+    RETURNING at, keys
+), thinned AS (
+    DELETE FROM sync_checkpoint c USING (
+        SELECT fence, at, keys, first_value(fence) OVER (PARTITION BY age_step ORDER BY fence) AS kept
+        FROM (
+            SELECT fence, at, keys,
+                   floor(2 * log(2, greatest(1, extract(epoch FROM clock_timestamp() - at)::numeric))) AS age_step
+            FROM sync_checkpoint
+        ) AS a
+    ) AS o, taken t
+    WHERE c.fence = o.fence
+      AND (o.kept <> o.fence OR t.keys - o.keys > $4 OR o.at < t.at - interval '7 days')
+), outdated AS (
+    DELETE FROM sync_recent WHERE seq <= coalesce((SELECT min(seq) FROM sync_checkpoint), $2)
 )
 UPDATE sync_state SET checkpoint_at = (SELECT at FROM taken)
-
--- name: checkpoints_thin
--- Of checkpoints twice as old, half as many a second are kept: of each half octave of age the oldest, which will be the
--- first of the next one. None before which more than $1 keys were read, or older than what is kept of deleted keys.
-DELETE FROM sync_checkpoint c USING (
-    SELECT fence, keys,
-           first_value(fence) OVER (PARTITION BY age_step ORDER BY fence) AS kept,
-           max(fence) OVER () AS last, max(keys) OVER () AS newest, at
-    FROM (
-        SELECT fence, keys, at,
-               floor(2 * log(2::numeric, greatest(1, extract(epoch FROM clock_timestamp() - at)::numeric))) AS age_step
-        FROM sync_checkpoint
-    ) AS a
-) AS o
-WHERE c.fence = o.fence AND o.fence <> o.last
-  AND (o.kept <> o.fence OR o.newest - o.keys > $1 OR o.at < clock_timestamp() - interval '7 days')
-
--- name: recent_thin
-DELETE FROM sync_recent WHERE seq <= (SELECT min(seq) FROM sync_checkpoint)
-
--- name: timeline
--- The timeline that the write-db writes now; pg_control_checkpoint() has the one of the last checkpoint.
-SELECT ('x' || left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8))::bit(32)::integer
 
 -- name: position_tokens
 SELECT branch::text, number, tokens::text[] AS tokens FROM @{positions} WHERE reader = $1::text::uuid

@@ -36,13 +36,13 @@ __all__ = [
     "common_checkpoint",
     "forget_checkpoints",
     "known_tokens",
+    "large_parts",
     "of_all",
     "rewind",
     "take_checkpoint",
-    "too_many",
 ]
 
-SECONDS: Final = 10.0
+SECONDS: Final = 5.0
 """Least time from one checkpoint to the next."""
 LONGEST: Final = 600.0
 """Age at which the last checkpoint is given up, if none can be taken any longer."""
@@ -93,20 +93,22 @@ async def common_checkpoint(target: asyncpg.Connection, positions: Sequence[str]
     return None if row is None else Checkpoint.of(row)
 
 
-async def too_many(
+async def large_parts(
     target: asyncpg.Connection, statements: SchemaStatements, checkpoint: Checkpoint, *, share: float
-) -> bool:
-    """Return whether a rewind could remove more than a share of a table's rows.
+) -> Sequence[tuple[str, int, Sequence[asyncpg.Record]]]:
+    """Return the tables of which more than a share of the rows was read since, if all of these were gone.
 
-    Keys are then to be compared instead, which tells before anything is removed.
+    Of each its name, how many may leave, and their keys (`key`).
     """
+    found: list[tuple[str, int, Sequence[asyncpg.Record]]] = []
     for name, number in await target.fetch(sql("recent_numbers"), checkpoint.seq):
-        table = statements.tables.get(name)
-        if number > FEW_ROWS and table is not None:
-            rows = await target.fetchval(sql("target_rows", target=quoted(table.table.target)))
-            if number > share * rows:
-                return True
-    return False
+        if name in statements.tables and number > FEW_ROWS:
+            table = quoted(statements.tables[name].table.target)
+            allowed = max(FEW_ROWS, int(share * await target.fetchval(sql("target_rows", target=table))))
+            if number > allowed:
+                keys = await target.fetch(sql("recent_keys"), checkpoint.seq, name)
+                found.append((name, allowed, keys))
+    return found
 
 
 async def take_checkpoint(

@@ -71,9 +71,7 @@ class Comparison:
         part = state["part"]
         rows = await target.fetch(self._next[part], state["after"], KEYS)
         with write.store.errors_mapped():
-            absent = await self._absent_of(
-                source, write.schema, [row for row in rows if None not in row["key"]]
-            )
+            absent = await self.absent(source, write.schema, [row for row in rows if None not in row["key"]])
         bounded = part == _PARTS[0] and state["seen"] is not None
         if bounded:
             await target.execute(sql("comparison_seen"), name, len(rows))
@@ -97,9 +95,10 @@ class Comparison:
         await target.execute(sql("comparison_moved"), name, _PARTS[-1], None)
         return False
 
-    async def _absent_of(
+    async def absent(
         self, source: asyncpg.Connection, schema: str, rows: Sequence[asyncpg.Record]
     ) -> Sequence[asyncpg.Record]:
+        """Return those of the rows whose `key` the write-db does not have."""
         if not rows:
             return ()
         columns = [list(column) for column in zip(*(row["key"] for row in rows), strict=True)]

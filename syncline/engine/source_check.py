@@ -20,8 +20,8 @@ from syncline.engine.checkpoints import (
     Checkpoints,
     common_checkpoint,
     known_tokens,
+    large_parts,
     of_all,
-    too_many,
 )
 from syncline.engine.mapped import MapState, read_map_state
 from syncline.engine.position import Position, write_position
@@ -419,8 +419,13 @@ class SourceCheck:
                     return None
                 if any(cursor.xid > pending.horizon for cursor in found.cursors.values()):
                     return None
-                if await too_many(target, self._statements, found, share=self._context.removal_share):
-                    return None
+                share = self._context.removal_share
+                large = await large_parts(target, self._statements, found, share=share)
+        for name, allowed, keys in large:
+            # Where too much is gone, all keys are compared, which removes nothing unasked.
+            gone = await self._statements.comparisons[name].absent(source, self._context.write.schema, keys)
+            if len(gone) > allowed:
+                return None
         return found
 
     def _rewind(self, ledger: Ledger, checkpoint: Checkpoint, reason: str) -> Ledger:

@@ -215,6 +215,10 @@ async def test_promotion_under_500_writes_a_second(site: Site, monkeypatch: pyte
         "INSERT INTO write_llm_usage (id, model_id, prompt_tokens) SELECT 'u' || i, 'm', i FROM generate_series(1, $1) i",
         rows,
     )
+    await write(
+        site.graph,
+        "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'x' FROM generate_series(1, 2000) i",
+    )
     engine = SyncEngine(KNOWLEDGE_GRAPH)
     await engine.run_cycle(site.graph.context())
     await site.add_standby()

@@ -75,6 +75,11 @@ SELECT r.table_name, count(DISTINCT j.key) AS number
 FROM sync_recent r CROSS JOIN LATERAL jsonb_array_elements(r.keys) AS j (key)
 WHERE r.seq > $1 GROUP BY r.table_name
 
+-- name: recent_keys
+SELECT DISTINCT ARRAY(SELECT jsonb_array_elements_text(j.key)) AS key
+FROM sync_recent r CROSS JOIN LATERAL jsonb_array_elements(r.keys) AS j (key)
+WHERE r.seq > $1 AND r.table_name = $2
+
 -- name: target_rows
 SELECT count(*) FROM @{target}
 

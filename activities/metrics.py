@@ -134,6 +134,7 @@ def record_cycle(
     metrics.PENDING_TABLES.set(meter, sum(not table.drained for table in result.tables), graph=graph)
     metrics.PARKED.set(meter, result.parked, graph=graph)
     metrics.NEW_COLUMNS.set(meter, len(result.new_columns), graph=graph)
+    metrics.REMOVAL_WITHHELD.set(meter, sum(each.rows for each in result.withheld), graph=graph)
     metrics.KEYS_OWED.set(meter, sum(each.kind != "counts" for each in result.owed), graph=graph)
     metrics.DEAD_LETTERS.set(meter, result.dead_letters, graph=graph)
     metrics.OUTBOX_PENDING.set(meter, result.vectors.pending, graph=graph)

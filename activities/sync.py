@@ -24,6 +24,7 @@ from activities.isolation.limits import GRACE, RunCycle, contained
 from activities.isolation.thread import RunningCycles
 from activities.linger import LingerPlaces
 from activities.metrics import record_cycle, record_cycle_error, record_fallback, record_held
+from activities.preparation import Preparation
 from activities.run import (
     bind_fields,
     run_identity,
@@ -114,6 +115,7 @@ class SyncActivities:
         self._alone: dict[UUID, tuple[float, bool]] = {}
         self._beat_seconds = beat_seconds
         self._signal_seconds = signal_seconds
+        self._preparation = Preparation()
         self._places = LingerPlaces(0 if services is None else services.settings.max_concurrent_cycles)
 
     @activity.defn(name=names.RESOLVE_PROVIDER)
@@ -256,7 +258,7 @@ class SyncActivities:
             if isinstance(options, MapOptions):
                 options = options.pinned(used)
             provider = await services.registry.initialized("sync", request.provider_id, services)
-            run_cycle = provider.sync_cycle
+            run_cycle = self._preparation.first(provider, options)
             plugin = type(provider).__module__.partition(".")[0] if resolved.routed else None
             served = _served(provider.version, provider.api_version, origin, used)
         _refuse_archived(graph)
@@ -300,6 +302,7 @@ class SyncActivities:
                         dead_letter_attempts=services.settings.dead_letter_attempts,
                         vector_seconds=services.settings.vector_retry_seconds,
                     ),
+                    removal_share=services.settings.removal_share,
                     shadow=request.shadow,
                     alone=await self._reads_alone(services, graph),
                     may_embed=partial(services.embedding_refusal, graph),

@@ -172,6 +172,12 @@ NEW_COLUMNS: Final = Gauge(
     labels=_GRAPH,
     help="Columns that were added to sources and wait for a decision: `syncline status GRAPH` names them.",
 )
+REMOVAL_WITHHELD: Final = Gauge(
+    name="removal_withheld",
+    unit="rows",
+    labels=_GRAPH,
+    help="Rows that the write-db turned out not to have, and that are too many to remove unasked.",
+)
 KEYS_OWED: Final = Gauge(
     name="keys_owed",
     unit="objects",

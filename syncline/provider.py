@@ -1,6 +1,7 @@
 """The provider contract: the protocols of providers, the context of a cycle, and its results.
 
-A plugin author needs only this module and `syncline.messages`.
+A plugin author needs only this module and `syncline.messages`. One module because it is one contract,
+which is imported from one place.
 """
 
 from abc import abstractmethod
@@ -36,6 +37,7 @@ __all__ = [
     "NoOptions",
     "NullMeter",
     "OtherKind",
+    "PreparingProvider",
     "Provider",
     "ProviderKind",
     "ProviderServices",
@@ -47,6 +49,7 @@ __all__ = [
     "SyncProvider",
     "SyncResult",
     "options_model_of",
+    "preparing",
 ]
 
 API_VERSION = 1
@@ -239,6 +242,9 @@ class SyncContext:
     log: EventLog
     meter: Meter
     retry: RetryRules = RetryRules()
+    removal_share: float = 0.2
+    """The part of a table's rows that may leave unasked because the write-db turned out not to have them,
+    without a delete that was captured: as after a restore."""
     shadow: bool = False
     """Whether this is a shadow run: `target` and `vectors` are the shadow's; readers are not notified."""
     alone: bool = True
@@ -340,12 +346,35 @@ class SyncProvider(Provider, Protocol):
     """An engine that syncs a graph: subclass it, or implement its members.
 
     Attribute `schema_map` (`syncline.engine.SchemaMap`) declares the tables that it syncs. Without it
-    `verify`, `explain` and `parked` use the built-in map, and report that.
+    `verify`, `explain` and `parked` use the built-in map, and report that. A provider with tables of its own
+    also has `prepare` (`PreparingProvider`).
     """
 
     @abstractmethod
     async def sync_cycle(self, context: SyncContext) -> SyncResult:
         """Run one cycle. It must be resumable and end on cancellation."""
+
+
+@runtime_checkable
+class PreparingProvider(SyncProvider, Protocol):
+    """A `SyncProvider` that makes tables of its own in the graph-db: `prepare` is optional."""
+
+    @abstractmethod
+    async def prepare(self, context: SyncContext) -> None:
+        """Make what is missing in `context.target`, before the first cycle over that schema.
+
+        Called before a worker process's first cycle of a graph, with the cycle's own context: for a shadow
+        (`context.shadow`) the schema is new, and has the built-in tables alone. Called again after a failure,
+        in other processes, for another version and for other options: so it must be idempotent, and cheap
+        where nothing is missing (`CREATE TABLE IF NOT EXISTS`). It must not write to the write-db. It has the
+        time limits of the cycle, which waits for it; what it raises fails the cycle, which is retried as
+        ever. If `context.target.store.owner_role` is set, act as that role, which owns the schema.
+        """
+
+
+def preparing(provider: SyncProvider) -> PreparingProvider | None:
+    """Return the provider if it has something to prepare, else None."""
+    return provider if isinstance(provider, PreparingProvider) else None
 
 
 def options_model_of(provider: object) -> type[BaseModel]:

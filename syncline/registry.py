@@ -47,6 +47,8 @@ class _Kind:
     api_version: int = 1
     work: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Its own async methods, with the names of their arguments."""
+    optional: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Async methods that it may have."""
 
     @property
     def coroutines(self) -> dict[str, tuple[str, ...]]:
@@ -60,7 +62,9 @@ _ID: Final = re.compile(r"[a-z][a-z0-9-]*")
 # `syncline.control.resolution.resolve_provider`.
 _KINDS: Final[dict[str, _Kind]] = {
     **dict.fromkeys(KINDS, _Kind()),
-    "sync": _Kind(api_version=API_VERSION, work={"sync_cycle": ("context",)}),
+    "sync": _Kind(
+        api_version=API_VERSION, work={"sync_cycle": ("context",)}, optional={"prepare": ("context",)}
+    ),
     "fact_decomposition": _Kind(
         api_version=FACT_DECOMPOSITION_API_VERSION, work={"decompose": ("source", "options")}
     ),
@@ -463,7 +467,8 @@ def _problem(provider: object, kind: object) -> str | None:
     api_version = getattr(provider, "api_version", None)
     if api_version != rules.api_version:
         return f"it was written for api_version {api_version!r}, and this Syncline has {rules.api_version}"
-    for name, arguments in rules.coroutines.items():
+    optional = {name: given for name, given in rules.optional.items() if hasattr(provider, name)}
+    for name, arguments in {**rules.coroutines, **optional}.items():
         method = getattr(provider, name, None)
         if not inspect.iscoroutinefunction(method):
             return f"it has no async method '{name}'"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from syncline.messages.base import LockHolder
     from syncline.messages.provider_state import ProviderState
-    from syncline.messages.sync import NewColumn, OpenWriter, Owed, SyncResult
+    from syncline.messages.sync import NewColumn, OpenWriter, Owed, SyncResult, Withheld
 
 __all__ = [
     "caveats",
@@ -27,6 +27,7 @@ __all__ = [
     "owed_sentences",
     "provider_origin",
     "runs_in_a_row",
+    "withheld",
 ]
 
 Clean = Callable[[str], str]
@@ -94,8 +95,19 @@ def caveats(result: "SyncResult") -> tuple[str, ...]:
         *result.map_changes,
         *map(new_column, result.new_columns),
         *result.unknown,
+        *map(withheld, result.withheld),
         *owed_sentences(result.owed),
         *result.load_notes,
+    )
+
+
+def withheld(removal: "Withheld") -> str:
+    """Return a sentence about rows that a cycle does not remove unasked, and what removes them."""
+    return (
+        f"{removal.table}: {removal.rows:,} of {removal.of:,} rows are gone from the write-db "
+        f"({removal.reason}). "
+        "They stay: that is more than SYNCLINE_REMOVAL_SHARE lets a run remove. "
+        "If it is right, `syncline verify --repair` removes them."
     )
 
 
@@ -142,8 +154,15 @@ def _again(result: "SyncResult") -> list[str]:
         )
         of = result.rescan_reason or "another write-db or a later time"
         return [f"Every row was read again: the cursors do not match this write-db ({of}). {gone}"]
+    back = []
+    if result.rewound_to is not None:
+        back.append(
+            f"The write-db lost its last transactions ({result.rescan_reason}): what was read since "
+            f"{result.rewound_to:%Y-%m-%d %H:%M:%S}Z was read again, "
+            f"{counted(result.rewound_rows, 'row')} by key."
+        )
     reread = {table.table: table.reread for table in result.tables if table.reread}
-    found = [f"{name}: every row was read again, since {why}." for name, why in reread.items()]
+    found = [*back, *(f"{name}: every row was read again, since {why}." for name, why in reread.items())]
     for why in dict.fromkeys(compared.values()):
         names = ", ".join(name for name, other in compared.items() if other == why)
         found.append(f"{names}: rows that the write-db no longer has leave the graph-db, since {why}.")

@@ -393,6 +393,13 @@ class Settings(_SecondEmbedding, EmbeddingSettings, _Stores):
     dead_letter_attempts: int = Field(
         default=5, ge=1, le=100, description="Rejections after which a row is dead: retried on request only."
     )
+    removal_share: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Part of a table's rows that may leave unasked because the write-db, as after a restore, "
+        "turned out not to have them; up to 100 rows always may.",
+    )
     vector_retry_seconds: float = Field(
         default=5,
         ge=0,

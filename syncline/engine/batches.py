@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from syncline.engine.batch_size import BatchSize
+from syncline.engine.checkpoints import RecentKeys
 from syncline.engine.dead_letters import (
     DeadLetter,
     TableRefused,
@@ -77,11 +78,12 @@ class Batches:
         failed: Mapping[str, str],
         out_of_time: Callable[[], bool],
         sizes: dict[str, int],
+        recent: RecentKeys,
         put_off: PutOff = NOTHING,
     ) -> None:
         """Store the cycle's parts. `sizes`: rows per batch of the tables where a batch hit a limit.
 
-        `put_off`: what a first load has put off.
+        `recent` notes what is read. `put_off`: what a first load has put off.
         """
         self._statements = statements
         self._context = context
@@ -91,6 +93,7 @@ class Batches:
         self._out_of_time = out_of_time
         self._more = False
         self._sizes = sizes
+        self._recent = recent
         self._put_off = put_off
         self._landed = False
         self._limits_logged = False
@@ -194,16 +197,29 @@ class Batches:
         return Cursor(xid=row["sync_xid"], key=tuple(row["key"]))
 
     async def _apply(
-        self, table: TableStatements, staged: int, *, captured: int = 0, asked: bool = False
+        self,
+        table: TableStatements,
+        staged: int,
+        *,
+        captured: int = 0,
+        asked: bool = False,
+        noted: str = "",
     ) -> RunProgress:
         """Apply the stage in the caller's transaction; return the progress including it.
 
-        `asked`: the rows were requested by key, together with all rows of their uniqueness cycle.
+        `noted`: SQL that notes what was read. `asked`: the rows were requested by key, together with all
+        rows of their uniqueness cycle.
         """
         store = self._context.target.store.name
         with span("apply", table=table.table.name, rows=staged):
             applied: Applied = await apply_staged(
-                self._target, self._statements, table, staged=staged, store=store, put_off=self._put_off
+                self._target,
+                self._statements,
+                table,
+                staged=staged,
+                store=store,
+                put_off=self._put_off,
+                noted=noted,
             )
         self._more |= applied.more
         effects = [TableProgress(table=table.table.name, captured=captured), *applied.effects]

@@ -2,11 +2,14 @@
 
 Set-wise and bounded: a page of keys of the target at a time; the write-db returns those that it lacks.
 These are requested by key like other retries: missing rows are then deleted with all that depends on them.
+Not before all keys were looked at: if too many are gone, the write-db may have been restored to an older
+time, or lost a table, and an operator decides.
 """
 
 import json
 from collections.abc import Sequence
 from copy import copy
+from typing import Final
 
 import asyncpg
 
@@ -21,10 +24,12 @@ from syncline.provider import GraphSchema
 from syncline.sql import literal, quoted
 from syncline.stores.tenants import reading
 
-__all__ = ["Comparison"]
+__all__ = ["FEW_ROWS", "Comparison"]
 
 KEYS = 20_000
 """Keys compared in one statement."""
+FEW_ROWS: Final = 100
+"""So many rows of a table are removed unasked, whatever share of it they are."""
 _PARTS = ("rows", "state")
 
 
@@ -50,11 +55,14 @@ class Comparison:
         bound.table = table
         return bound
 
-    async def step(self, target: asyncpg.Connection, source: asyncpg.Connection, write: GraphSchema) -> bool:
+    async def step(
+        self, target: asyncpg.Connection, source: asyncpg.Connection, write: GraphSchema, *, share: float
+    ) -> bool:
         """Compare the next page of keys, in the caller's graph-db transaction; return True when none are
-        left.
+        left, or when too many rows are gone, which then wait for an operator.
 
-        `write` is the graph's schema in the write-db; errors there name it.
+        `write` is the graph's schema in the write-db; errors there name it. `share`: the part of the table's
+        rows that may leave unasked.
         """
         name = self.table.name
         state = await target.fetchrow(sql("comparison_state"), name)
@@ -63,12 +71,13 @@ class Comparison:
         part = state["part"]
         rows = await target.fetch(self._next[part], state["after"], KEYS)
         with write.store.errors_mapped():
-            absent = await self._absent_of(
-                source, write.schema, [row for row in rows if None not in row["key"]]
-            )
+            absent = await self.absent(source, write.schema, [row for row in rows if None not in row["key"]])
+        bounded = part == _PARTS[0] and state["seen"] is not None
+        if bounded:
+            await target.execute(sql("comparison_seen"), name, len(rows))
         if absent:
             await target.execute(
-                sql("comparison_ask"),
+                sql("comparison_absent_rows" if bounded else "comparison_ask"),
                 name,
                 [row["row_id"] for row in absent],
                 [json.dumps(row["key"]) for row in absent],
@@ -76,15 +85,20 @@ class Comparison:
         if len(rows) == KEYS:
             await target.execute(sql("comparison_moved"), name, part, rows[-1]["after"])
             return False
+        if bounded:
+            if await target.fetchrow(sql("comparison_withhold"), name, FEW_ROWS, share) is not None:
+                return True
+            await target.execute(sql("comparison_release"), name)
         if part == _PARTS[-1]:
             await target.execute("DELETE FROM sync_comparison WHERE table_name = $1", name)
             return True
         await target.execute(sql("comparison_moved"), name, _PARTS[-1], None)
         return False
 
-    async def _absent_of(
+    async def absent(
         self, source: asyncpg.Connection, schema: str, rows: Sequence[asyncpg.Record]
     ) -> Sequence[asyncpg.Record]:
+        """Return those of the rows whose `key` the write-db does not have."""
         if not rows:
             return ()
         columns = [list(column) for column in zip(*(row["key"] for row in rows), strict=True)]

@@ -16,6 +16,7 @@ import asyncpg
 
 from syncline import names
 from syncline.engine.capture import Pending
+from syncline.engine.checkpoints import RecentKeys
 from syncline.engine.drain import BatchDrain
 from syncline.engine.fill import FillDrain
 from syncline.engine.first_load import FirstLoad
@@ -39,7 +40,7 @@ from syncline.engine.vectors.outbox import due_sql
 from syncline.engine.visible import Look, advance, answer, look, notify, request
 from syncline.errors import RowsFiltered, SchemaMoved, StatementOutdated, StoreError
 from syncline.maps.one_tenant import of_tenant, tenant_of
-from syncline.messages.sync import CycleStatus, SyncResult, TableProgress
+from syncline.messages.sync import CycleStatus, SyncResult, TableProgress, Withheld
 from syncline.provider import SyncContext
 from syncline.tracing import span
 
@@ -379,6 +380,7 @@ class _Cycle:
         self._deletes_read = 0
         self._unfinished: set[str] = set()
         self._recounted = False
+        self._withheld: Mapping[str, tuple[int, int, str]] = {}
         self._visible: Look | None = None
         self._position: Position | None = None
         self.filling = False
@@ -403,6 +405,7 @@ class _Cycle:
         self.progress.run = ledger.progress
         pending, ledger = await self._source_check.ask(ledger)
         self.horizon = pending.horizon
+        self._withheld = ledger.withheld
         self._load = load = FirstLoad(
             statements=self._statements,
             context=context,
@@ -429,6 +432,8 @@ class _Cycle:
         )
         if busy:
             fence = await self._source_check.take(ledger, pending)
+            checkpoints = self._source_check.checkpoints
+            self._recent = RecentKeys(self._statements, noting=checkpoints is not None and checkpoints.kept)
             await load.begin(fence, pending)
             ledger, pending = await self._begin_loads(fence, ledger, pending)
             await self._drain(fence, ledger, pending)
@@ -462,6 +467,9 @@ class _Cycle:
         if busy or points:
             async with self._held.unlocking(ledger.marks) as target:
                 waiting = await target.fetch(sql("not_landed"))
+                if ledger.comparisons and ledger.notes:
+                    compared = await target.fetch(sql("comparisons_withheld"))
+                    self._withheld = {row["table_name"]: tuple(row)[1:] for row in compared}
                 if points:
                     await notify(target)
             not_landed = {row["table_name"]: (row["parked"], row["dead"]) for row in waiting}
@@ -479,6 +487,7 @@ class _Cycle:
             failed=failed,
             out_of_time=self.out_of_time,
             sizes=self._sizes,
+            recent=self._recent,
             put_off=self._load.put_off,
         )
 
@@ -542,7 +551,7 @@ class _Cycle:
                 "visible position unknown", graph=self._context.graph.slug, error=str(error)
             )
             return None
-        known = [] if self._source_check.rescanned is not None else ledger.visible.sources
+        known = [] if self._source_check.another_past else ledger.visible.sources
         if seen.source not in known:
             # Started meanwhile, it may be another past than the one that was read.
             meanwhile = seen.uptime <= time.monotonic() - self._started
@@ -662,6 +671,7 @@ class _Cycle:
             since = ledger.behind_since
             waited = 0.0 if since is None else (datetime.now(UTC) - since).total_seconds()
             behind = max(behind, waited, time.monotonic() - self._started)
+        rewound, checkpoints = self._source_check.rewound, self._source_check.checkpoints
         return SyncResult(
             status=self._status(),
             tables=tuple(tables),
@@ -674,12 +684,18 @@ class _Cycle:
             batches=self.progress.run.batches,
             duration_seconds=time.monotonic() - self._started,
             rescanned=self._source_check.rescanned is not None,
-            rescan_reason=self._source_check.rescanned,
+            rescan_reason=self._source_check.rescanned or self._source_check.rewind_reason,
+            rewound_to=None if rewound is None else rewound.at,
+            rewound_rows=0 if checkpoints is None else checkpoints.requested,
             unknown=self._source_check.unknown(pending),
             map_changes=self._source_check.map_notes,
             new_columns=self._source_check.new_columns,
             lag_known=not pending.standby,
             owed=tuple(owed.reported for owed in self._load.owed),
+            withheld=tuple(
+                Withheld(table=name, rows=gone, of=seen, reason=why)
+                for name, (gone, seen, why) in sorted(self._withheld.items())
+            ),
             load_notes=tuple(self._load.notes),
             owes=bool(pending.held or ledger.retries or ledger.outbox or self.filling or self._load.owing),
         )

@@ -16,9 +16,9 @@ from syncline.provider import SyncContext
 from syncline.sql import literal
 from syncline.stores.tenants import reading
 
-__all__ = ["DeletedKey", "Deletes", "letter_of"]
+__all__ = ["STAGE", "DeletedKey", "Deletes", "letter_of"]
 
-_STAGE = "sync_deletes"
+STAGE = "sync_deletes"
 _COLUMNS = ("sync_xid", "seq", "source_table", "key", "alive")
 
 
@@ -46,12 +46,12 @@ class Deletes:
         self, statements: SchemaStatements, context: SyncContext, target: asyncpg.Connection
     ) -> None:
         self._statements, self._context, self._target = statements, context, target
-        self.create_stage = sql("deletes_create", stage=_STAGE)
+        self.create_stage = sql("deletes_create", stage=STAGE)
         tables = [
             f"('{literal(table.name)}', '{literal(table.source)}', {str(table.listed).lower()})"
             for table in statements.schema_map
         ]
-        self._gone = sql("deletes_gone", tables=commas(tables), stage=_STAGE)
+        self._gone = sql("deletes_gone", tables=commas(tables), stage=STAGE)
 
     async def stage(self, source: asyncpg.Connection, cursor: Cursor, horizon: int, limit: int) -> int:
         """Copy up to `limit` keys into the stage and their rows into `sync_gone`; return the count.
@@ -63,13 +63,13 @@ class Deletes:
         parameters = (*cursor.parameters(), str(horizon))
         sources = self._sources()
         async with Reading(source, query, parameters, write.store.name, tables=sources) as keys:
-            staged = await keys.copy_into(self._target, _STAGE, _COLUMNS)
+            staged = await keys.copy_into(self._target, STAGE, _COLUMNS)
         await self._target.execute(self._gone)
         return staged
 
     async def last(self) -> Cursor:
         """Return the cursor after the last staged key."""
-        row = await self._target.fetchrow(sql("deletes_last", stage=_STAGE))
+        row = await self._target.fetchrow(sql("deletes_last", stage=STAGE))
         return Cursor(xid=row["sync_xid"], key=(str(row["seq"]),))
 
     async def first(self, cursor: Cursor, horizon: int) -> DeletedKey | None:

@@ -16,7 +16,7 @@ from syncline.engine.batches import Batches, CaptureRefused
 from syncline.engine.bisect import NoNeighbour, Suspects, TableStands
 from syncline.engine.capture import Pending, Reading, bytes_a_row, read_rows
 from syncline.engine.dead_letters import FEW, DeadLetter, may_be_rows, refuses_a_row
-from syncline.engine.deletes import letter_of
+from syncline.engine.deletes import STAGE, letter_of
 from syncline.engine.keys import hex_of, is_text, key_of_bytes, reading_of
 from syncline.engine.limits import with_setting
 from syncline.engine.mapped import recount_step
@@ -151,6 +151,7 @@ class BatchDrain(Batches):
                         async with self._staging(table) as batch:
                             staged = await rows.copy_into(self._target, table.stage_name, table.stage_columns)
                             await readings.aclose()
+                            noted = await self._recent.rows(self._target, table, staged)
                             # A short batch reached the horizon; after a full one there may be more rows.
                             after = await self._last_staged(table) if staged == limit else Cursor(xid=horizon)
                             if staged == limit == size.full and not self._out_of_time():
@@ -160,7 +161,7 @@ class BatchDrain(Batches):
                                 if self._reads_ahead and self._context.budget.rows_per_second is None:
                                     ahead = self._read(source, table, after, horizon, limit)
                                     readings.push_async_callback(ahead.close)
-                            progress = await self._apply(table, staged, captured=staged)
+                            progress = await self._apply(table, staged, captured=staged, noted=noted)
                             if suspects.letters:
                                 if not await self._lands_beside(table, staged, suspects):
                                     raise NoNeighbour
@@ -320,11 +321,13 @@ class BatchDrain(Batches):
                     ids = [row["row_id"] for row in asked]
                     keys = [reading_of(row["key"], row["row_id"]) for row in asked]
                     staged = await self._copy_by_key(source, table, keys)
+                    await self._recent.asked(self._target, name, ids)
                     # Keys that are not valid text were never applied: no stage accepts such a row.
                     texts = {row_id: key for row_id, key in zip(ids, keys, strict=True) if is_text(key)}
                     gone = [json.dumps(key) for key in texts.values()]
                     await self._target.execute(table.missing, list(texts), gone)
                     if len(texts) < len(ids):
+                        await self._recent.unclear(self._target)
                         await self._target.execute(sql("forget"), name, list(set(ids) - texts.keys()))
                     batch.ends(await self._apply(table, staged, asked=True))
                     await self._target.execute(sql("requeue_done"), name, ids)
@@ -363,6 +366,7 @@ class BatchDrain(Batches):
             batch.ends(
                 await self._insert_letters(self._progress.run.plus([]), {name: [letter]}), landed=False
             )
+            await self._recent.unclear(self._target)
             await self._target.execute(sql("requeue_done"), name, [row["row_id"]])
         return refuses_a_row(error) or (before is not None and before["sqlstate"] == error.sqlstate)
 
@@ -376,6 +380,7 @@ class BatchDrain(Batches):
                         async with self._batch(self._deletes.create_stage, FRESH_PLANS) as batch:
                             with self._capturing():
                                 staged = await self._deletes.stage(source, cursor, horizon, limit)
+                            await self._recent.deletes(self._target, STAGE, staged)
                             after = await self._deletes.last() if staged == limit else Cursor(xid=horizon)
                             batch.ends(await self._remove(), moved=(DELETES, after))
                         cursor = after
@@ -396,7 +401,9 @@ class BatchDrain(Batches):
         async with self._context.write.store.driver() as source:
             while not self._out_of_time() and time.monotonic() < until:
                 async with self._batch() as batch:
-                    ended = await comparison.step(self._target, source, self._context.write)
+                    ended = await comparison.step(
+                        self._target, source, self._context.write, share=self._context.removal_share
+                    )
                     batch.ends(self._progress.run, landed=False)
                 if ended:
                     return
@@ -420,6 +427,7 @@ class BatchDrain(Batches):
             return cursor
         async with self._batch() as batch:
             letters, passed_over = await self._deletes.settle(deleted, error)
+            await self._recent.unclear(self._target)
             progress = await self._insert_letters(self._progress.run.plus([]), letters)
             for name in passed_over:
                 progress = progress.with_failures(name, 1)

@@ -80,8 +80,11 @@ async def apply_staged(
     staged: int,
     store: str,
     put_off: "PutOff" = NOTHING,
+    noted: str = "",
 ) -> Applied:
     """Apply the staged rows, and the removals in `sync_gone`, inside the caller's transaction.
+
+    `noted`: SQL that notes them (`syncline.engine.checkpoints.RecentKeys`).
 
     Plans of other batches are forgotten, and constraints immediate, since it began.
     The bookkeeping tables are checked once, so that a graph without parked rows pays for one probe only.
@@ -96,7 +99,8 @@ async def apply_staged(
     if not few:
         # Ids that were filled in are counted, too.
         await target.execute(table.analyze_stage)
-    state = await target.fetchrow(sql("state_of_rows", table=literal(table.table.name), known=merging.known))
+    name = literal(table.table.name)
+    state = await target.fetchrow(sql("state_of_rows", noted=noted, table=name, known=merging.known))
     effects: list[TableProgress] = []
     if table.table.present != "true":
         await target.execute(table.absent)

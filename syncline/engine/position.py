@@ -9,7 +9,7 @@ read anything again.
 
 import json
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 from uuid import uuid4
 
 import asyncpg
@@ -69,12 +69,39 @@ class Known:
         return "an earlier point in time" if self.number < position.number else None
 
 
-async def write_position(source: asyncpg.Connection, schema: str, reader: str, *, anew: bool) -> Position:
-    """Commit a new token in the write-db, in a separate transaction; `anew` starts a branch."""
+_UNTOLD: Final = (
+    asyncpg.FeatureNotSupportedError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.UndefinedFunctionError,
+)
+"""How a server, or a role, refuses to say on which timeline it is."""
+
+
+async def write_position(
+    source: asyncpg.Connection, schema: str, reader: str, *, anew: bool, timeline: bool = False
+) -> tuple[Position, int | None]:
+    """Commit a new token in the write-db, in a separate transaction; `anew` starts a branch.
+
+    With `timeline`, also return the one that it was written on; None where that is not told.
+    """
+    if timeline:
+        try:
+            return await _written(source, schema, reader, anew=anew, file=sql("position_file").strip())
+        except _UNTOLD:
+            if source.is_closed():
+                raise
+    return await _written(source, schema, reader, anew=anew, file="")
+
+
+async def _written(
+    source: asyncpg.Connection, schema: str, reader: str, *, anew: bool, file: str
+) -> tuple[Position, int | None]:
     token = str(uuid4())
     positions = positions_of(schema)
     # If the token survives a crash, everything before it must have survived too.
     async with writing(source, [positions], lock_timeout="30s", first="SET LOCAL synchronous_commit = local"):
-        statement = sql("position_write", positions=positions)
+        statement = sql("position_write", positions=positions, file=file)
         row = await source.fetchrow(statement, reader, str(uuid4()), token, anew)
-    return Position(branch=row["branch"], number=row["number"], token=token)
+    position = Position(branch=row["branch"], number=row["number"], token=token)
+    return position, int(row["file"][:8], 16) if file else None

@@ -83,6 +83,8 @@ def add_up(before: SyncResult, last: SyncResult) -> SyncResult:
             "vectors": _vectors(before.vectors, last.vectors),
             "rescanned": before.rescanned or last.rescanned,
             "rescan_reason": last.rescan_reason or before.rescan_reason,
+            "rewound_to": last.rewound_to or before.rewound_to,
+            "rewound_rows": before.rewound_rows + last.rewound_rows,
             "map_changes": last.map_changes or before.map_changes,
             "load_notes": last.load_notes or before.load_notes,
         }

@@ -13,6 +13,16 @@ from dataclasses import dataclass, field, replace
 import asyncpg
 
 from syncline.engine.capture import Pending, ask_pending
+from syncline.engine.checkpoints import (
+    LONGEST,
+    SECONDS,
+    Checkpoint,
+    Checkpoints,
+    common_checkpoint,
+    known_tokens,
+    large_parts,
+    of_all,
+)
 from syncline.engine.mapped import MapState, read_map_state
 from syncline.engine.position import Position, write_position
 from syncline.engine.render.statements import DELETES, SYNC_COLUMN, Cursor, SchemaStatements
@@ -163,6 +173,16 @@ _STANDBY = (
 )
 
 
+def _timeline_of(cluster: str) -> int:
+    return int(cluster.split("/")[1])
+
+
+def _place_of(cluster: str) -> tuple[str, str]:
+    """Return system identifier and table of deleted keys: what a promoted standby has in common."""
+    system, _, table = cluster.split("/")
+    return system, table
+
+
 class SourceCheck:
     """The checks of one cycle. `fit` is the last result of the schema check.
 
@@ -191,6 +211,11 @@ class SourceCheck:
         self.fit = fit
         self.rescanned: str | None = None
         """Why the cursors cannot belong to this write-db, so that every row is read again."""
+        self.rewound: Checkpoint | None = None
+        """The checkpoint to go back to, since the write-db has lost what came later."""
+        self.rewind_reason: str | None = None
+        self.checkpoints: Checkpoints | None = None
+        """What became of the checkpoints when the fence was taken; None where none can be kept."""
         self.reread: dict[str, str] = {}
         """Table -> why it is read again from the start."""
         self.filled: dict[str, str] = {}
@@ -210,9 +235,14 @@ class SourceCheck:
     @property
     def changes(self) -> bool:
         """Whether there is something new to record."""
-        recorded = self.rescanned or self.reread or self.compare or self._captured
+        recorded = self.another_past or self.reread or self.compare or self._captured
         columns = not self._replacing and self.fit.columns.changed
         return bool(recorded or self.map_state is not None or columns)
+
+    @property
+    def another_past(self) -> bool:
+        """Whether the write-db's history is not the one that the cursors belonged to."""
+        return self.rescanned is not None or self.rewound is not None
 
     @property
     def new_columns(self) -> tuple[NewColumn, ...]:
@@ -250,12 +280,13 @@ class SourceCheck:
 
     async def take(self, ledger: Ledger, pending: Pending) -> Fence:
         """Acquire the fence; before that, commit a token in the write-db that is later than what is read."""
-        position = await self._leave_token(ledger, pending)
+        position, running = await self._leave_token(ledger, pending)
         # What is read from the start by its own cursor needs no other.
         again = self._statements.tables.keys() if self.rescanned is not None else self.reread.keys()
         self.fills = {name: bound for name, bound in self.fills.items() if name not in again}
         # Tombstones pruned unread are compared once: they can no longer be read.
         read = DELETES in ledger.stored and not ledger.lost_deletes(pending.known)
+        self.checkpoints = self._checkpoints(ledger, pending, position, running)
         async with self._held.transaction() as target:
             fence = await Fence.take(
                 target,
@@ -269,7 +300,8 @@ class SourceCheck:
                 captured=self._captured,
                 compare=self.compare,
                 no_deletes_below=None if pending.deletes or read else pending.horizon,
-                forget_visible=self.rescanned is not None and ledger.visible is not None,
+                forget_visible=self.another_past and ledger.visible is not None,
+                checkpoints=self.checkpoints,
             )
             if self.map_state is not None:
                 self._untold = await self.map_state.record(target, self.fit.failed, self.fills)
@@ -328,9 +360,15 @@ class SourceCheck:
             pending = await self._ask_once(source, ledger, whole=False)
             if not self._replacing and self.fit.columns.differ(pending.shapes):
                 await self._fits_otherwise()
+            self.rewound = None
             reason = ledger.foreign_to(pending.cluster, pending.horizon, pending.known)
             if reason is not None or self._otherwise(ledger, pending):
                 if reason is not None:
+                    self.rewound = await self._common(source, ledger, pending)
+                if self.rewound is not None:
+                    ledger = self._rewind(ledger, self.rewound, str(reason))
+                    reason = None
+                elif reason is not None:
                     ledger = self._rescan(ledger, pending, reason)
                 pending = await self._ask_once(source, ledger, whole=True)
                 if not all(captures(way) for way in pending.ways.values()):
@@ -360,6 +398,44 @@ class SourceCheck:
     def _otherwise(self, ledger: Ledger, pending: Pending) -> list[str]:
         """Return the tables whose source is captured differently from when it was read."""
         return [name for name, found in pending.hashes.items() if ledger.sources.get(name) != found]
+
+    async def _common(
+        self, source: asyncpg.Connection, ledger: Ledger, pending: Pending
+    ) -> Checkpoint | None:
+        """Return the newest checkpoint that this write-db has in common with the cursors; None if unsure."""
+        if self._replacing or self.map_state is not None or pending.standby or not self.fit.footing.readable:
+            return None
+        # In another cluster, or after capture was undone, transaction ids mean something else.
+        if ledger.write_cluster is None or _place_of(ledger.write_cluster) != _place_of(pending.cluster):
+            return None
+        unsettled = ledger.comparisons or ledger.fills or ledger.loads or ledger.load_below is not None
+        if unsettled or not ledger.noted or ledger.checkpoint_age is None:
+            return None
+        positions = await known_tokens(source, self._context.write.schema, ledger.reader)
+        with self._context.target.store.errors_mapped():
+            async with self._held.transaction() as target:
+                found = await common_checkpoint(target, positions)
+                if found is None or of_all(found.cursors, self._statements.tables) is None:
+                    return None
+                if any(cursor.xid > pending.horizon for cursor in found.cursors.values()):
+                    return None
+                share = self._context.removal_share
+                large = await large_parts(target, self._statements, found, share=share)
+        for name, allowed, keys in large:
+            # Where too much is gone, all keys are compared, which removes nothing unasked.
+            gone = await self._statements.comparisons[name].absent(source, self._context.write.schema, keys)
+            if len(gone) > allowed:
+                return None
+        return found
+
+    def _rewind(self, ledger: Ledger, checkpoint: Checkpoint, reason: str) -> Ledger:
+        self._log(
+            "write-db lost its last transactions, what was read since a checkpoint is read again",
+            reason=reason,
+            checkpoint=checkpoint.at.isoformat(),
+        )
+        self.rewind_reason = reason
+        return ledger.rewound(checkpoint)
 
     def _rescan(self, ledger: Ledger, pending: Pending, reason: str) -> Ledger:
         self._log("cursors belong to another write-db, every row is read again", reason=reason)
@@ -409,19 +485,55 @@ class SourceCheck:
         strangers = {} if self.map_state is None else self.map_state.strangers
         return replace(fit, failed={**strangers, **fit.failed}) if strangers else fit
 
-    async def _leave_token(self, ledger: Ledger, pending: Pending) -> Position | None:
-        """Write the token where possible; `unknown` reports where it is not."""
-        write, anew = self._context.write, self.rescanned is not None
-        if pending.standby or not self._may_write():
+    def _checkpoints(
+        self, ledger: Ledger, pending: Pending, position: Position | None, running: int | None
+    ) -> Checkpoints | None:
+        """Return what becomes of the checkpoints in this cycle."""
+        if not ledger.notes:
             return None
+        there = ledger.checkpoint_age is not None
+        # What such a change makes the cycle read, or believe, is not told by keys and cursors.
+        changed = bool(
+            self.rescanned or self.reread or self.compare or self._captured or self.map_state or self.fills
+        )
+        if changed or not ledger.noted:
+            return Checkpoints(forget=there or self.rewound is not None, rewind=self.rewound)
+        if self.rewound is not None:
+            return Checkpoints(rewind=self.rewound, kept=True)
+        # A write-db that does not tell its timeline, or is not on the one that was asked, may be another one
+        # than what was read so far came from.
+        certain = position is not None and running is not None and _timeline_of(pending.cluster) == running
+        settled = not (ledger.comparisons or ledger.fills or ledger.loads) and ledger.load_below is None
+        cursors = of_all(ledger.cursors, self._statements.tables)
+        # A table that was never read is at its beginning; a graph that has read nothing needs no checkpoint.
+        if certain and settled and cursors is not None and DELETES in ledger.stored:
+            return Checkpoints(take=cursors, seq=ledger.recent, kept=True)
+        if there and self._due(ledger) and (ledger.checkpoint_age or 0.0) > LONGEST:
+            # What is noted would grow for ever.
+            return Checkpoints(forget=True)
+        return Checkpoints(kept=there)
+
+    def _due(self, ledger: Ledger) -> bool:
+        return ledger.notes and (ledger.checkpoint_age is None or ledger.checkpoint_age >= SECONDS)
+
+    async def _leave_token(self, ledger: Ledger, pending: Pending) -> tuple[Position | None, int | None]:
+        """Write the token where possible; `unknown` reports where it is not.
+
+        Also return the timeline that it was written on, if a checkpoint is due and the write-db tells.
+        """
+        write, anew = self._context.write, self.another_past
+        if pending.standby or not self._may_write():
+            return None, None
         try:
             async with write.store.driver() as source:
-                return await write_position(source, write.schema, ledger.reader, anew=anew)
+                return await write_position(
+                    source, write.schema, ledger.reader, anew=anew, timeline=self._due(ledger)
+                )
         except StoreRejected:
             # A privilege was revoked: the cycle does not need it.
             if not await self._fits_otherwise() or self._may_write():
                 raise
-            return None
+            return None, None
 
     async def leave_newer_token(self, ledger: Ledger) -> Position | None:
         """Commit another token in the write-db, later than what was read beyond the horizon."""
@@ -429,7 +541,8 @@ class SourceCheck:
             return None
         write = self._context.write
         async with write.store.driver() as source:
-            return await write_position(source, write.schema, ledger.reader, anew=False)
+            position, _ = await write_position(source, write.schema, ledger.reader, anew=False)
+            return position
 
     @property
     def knows_the_past(self) -> bool:

@@ -1,6 +1,6 @@
 """The engine state of one graph, in its graph-db: fence, cursors, and the running run's progress.
 
-One module because what a ledger reads is what the fence commits.
+One module because its records are read, and written, by the same few statements.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Final
 import asyncpg
 
 from syncline import names
+from syncline.engine.checkpoints import Checkpoint, Checkpoints
 from syncline.engine.position import Known, Position
 from syncline.engine.render.statements import DELETES, Cursor, Load
 from syncline.engine.template import sql
@@ -172,6 +173,17 @@ class Ledger:
     """While keys or indexes are owed: the transaction below which all belongs to that first load."""
     load_due: bool = False
     """Whether it is time to put them back, or to try again."""
+    withheld: Mapping[str, tuple[int, int, str]] = field(default_factory=dict)
+    """Table -> (rows that the write-db does not have, of so many, why that was looked for): too many to leave
+    unasked."""
+    notes: bool = False
+    """Whether what is read after a checkpoint can be noted: bookkeeping tables of before cannot."""
+    noted: bool = False
+    """Whether all of it was, by every cycle since."""
+    checkpoint_age: float | None = None
+    """Seconds since the last checkpoint; None: there is none."""
+    recent: int = 0
+    """The last batch that may have been noted."""
 
     @property
     def waited_for(self) -> bool:
@@ -198,6 +210,11 @@ class Ledger:
     def rescanned(self) -> "Ledger":
         """Return a copy with every cursor at the beginning."""
         return replace(self, cursors=dict.fromkeys(self.cursors, Cursor()), stored=frozenset(), loads={})
+
+    def rewound(self, checkpoint: Checkpoint) -> "Ledger":
+        """Return a copy with the cursors of a checkpoint; what was read since is about to be requested."""
+        cursors = {name: checkpoint.cursors[name] for name in self.cursors}
+        return replace(self, cursors=cursors, requeued=True)
 
     def rereading(self, tables: Collection[str]) -> "Ledger":
         """Return a copy with these tables' cursors at the beginning."""
@@ -257,6 +274,11 @@ async def read_ledger(
         wanted=row["wanted"],
         load_below=row["load_below"],
         load_due=row["load_due"],
+        withheld={name: tuple(each) for name, each in json.loads(row["withheld"]).items()},
+        notes=row["notes"],
+        noted=row["noted"],
+        checkpoint_age=row["checkpoint_age"],
+        recent=row["recent"],
         fills={
             name.removeprefix(FILL): Cursor.of_stored(xid, key)
             for name, (xid, key, _) in stored.items()
@@ -313,22 +335,33 @@ class Fence:
         compare: Mapping[str, str] | None = None,
         no_deletes_below: int | None = None,
         forget_visible: bool = False,
+        checkpoints: Checkpoints | None = None,
     ) -> "Fence":
         """Acquire the graph in the caller's transaction; the previous holder can no longer commit.
 
         `rescan` resets every cursor, `reread` those of some tables. `captured`: table -> (hash, text) of how
         its source is captured now. `compare`: table -> why rows may have been deleted without a tombstone.
         There are no tombstones to read below `no_deletes_below`. `forget_visible`: what is visible of another
-        past is not known to be so of this one.
+        past is not known to be so of this one. `checkpoints`: what becomes of them; None where the
+        bookkeeping tables have none.
         """
         ways, owed = captured or {}, compare or {}
         if rescan:
             # Comparisons requested for another write-db do not apply to this one.
             await target.execute("DELETE FROM sync_comparison")
+            if checkpoints is not None:
+                await target.execute("DELETE FROM sync_absent")
         if forget_visible:
             await target.execute(sql("visible_forget"))
+        noting = checkpoints is not None
         fence = await target.fetchval(
-            sql("ledger_take"),
+            sql(
+                "ledger_take",
+                anew="true" if checkpoints is not None and checkpoints.rewind is not None else "$3",
+                notes=sql("ledger_notes") if noting else "",
+                token_column=", position" if noting else "",
+                token=", $9" if noting else "",
+            ),
             run.run_id,
             write_cluster,
             rescan,
@@ -350,6 +383,10 @@ class Fence:
         if no_deletes_below is not None:
             # A graph-db restored to now has not read what is pruned after this.
             await target.execute(sql("ledger_deletes"), DELETES, no_deletes_below)
+        if checkpoints is not None:
+            if owed:
+                await target.execute(sql("comparison_restart"), list(owed))
+            await checkpoints.apply(target, fence)
         return cls(graph=graph, schema=schema, fence=fence)
 
     @classmethod

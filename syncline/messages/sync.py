@@ -220,6 +220,17 @@ class NewColumn(Message):
     """What takes it or leaves it alone, in sentences."""
 
 
+class Withheld(Message):
+    """Rows of a table that the write-db turned out not to have: too many to remove them unasked."""
+
+    table: str = ""
+    rows: int = 0
+    of: int = 0
+    """How many rows were compared."""
+    reason: str = ""
+    """Why they were."""
+
+
 class Owed(Message):
     """A foreign key or an index of the graph-db that a first load has put off, and that is not back yet."""
 
@@ -379,6 +390,12 @@ class SyncResult(SparseMessage):
     rescanned: bool = False
     """The cursor belonged to another cluster or a later point in time, so every row was read again."""
     rescan_reason: str | None = None
+    """Why, or why it went back to a checkpoint."""
+    rewound_to: datetime | None = None
+    """The write-db had lost its last transactions, as when a standby is promoted: what was read since this
+    time was read again."""
+    rewound_rows: int = 0
+    """How many rows were requested by key for that; others came as changes."""
     unknown: tuple[str, ...] = ()
     """What this write-db does not reveal, in sentences: it is a standby, or the role lacks a privilege."""
     map_changes: tuple[str, ...] = ()
@@ -388,6 +405,8 @@ class SyncResult(SparseMessage):
     """Columns that were added to sources and wait for a decision."""
     owed: tuple[Owed, ...] = ()
     """Foreign keys and indexes that a first load has put off, and that are not back yet."""
+    withheld: tuple[Withheld, ...] = ()
+    """What `syncline verify --repair` removes, and no cycle does unasked."""
     load_notes: tuple[str, ...] = ()
     """Which tables kept keys or indexes in the first load, and why, in sentences."""
     owes: bool = False

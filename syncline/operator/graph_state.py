@@ -65,6 +65,8 @@ class GraphHealth(StrEnum):
     """Its last run synced nothing, because no worker has the provider."""
     REFUSED = "refused"
     """Rows that the graph-db refused, or texts or points that a service refused, are not applied."""
+    REMOVAL_WITHHELD = "removal withheld"
+    """More of a table's rows are gone from the write-db than a cycle removes unasked, as after a restore."""
     HALTED = "halted"
     """A run is open, and an operator has paused its activity, or limited the rate of its task queue."""
     LATE = "late"
@@ -124,6 +126,7 @@ ALERTS: Final[Mapping[GraphHealth, tuple[str, ...]]] = {
     GraphHealth.NEVER_DUE: ("SynclineSchedulesNeverDue",),
     GraphHealth.HELD: ("SynclineHeld",),
     GraphHealth.REFUSED: ("SynclineDeadLetters", "SynclineVectorsRefused"),
+    GraphHealth.REMOVAL_WITHHELD: ("SynclineRemovalWithheld",),
     GraphHealth.LATE: ("SynclineMaxLag",),
     GraphHealth.UNKNOWN: ("SynclineGraphStale",),
     GraphHealth.FALLBACK: ("SynclineFallback",),
@@ -206,6 +209,9 @@ class GraphNumbers(Message):
     """Foreign keys and indexes that a first load has put off."""
     owed_problem: str | None = None
     """Why one of them could not be put back."""
+    withheld: int = 0
+    """Rows that the write-db turned out not to have: too many to remove them unasked."""
+    withheld_tables: str | None = None
     behind_since: datetime | None = None
     held_back_by: str | None = None
     """The open transaction that committed rows wait for, in words."""
@@ -273,6 +279,10 @@ def numbers_findings(numbers: GraphNumbers) -> Sequence[Finding]:
         why = f": {numbers.refused_points_example}" if numbers.refused_points_example else ""
         refused = f"{_either(numbers.refused_points, 'text', 'point')} refused{why}"
         found.append(Finding.of(GraphHealth.REFUSED, refused, f"syncline status {slug}"))
+    if numbers.withheld:
+        gone = f"{counted(numbers.withheld, 'row')} of {numbers.withheld_tables} gone from the write-db"
+        told = f"{gone}: too many to remove unasked"
+        found.append(Finding.of(GraphHealth.REMOVAL_WITHHELD, told, f"syncline verify {slug}"))
     promised = numbers.max_lag_seconds
     if promised is not None and numbers.lag_seconds > promised:
         lag = f"it is, or may be, {format_seconds(numbers.lag_seconds)} behind: {promised} s are promised"

@@ -98,6 +98,8 @@ def undone(side: Progress) -> Iterator[str]:
         yield "waits for an open transaction of the write-db"
     if side.ledger.comparisons:
         yield f"has yet to compare the keys of {', '.join(sorted(side.ledger.comparisons))}"
+    if side.ledger.withheld:
+        yield f"withholds the removal of rows of {', '.join(sorted(side.ledger.withheld))}"
     if side.ledger.requeued or side.ledger.released:
         yield "has rows to retry"
     if side.points:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from syncline.control.audit import Actor
 from syncline.messages.verification import RelationKind, Verdict
 from syncline.provider import GraphSchema
-from syncline.sql import statements_of
+from syncline.sql import quoted, statements_of
 from syncline.verify.snapshots import Side, open_side
 from syncline.verify.tally import Damage
 
@@ -72,6 +72,15 @@ class RelationRepair:
             [row] = await side.fetch(
                 _sql("requeue"), table, list(by_id), [json.dumps(key) for key in by_id.values()]
             )
+            return await self.audit(side, row["count"])
+
+    async def release(self, table: str) -> int:
+        """Let go of the rows that cycles have withheld from removal; return how many were not requested."""
+        async with open_side(self._repair.target, snapshot=False) as side:
+            [there] = await side.fetch(_sql("withheld_there"), quoted(self._repair.target.schema))
+            if not there[0]:
+                return 0
+            [row] = await side.fetch(_sql("release_withheld"), table)
             return await self.audit(side, row["count"])
 
     async def points(self, collection: str, damage: Sequence[Damage]) -> int:

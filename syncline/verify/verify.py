@@ -146,6 +146,8 @@ class Inspection:
             ) as snapshots:
                 self._rescan |= snapshots.rescan
                 await self._both_sides(snapshots, table, tally, found)
+            if (repair := self._repair_of(table.name, RelationKind.ROWS)) is not None:
+                await repair.release(table.name)
             if table.stats is not None:
                 await self._numbers(table, table.stats, found)
         except StoreRejected as error:

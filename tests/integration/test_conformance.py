@@ -142,6 +142,26 @@ class WritesAgain(Engine):
         return result
 
 
+class PreparesOnce(Engine):
+    async def prepare(self, context: SyncContext) -> None:
+        await on_target(context, "CREATE TABLE notes (key text PRIMARY KEY)")
+
+
+class Prepares(Engine):
+    """A provider with a table of its own, which its cycles need."""
+
+    async def prepare(self, context: SyncContext) -> None:
+        async with context.target.store.driver() as connection:
+            await connection.execute(
+                f"CREATE TABLE IF NOT EXISTS {context.target.schema}.notes (at timestamptz)"
+            )
+
+    async def sync_cycle(self, context: SyncContext) -> SyncResult:
+        async with context.target.store.driver() as connection:
+            await connection.execute(f"INSERT INTO {context.target.schema}.notes VALUES (now())")
+        return await run_cycle(context)
+
+
 @dataclass
 class Bench:
     """Tries a provider for an item, and returns what it is told, if it fails."""
@@ -189,6 +209,7 @@ BAD = [
     (IsSilent, "heartbeat", "but it called context.heartbeat not once"),
     (Blocks, "heartbeat", "expected the event loop to stay free, but it was blocked for "),
     (WritesAgain, "idempotence", "expected a second cycle to change nothing, but it wrote rows"),
+    (PreparesOnce, "preparation", "expected prepare to succeed, however often it is called, but it raised"),
     (Forgets, "comparison", "after a cycle, but edges: missing"),
     (Engine, "entry-point", "expected an installed entry point to make it, but none does"),
     (Engine, "temporal", "expected a worker to find the provider, but it has ['default']"),
@@ -220,6 +241,10 @@ def test_a_bad_provider_is_not_just_bad_at_everything(
 
 def test_every_item_has_somebody_who_fails_it() -> None:
     assert {item for _, item, _ in BAD} == set(ITEMS)
+
+
+def test_tables_of_a_provider_are_prepared(bench: Bench) -> None:
+    assert bench.told(Prepares, "preparation") is None
 
 
 def test_what_is_left_out_is_skipped_with_its_reason() -> None:

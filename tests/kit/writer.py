@@ -114,3 +114,11 @@ class Writer:
         if self._transaction is not None:
             await (self._transaction.commit() if commit else self._transaction.rollback())
             self._transaction = None
+
+    async def close(self) -> None:
+        """Hang up; a transaction that is open is rolled back."""
+        await self._connection.close()
+
+    def terminate(self) -> None:
+        """Hang up without a word, as when its server is lost."""
+        self._connection.terminate()

@@ -47,6 +47,7 @@ def delay(error: str) -> dict[str, object]:
         (delay("EmbeddingBudgetSpent: nothing was sent"), "budget spent", "yellow"),
         (delay("SomethingNew: of a later release"), "vectors delayed", "red"),
         ({"held_back_by": "an open transaction"}, "held back", "yellow"),
+        ({"withheld": 400, "withheld_tables": "nodes", "parked": 1}, "removal withheld", "red"),
         ({"missing_aliases": ("kg_nodes.live",), "parked": 1}, "no alias", "yellow"),
         ({"lag_seconds": 31, "max_lag_seconds": 30, "parked": 1}, "late", "yellow"),
         ({"lag_seconds": 30, "max_lag_seconds": 30}, "ok", "green"),

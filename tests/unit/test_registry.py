@@ -219,6 +219,7 @@ def _with(**changes: object) -> object:
         (_with(api_version=2), "written for api_version 2, and this Syncline has 1"),
         (_with(close=lambda self: None), "no async method 'close'"),
         (_with(sync_cycle=None), "no async method 'sync_cycle'"),
+        (_with(prepare=lambda self, context: None), "no async method 'prepare'"),
         (_with(options_model=dict), "not a pydantic model class"),
         (Unfinished, "abstract"),
     ],

@@ -65,4 +65,9 @@ ON CONFLICT (reader) DO UPDATE SET
     number = p.number + 1,
     tokens = CASE WHEN $4 THEN excluded.tokens ELSE (excluded.tokens || p.tokens)[1:100] END,
     written_at = now()
-RETURNING branch::text, number
+RETURNING branch::text, number@{file}
+
+-- name: position_file
+-- The file of the log that the write-db writes now. Its name begins with the timeline; pg_control_checkpoint() has that of
+-- the last checkpoint.
+, pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) AS file

@@ -70,7 +70,7 @@ WHERE (@{before}) IS DISTINCT FROM (@{after}) AND m.id IS NOT NULL
 
 -- name: state_of_rows
 -- What the bookkeeping tables have of a batch's table: first entries in index order, as in ledger_read.
-SELECT (SELECT row_id FROM sync_parked_row ORDER BY table_name, row_id LIMIT 1) IS NOT NULL AS rows,
+@{noted}SELECT (SELECT row_id FROM sync_parked_row ORDER BY table_name, row_id LIMIT 1) IS NOT NULL AS rows,
        (SELECT owner FROM sync_parked_reference ORDER BY owner LIMIT 1) IS NOT NULL AS references,
        (
            SELECT row_id FROM sync_dead_letter WHERE table_name = '@{table}' ORDER BY table_name, row_id LIMIT 1

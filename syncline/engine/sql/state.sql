@@ -38,7 +38,14 @@ SELECT s.write_cluster, s.reader::text AS reader, s.position, j.state ->> 'vecto
        coalesce((SELECT jsonb_object_agg(c.table_name, jsonb_build_array(c.xid, c.key, to_jsonb(c) -> 'below')) FROM sync_cursor c), '{}')::text
            AS cursors,
        coalesce((SELECT jsonb_object_agg(c.table_name, c.hash) FROM sync_source c), '{}')::text AS sources,
-       ARRAY(SELECT c.table_name FROM sync_comparison c) AS comparisons,
+       ARRAY(SELECT c.table_name FROM sync_comparison c WHERE to_jsonb(c) ->> 'withheld' IS NULL) AS comparisons,
+       coalesce((
+           SELECT jsonb_object_agg(c.table_name, jsonb_build_array(to_jsonb(c) -> 'withheld', to_jsonb(c) -> 'seen', c.reason))
+           FROM sync_comparison c WHERE to_jsonb(c) ->> 'withheld' IS NOT NULL
+       ), '{}')::text AS withheld,
+       j.state ? 'noted_fence' AS notes, coalesce((j.state ->> 'noted_fence')::bigint = s.fence, false) AS noted,
+       extract(epoch FROM now() - (j.state ->> 'checkpoint_at')::timestamptz)::float8 AS checkpoint_age,
+       coalesce(pg_sequence_last_value(to_regclass('sync_recent_seq_seq')), 0) AS recent,
        ARRAY(SELECT e.collection FROM sync_vector_embedding e) AS collections,
        @{released} AS released,
        (SELECT row_id FROM sync_requeue ORDER BY table_name, row_id LIMIT 1) IS NOT NULL
@@ -59,6 +66,7 @@ SELECT coalesce((SELECT xid FROM @{schema}.sync_cursor WHERE table_name = '@{del
 -- The previous holder of the fence can no longer commit. Cursors of another write-db are deleted in the same
 -- statement that stores the new one: an interrupted rescan must not leave some behind, which would look
 -- valid. So are those of tables that are read again, with what is known of how their sources are captured.
+-- Where there are checkpoints, the run notes what it reads, and the token that it has left.
 WITH forgotten AS (
     DELETE FROM sync_cursor WHERE ($3 OR table_name = ANY ($10::text[])) AND current_schema() = $8::text
 ), captured AS (
@@ -72,16 +80,20 @@ WITH forgotten AS (
 ), taken AS (
     UPDATE sync_state
     SET fence = fence + 1, holder_run_id = $1, write_cluster = $2,
-        position = CASE WHEN $3 THEN $9 ELSE coalesce($9, position) END
+        position = CASE WHEN @{anew} THEN $9 ELSE coalesce($9, position) END@{notes}
     WHERE current_schema() = $8::text
     RETURNING fence
 ), noted AS (
-    INSERT INTO sync_run (fence, run_id, workflow_id, attempt, provider, provider_version)
-    SELECT fence, $1, $4, $5, $6, $7 FROM taken
+    INSERT INTO sync_run (fence, run_id, workflow_id, attempt, provider, provider_version@{token_column})
+    SELECT fence, $1, $4, $5, $6, $7@{token} FROM taken
 ), long_ago AS (
     DELETE FROM sync_run WHERE taken_at < now() - interval '90 days'
 )
 SELECT fence FROM taken
+
+-- name: ledger_notes
+-- Where checkpoints can be kept: this run notes what it reads.
+, noted_fence = fence + 1
 
 -- name: ledger_fence
 SELECT fence FROM @{schema}.sync_state

@@ -32,6 +32,7 @@ from syncline.operator.health.owed import check_owed
 from syncline.operator.health.postgres import check_postgres, tls_checks
 from syncline.operator.health.rights import check_policies, check_positions, check_rights, needed_rights
 from syncline.operator.health.tenancy import check_capture, check_locks, check_role, check_schemas
+from syncline.operator.health.withheld import check_withheld
 from syncline.quoting import counted
 from syncline.settings import FIRST_EMBEDDING, SECOND_EMBEDDING
 
@@ -220,7 +221,7 @@ def _policy_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
 
 
 def _column_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable[Sequence[Check]]]:
-    """Return the checks of each graph-db for columns that nobody has decided about, and for owed keys."""
+    """Return the checks of each graph-db for what somebody has to decide about, and for owed keys."""
     places: dict[str | None, dict[str, Graph]] = {}
     for graph in graphs:
         places.setdefault(graph.graph_store, {})[graph.schema_name] = graph
@@ -235,10 +236,17 @@ def _column_looks(services: Services, graphs: Sequence[Graph]) -> list[Awaitable
         here = {**places[key], **shadows}
         return await _if_it_answers(name, check_owed(name, services.store("graph", key), here))
 
+    async def withheld(name: str, key: str | None) -> Sequence[Check]:
+        return await _if_it_answers(name, check_withheld(name, services.store("graph", key), places[key]))
+
     looks = []
     for key in places:
         store = "graph-db" if key is None else f"graph-db {key}"
-        for name, look in ((f"{store}: new columns", one), (f"{store}: keys owed", owed)):
+        for name, look in (
+            (f"{store}: new columns", one),
+            (f"{store}: keys owed", owed),
+            (f"{store}: removals", withheld),
+        ):
             looks.append(_look(name, partial(look, name, key), fix=f"See the check of {store}."))
     return looks
 

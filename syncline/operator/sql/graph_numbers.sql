@@ -60,6 +60,15 @@ SELECT count(*) FILTER (WHERE kind <> 'counts') AS owed,
        ) AS problem
 FROM @{schema}.sync_owed
 
+-- name: comparisons_kept
+-- Which of the schemas $1 compare keys.
+SELECT s.name AS schema FROM unnest($1::text[]) AS s (name)
+WHERE to_regclass(quote_ident(s.name) || '.sync_comparison') IS NOT NULL
+
+-- name: withheld
+SELECT sum((to_jsonb(c) ->> 'withheld')::bigint)::bigint AS rows, string_agg(c.table_name, ', ' ORDER BY c.table_name) AS tables
+FROM @{schema}.sync_comparison c WHERE to_jsonb(c) ->> 'withheld' IS NOT NULL
+
 -- name: owed_kept
 -- Those of the schemas $1 that can owe keys and whose list this role may read: bookkeeping of an earlier release has none.
 SELECT n.nspname::text AS schema

@@ -3,18 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from syncline import names
 from syncline.errors import ConfigurationError, SynclineError
 from syncline.messages.sync import CycleProgress, CycleStatus
+from syncline.migrations import migrate_graph
+from syncline.provider import GraphSchema, preparing
 from syncline.registry import Registry, plugins
 from syncline.sql import quoted
 from syncline.stores.qdrant_server import QdrantServerStore
 from syncline.testing.conformance import rows
 from syncline.testing.conformance.trial import Process, Trial, connection, new_run
 from syncline.testing.conformance.under_temporal import under_temporal
-from syncline.testing.one_graph import on_target, write
+from syncline.testing.one_graph import SCHEMA, on_target, write
 
 __all__ = ["ITEMS", "VECTORS", "Item"]
 
@@ -113,6 +116,35 @@ async def comparison(trial: Trial) -> None:
         await write(process.graph, trial.ground.world)
         await process.cycle()
         await process.equal("after a cycle")
+
+
+@_item(
+    "preparation",
+    "prepare(context) makes what is missing in context.target, however often: CREATE TABLE IF NOT EXISTS",
+)
+async def preparation(trial: Trial) -> None:
+    async with trial.process() as process:
+        if preparing(process.provider) is None:
+            return
+        await write(process.graph, trial.ground.world)
+        before = await _footprint(process, of_write_db=True)
+        await process.prepare(process.context())
+        await process.settle("after it was prepared")
+        await process.prepare(process.context())
+        await process.equal("after it was prepared again")
+        # As a worker makes it for a shadow: the built-in tables, and nothing of the provider's.
+        shadow = GraphSchema(store=process.graph.target, schema=names.shadow_schema(SCHEMA))
+        await migrate_graph(shadow.store, shadow.schema)
+        vectors = replace(process.context().vectors, prefix=names.shadow_prefix("kg_"))
+        context = replace(process.context(), target=shadow, vectors=vectors, shadow=True)
+        await process.prepare(context)
+        result = await process.cycle(context)
+        if result.status is not CycleStatus.DRAINED or not result.rows:
+            process.refuse(
+                "a prepared shadow to be filled", f"it has {result.rows} rows; the status is {result.status}"
+            )
+        if await _footprint(process, of_write_db=True) != before:
+            process.refuse("the write-db to be read only", "rows of it were written")
 
 
 @_item(

@@ -16,7 +16,7 @@ from syncline.control.services import Services
 from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.errors import SynclineError
 from syncline.messages.sync import CycleStatus, SyncResult
-from syncline.provider import GraphVectors, RetryRules, SyncContext, SyncProvider, options_model_of
+from syncline.provider import GraphVectors, RetryRules, SyncContext, SyncProvider, options_model_of, preparing
 from syncline.raised import described
 from syncline.settings import Settings
 from syncline.stores.vectors import VectorStore
@@ -127,6 +127,7 @@ class Process:
         self._options = options
         self._package = type(provider).__module__.partition(".")[0]
         self._name = name
+        self._has_prepared = False
         self.graph = TestGraph(
             write=services.store("write", None),
             target=services.store("graph", None),
@@ -158,7 +159,25 @@ class Process:
 
     def start(self, context: SyncContext) -> "asyncio.Task[object]":
         """Start a cycle."""
-        return asyncio.ensure_future(self.provider.sync_cycle(context))
+        return asyncio.ensure_future(self._prepared(context))
+
+    async def _prepared(self, context: SyncContext) -> object:
+        """Run a cycle as a worker does: before the first one, the provider prepares."""
+        if not self._has_prepared:
+            await self.prepare(context)
+            self._has_prepared = True
+        return await self.provider.sync_cycle(context)
+
+    async def prepare(self, context: SyncContext) -> None:
+        """Have the provider prepare a graph, if it has anything to prepare; refuse it if it fails."""
+        provider = preparing(self.provider)
+        if provider is None:
+            return
+        try:
+            await provider.prepare(context)
+        except Exception as error:
+            raised = _raised(error, self._package)
+            self.refuse("prepare to succeed, however often it is called", f"it {raised}", cause=error)
 
     async def ended(self, cycle: "asyncio.Task[object]") -> SyncResult:
         """Return the result of a cycle that nobody has cut off; refuse whatever else it does."""

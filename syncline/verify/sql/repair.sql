@@ -21,6 +21,23 @@ WITH asked AS (
 )
 SELECT count(*) FROM asked
 
+-- name: withheld_there
+SELECT to_regclass($1 || '.sync_absent') IS NOT NULL
+
+-- name: release_withheld
+-- An operator agrees that what a comparison has found gone, and was too much to remove unasked, is to leave.
+WITH agreed AS (
+    UPDATE sync_comparison SET withheld = NULL, part = 'state', after = NULL
+    WHERE table_name = $1 AND withheld IS NOT NULL RETURNING table_name
+), gone AS (
+    DELETE FROM sync_absent a USING agreed g WHERE a.table_name = g.table_name RETURNING a.row_id, a.key
+), asked AS (
+    INSERT INTO sync_requeue (table_name, row_id, key, reason) SELECT $1, row_id, key, 'verify' FROM gone
+    ON CONFLICT DO NOTHING
+    RETURNING 1
+)
+SELECT count(*) FROM asked
+
 -- name: requeue_points
 -- Without the state of its vector a point is embedded and written again; one whose row is gone is deleted.
 WITH forgotten AS (

@@ -57,7 +57,10 @@ BEGIN
         GROUP BY 1 ORDER BY 1
     LOOP
         EXECUTE format('GRANT %s ON sync_checkpoint, sync_recent, sync_absent TO %s', given.privileges, given.whom);
-        EXECUTE format('GRANT SELECT ON SEQUENCE sync_recent_seq_seq TO %s', given.whom);
+        -- Who only looks on has no need of it.
+        IF given.privileges LIKE '%INSERT%' THEN
+            EXECUTE format('GRANT SELECT ON SEQUENCE sync_recent_seq_seq TO %s', given.whom);
+        END IF;
     END LOOP;
 END
 $$;

@@ -257,7 +257,7 @@ class FirstLoad:
     async def _leaving(
         self, target: asyncpg.Connection, said: Referring, chosen: Sequence[str], kept: list[str]
     ) -> "list[_Leaving]":
-        """Lock the empty ones of these tables; return what may leave, and add to `kept` why the rest stays."""
+        """Lock those that are empty; return what may leave, and add to `kept` why the rest stays."""
         empty: list[str] = []
         for row in await target.fetch(sql("load_tables"), chosen):
             if row["kept"] is None:

@@ -165,7 +165,7 @@ class Waiting:
                     yield sql("release_rows", awaiting=awaiting)
 
     def _awaiting(self, parked: str, condition: str, *, landed: str | None = None, few: bool) -> str:
-        """Return the condition that a parked `r` waits for a staged row, by `landed`: its row id if not given."""
+        """Return the condition that a parked `r` waits for a staged row: for its id, unless for `landed`."""
         landed = landed or row_id(self._table)
         if few:
             return sql("awaiting_few", stage=self._stage, parked=parked, condition=condition, landed=landed)

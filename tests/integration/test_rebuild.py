@@ -272,6 +272,10 @@ async def test_switch_is_refused_until_what_was_rebuilt_is_equal_and_has_all(kg:
     with pytest.raises(RebuildRefused, match="yet to read what the live graph has"):
         await kg.do(switch, patience=0)
     await kg.cycles()
+    await kg.make("ALTER TABLE kg.facts ALTER COLUMN fact_type TYPE varchar(20)")
+    with pytest.raises(ShadowInvalid, match="'fact_type' of table 'facts' is character varying"):
+        await kg.do(switch)
+    await kg.make("ALTER TABLE kg.facts ALTER COLUMN fact_type TYPE text")
     # A reader that holds a lock is waited for only so long, and nothing is changed then.
     await kg.make("CREATE VIEW kg.titles AS SELECT key FROM kg.nodes")
     async with kg.site.on_target() as reader, reader.transaction():

@@ -100,7 +100,7 @@ WHERE NOT CASE
     )
     WHEN b.classid = 'pg_class'::regclass THEN EXISTS (
         SELECT FROM pg_class c WHERE c.oid = b.objid AND c.relkind IN ('i', 'I', 'S')
-    )
+    ) OR b.objid IN (SELECT oid FROM ours)
     ELSE b.classid IN ('pg_statistic_ext'::regclass, 'pg_publication_rel'::regclass)
 END
 UNION
@@ -152,6 +152,13 @@ FROM ours o
 JOIN pg_attribute a ON a.attrelid = o.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
 WHERE o.name IN (SELECT table_name FROM filled)
   AND NOT EXISTS (SELECT FROM filled f WHERE f.table_name = o.name AND f.column_name = a.attname)
+UNION
+SELECT format('column ''%s'' of table ''%s'' is %s, and %s where it is made again', a.attname, o.name,
+              format_type(a.atttypid, a.atttypmod), format_type(b.atttypid, b.atttypmod))
+FROM ours o
+JOIN pg_attribute a ON a.attrelid = o.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_attribute b ON b.attrelid = o.other AND b.attname = a.attname AND NOT b.attisdropped
+WHERE (a.atttypid, a.atttypmod) IS DISTINCT FROM (b.atttypid, b.atttypmod) AND o.name = ANY ($3::text[])
 ORDER BY 1
 
 -- name: missing_tables
@@ -205,6 +212,12 @@ SELECT object, statement FROM (
     JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     WHERE o.other IS NOT NULL
       AND NOT EXISTS (SELECT FROM pg_attribute b WHERE b.attrelid = o.other AND b.attname = a.attname)
+    UNION ALL
+    SELECT 6, format('NOT NULL of %I.%I', o.name, a.attname),
+           format('ALTER TABLE %I.%I ALTER COLUMN %I SET NOT NULL', $2::text, o.name, a.attname)
+    FROM ours o
+    JOIN pg_attribute a ON a.attrelid = o.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull
+    JOIN pg_attribute b ON b.attrelid = o.other AND b.attname = a.attname AND NOT b.attisdropped AND NOT b.attnotnull
     UNION ALL
     SELECT c.step, format('constraint %I of %I', c.name, c.table_name) AS object, format(
         'ALTER TABLE %I.%I ADD CONSTRAINT %I %s', $2::text, c.table_name, c.name,

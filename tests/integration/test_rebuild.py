@@ -54,14 +54,23 @@ async def apart(
         yield found
 
 
+@pytest.mark.long(after=1)
+@pytest.mark.parametrize("schema", ["kg", "public"])
 async def test_readers_miss_nothing_while_a_graph_is_rebuilt_switched_and_rolled_back(
-    kg: RebuildSite,
+    migrated: tuple[str, str], tmp_path: Path, schema: str
 ) -> None:
-    await kg.make(OTHERS)
+    write, graph = map(SecretStr, migrated)
+    settings = Settings(write_dsn=write, graph_dsn=graph, qdrant_path=tmp_path / "q")
+    async with rebuild_site(settings, nodes=NODES, schema=schema) as kg:
+        await kg.make(OTHERS)
+        await readers_miss_nothing(kg)
+
+
+async def readers_miss_nothing(kg: RebuildSite) -> None:
     assert (await kg.status()).command == "syncline rebuild start kg"
     reader = Reader(kg)
     queries = (
-        "SELECT count(*) FROM kg.nodes",
+        f"SELECT count(*) FROM {kg.site.schema}.nodes",
         "SELECT count(*) FROM reports.named",
         "SELECT count(*) FROM nodes n JOIN node_facts l ON l.node_id = n.id JOIN facts f ON f.id = l.fact_id",
     )

@@ -359,9 +359,9 @@ class _Steps:
 
 _VERBS = [
     ([], start, 7, "ready"),
-    ([start], switch, 10, "switched"),
+    ([start], switch, 11, "switched"),
     ([start, switch], drop, 7, "none"),
-    ([start, switch], rollback, 10, "ready"),
+    ([start, switch], rollback, 11, "ready"),
 ]
 
 
@@ -418,7 +418,7 @@ async def test_verb_that_dies_at_any_step_is_run_again(
 @pytest.mark.long("test_verb_that_dies_at_any_step_is_run_again")
 @pytest.mark.parametrize(
     ("before", "verb", "steps", "after"),
-    [([start], switch, 11, "switched"), *further(([start, switch], rollback, 11, "ready"))],
+    [([start], switch, 12, "switched"), *further(([start, switch], rollback, 12, "ready"))],
     ids=["switch", "rollback"],
 )
 async def test_verb_that_dies_between_two_databases_is_run_again(

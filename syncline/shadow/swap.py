@@ -62,8 +62,8 @@ class SchemaSwap:
             await driver.execute(statement)
         self._began = time.monotonic()
         if locks:
-            # One statement, whose timeout is that of all: between two locks a reader may come who has one, and
-            # waits for the other.
+            # One statement, whose timeout is that of all: between two locks a reader may come who has one
+            # and waits for the other.
             together = "; ".join(lock.statement for lock in locks)
             named = ", ".join(lock.name for lock in locks[:_NAMED])
             block = f"DO {string_literal(f'BEGIN {together}; END')}"

@@ -119,7 +119,9 @@ def drop(
     if not yes:
         found = ask(DescribeRebuildInput(graph=graph), RebuildStatus)
         _print_lines(list(_lines(found)), err=True)
-        typer.confirm(f"Drop schema '{found.schema_name}' and its collections?", abort=True, err=True)
+        if found.schema_name is not None:
+            question = f"Drop schema '{found.schema_name}' and its collections?"
+            typer.confirm(question, abort=True, err=True)
     _change(graph, "drop", timeout, reason, anyway=anyway, as_json=as_json)
 
 

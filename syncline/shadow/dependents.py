@@ -114,6 +114,12 @@ class Dependents:
             Dependent(name=row["object"], statement=row["statement"]) for row in carried
         ]
 
+    async def locks(self, connection: asyncpg.Connection) -> Sequence[Dependent]:
+        """Return what takes the locks that the swap needs, in the order in which readers take theirs."""
+        await connection.execute(_PATH)
+        locked = await self._rows(connection, "locked")
+        return [Dependent(name=row["object"], statement=row["statement"]) for row in locked]
+
     async def moves(self, connection: asyncpg.Connection) -> Sequence[Dependent]:
         """Return what swaps the tables one by one, by way of schema `syncline_promotion`."""
         await connection.execute(_PATH)

@@ -62,7 +62,7 @@ _MENDED: Final = (
     "Drop what is bound to the tables and make it again afterwards; give values and rows of others tables of "
     "their own; let the workers' role be a member of the role that owns the rest"
 )
-_FORCE: Final = "Try again later; `--force` swaps them anyway, once neither is running"
+_AGAIN_LATER: Final = "Try again later; `{flag}` swaps them anyway, once neither is running"
 
 
 async def promote(
@@ -97,7 +97,10 @@ async def promote(
         done = work.promotion(graph)
     else:
         await work.require_shadow()
-        done = await _swapped(work, force=force, patience=patience, catch_up=catch_up)
+        try:
+            done = await _swapped(work, force=force, patience=patience, catch_up=catch_up)
+        except _DoneError:
+            done = await work.finish()
     try:
         await lead_readers(services, await services.graphs.get(graph.id), schema_map)
     except VectorStoreRejected as error:
@@ -129,13 +132,17 @@ async def _swapped(
                 break
             except _NotNowError as not_now:
                 if time.monotonic() > deadline:
-                    raise work.refused(f"{'; '.join(not_now.reasons)}. {_FORCE}") from None
+                    raise work.refused(f"{'; '.join(not_now.reasons)}. {work.later}") from None
             if catch_up is not None:
                 await catch_up()
             await asyncio.sleep(_AGAIN)
     paused = time.monotonic() - work.began
     done = work.promotion(promoted) if promoted is not None else await work.finish()
     return done.model_copy(update={"despite": (*despite, *work.behind), "paused_seconds": round(paused, 3)})
+
+
+class _DoneError(Exception):
+    """Another attempt of this run, which is still at work though it counts as dead, has swapped them."""
 
 
 class _NotNowError(Exception):
@@ -177,6 +184,11 @@ class _Promotion:
         """What mends that something would be left behind."""
         return _MADE.format(shadow=self._shadow.schema) if self._dependents is None else _MENDED
 
+    @property
+    def later(self) -> str:
+        """What to do about a moment that did not come."""
+        return _AGAIN_LATER.format(flag="--force" if self._dependents is None else "--anyway")
+
     def refused(self, problem: str) -> ShadowInvalid:
         """Return the refusal of this promotion."""
         return ShadowInvalid(self._graph.slug, problem)
@@ -188,7 +200,7 @@ class _Promotion:
             state = await connection.fetchrow(_sql("state", schema=quoted(self._live.schema)))
         return state["vector_prefix"] not in (None, self._prefix)
 
-    async def done_by(self, run_id: str) -> bool:
+    async def done_by(self, run_id: str | None) -> bool:
         """Return whether an earlier attempt of this run has swapped them."""
         async with self._live.store.driver() as connection:
             query = _sql("promoted", live=quoted(self._live.schema), action=self._action)
@@ -241,10 +253,12 @@ class _Promotion:
             try:
                 await driver.fetchval(_sql("lock"), self._live.schema)
             except asyncpg.LockNotAvailableError:
-                raise self.refused(f"{_RUNNING}. {_FORCE}") from None
+                raise self.refused(f"{_RUNNING}. {self.later}") from None
             await driver.execute("SET LOCAL lock_timeout = 0")
             state = await driver.fetchrow(_sql("state", schema=quoted(self._live.schema)))
             if state["vector_prefix"] not in (None, self._prefix):
+                if await self.done_by(None if self._actor is None else self._actor.run_id):
+                    raise _DoneError
                 raise self.refused("it was promoted by another run meanwhile")
             await live_generation(self._live, self._graph.slug)
             yield connection

@@ -21,6 +21,7 @@ _sql = statements_of("syncline.shadow")
 
 SHARED: Final = "public"
 """The schema that is never renamed."""
+_NAMED: Final = 5
 _PAUSE: Final = 0.7
 """Seconds for which readers may wait for locks of one try; then it is given up."""
 
@@ -51,13 +52,22 @@ class SchemaSwap:
         surplus: Sequence[str] = ()
         carried: Sequence[Dependent] = ()
         moves: Sequence[Dependent] = ()
+        locks: Sequence[Dependent] = ()
         if self._dependents is not None:
             surplus, carried = await self._dependents.read(driver)
+            locks = await self._dependents.locks(driver)
             moves = await self._dependents.moves(driver) if live == SHARED else ()
         grants = [row["statement"] for row in await driver.fetch(_sql("grants"), live, shadow)]
         for statement in (*surplus, *grants):
             await driver.execute(statement)
         self._began = time.monotonic()
+        if locks:
+            # One statement, whose timeout is that of all: between two locks a reader may come who has one
+            # and waits for the other.
+            together = "; ".join(lock.statement for lock in locks)
+            named = ", ".join(lock.name for lock in locks[:_NAMED])
+            block = f"DO {string_literal(f'BEGIN {together}; END')}"
+            await self._carry(driver, Dependent(name=named, statement=block))
         if moves:
             for move in moves:
                 await self._carry(driver, move)

@@ -54,14 +54,23 @@ async def apart(
         yield found
 
 
+@pytest.mark.long(after=1)
+@pytest.mark.parametrize("schema", ["kg", "public"])
 async def test_readers_miss_nothing_while_a_graph_is_rebuilt_switched_and_rolled_back(
-    kg: RebuildSite,
+    migrated: tuple[str, str], tmp_path: Path, schema: str
 ) -> None:
-    await kg.make(OTHERS)
+    write, graph = map(SecretStr, migrated)
+    settings = Settings(write_dsn=write, graph_dsn=graph, qdrant_path=tmp_path / "q")
+    async with rebuild_site(settings, nodes=NODES, schema=schema) as kg:
+        await kg.make(OTHERS)
+        await readers_miss_nothing(kg)
+
+
+async def readers_miss_nothing(kg: RebuildSite) -> None:
     assert (await kg.status()).command == "syncline rebuild start kg"
     reader = Reader(kg)
     queries = (
-        "SELECT count(*) FROM kg.nodes",
+        f"SELECT count(*) FROM {kg.site.schema}.nodes",
         "SELECT count(*) FROM reports.named",
         "SELECT count(*) FROM nodes n JOIN node_facts l ON l.node_id = n.id JOIN facts f ON f.id = l.fact_id",
     )
@@ -272,6 +281,10 @@ async def test_switch_is_refused_until_what_was_rebuilt_is_equal_and_has_all(kg:
     with pytest.raises(RebuildRefused, match="yet to read what the live graph has"):
         await kg.do(switch, patience=0)
     await kg.cycles()
+    await kg.make("ALTER TABLE kg.facts ALTER COLUMN fact_type TYPE varchar(20)")
+    with pytest.raises(ShadowInvalid, match="'fact_type' of table 'facts' is character varying"):
+        await kg.do(switch)
+    await kg.make("ALTER TABLE kg.facts ALTER COLUMN fact_type TYPE text")
     # A reader that holds a lock is waited for only so long, and nothing is changed then.
     await kg.make("CREATE VIEW kg.titles AS SELECT key FROM kg.nodes")
     async with kg.site.on_target() as reader, reader.transaction():
@@ -346,9 +359,9 @@ class _Steps:
 
 _VERBS = [
     ([], start, 7, "ready"),
-    ([start], switch, 10, "switched"),
+    ([start], switch, 11, "switched"),
     ([start, switch], drop, 7, "none"),
-    ([start, switch], rollback, 10, "ready"),
+    ([start, switch], rollback, 11, "ready"),
 ]
 
 
@@ -405,7 +418,7 @@ async def test_verb_that_dies_at_any_step_is_run_again(
 @pytest.mark.long("test_verb_that_dies_at_any_step_is_run_again")
 @pytest.mark.parametrize(
     ("before", "verb", "steps", "after"),
-    [([start], switch, 11, "switched"), *further(([start, switch], rollback, 11, "ready"))],
+    [([start], switch, 12, "switched"), *further(([start, switch], rollback, 12, "ready"))],
     ids=["switch", "rollback"],
 )
 async def test_verb_that_dies_between_two_databases_is_run_again(

@@ -610,6 +610,22 @@ async def test_the_shadow_of_a_graph_in_public_is_not_promoted(site: Site) -> No
 )
 async def test_two_promotions_at_once_swap_once(site: Site) -> None:
     await site.both()
+    one_run = [
+        promote(
+            site.services,
+            await site.graph(),
+            KNOWLEDGE_GRAPH,
+            who="ann",
+            why="it is better",
+            run_id="run-1",
+            patience=20,
+        )
+        for _attempt in range(2)
+    ]
+    assert {done.qdrant_prefix for done in await asyncio.gather(*one_run)} == {"kg_shadow_"}
+    await site.both()
+    await site.promote()
+    await site.both()
     ended = await asyncio.gather(site.promote(), site.promote(), return_exceptions=True)
     assert sorted(type(one).__name__ for one in ended) == ["Promotion", "ShadowInvalid"], ended
     assert (await site.graph()).qdrant_prefix == "kg_shadow_"

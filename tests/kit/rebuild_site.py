@@ -28,6 +28,7 @@ CREATE UNIQUE INDEX "Odd ""name""" ON kg.facts (id, content) INCLUDE (fact_type)
 COMMENT ON TABLE kg.nodes IS 'what readers''know';
 COMMENT ON COLUMN kg.nodes.concept IS 'shown';
 COMMENT ON SCHEMA kg IS 'theirs';
+ALTER TABLE kg.raw_sources ALTER COLUMN title SET NOT NULL;
 ALTER TABLE kg.nodes ADD CONSTRAINT concept_said CHECK (concept <> 'unsaid');
 ALTER TABLE kg.nodes ADD COLUMN shown text GENERATED ALWAYS AS (upper(concept)) STORED;
 ALTER TABLE kg.facts SET (fillfactor = 80);
@@ -71,8 +72,8 @@ UNION ALL SELECT format('%s.%s %s %s', schema, relname, k.conname, pg_get_constr
     FROM tables t JOIN pg_constraint k ON k.conrelid = t.oid
 UNION ALL SELECT format('%s %s', pg_get_triggerdef(g.oid), g.tgenabled)
     FROM tables t JOIN pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal
-UNION ALL SELECT format('%s.%s %s %s %s', schema, relname, a.attname, format_type(a.atttypid, a.atttypmod),
-                        pg_get_expr(d.adbin, d.adrelid))
+UNION ALL SELECT format('%s.%s %s %s %s %s', schema, relname, a.attname, format_type(a.atttypid, a.atttypmod),
+                        a.attnotnull, pg_get_expr(d.adbin, d.adrelid))
     FROM tables t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
     LEFT JOIN pg_attrdef d ON d.adrelid = t.oid AND d.adnum = a.attnum
     WHERE t.relkind IN ('r', 'v')

@@ -100,7 +100,7 @@ WHERE NOT CASE
     )
     WHEN b.classid = 'pg_class'::regclass THEN EXISTS (
         SELECT FROM pg_class c WHERE c.oid = b.objid AND c.relkind IN ('i', 'I', 'S')
-    )
+    ) OR b.objid IN (SELECT oid FROM ours)
     ELSE b.classid IN ('pg_statistic_ext'::regclass, 'pg_publication_rel'::regclass)
 END
 UNION
@@ -152,6 +152,13 @@ FROM ours o
 JOIN pg_attribute a ON a.attrelid = o.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
 WHERE o.name IN (SELECT table_name FROM filled)
   AND NOT EXISTS (SELECT FROM filled f WHERE f.table_name = o.name AND f.column_name = a.attname)
+UNION
+SELECT format('column ''%s'' of table ''%s'' is %s, and %s where it is made again', a.attname, o.name,
+              format_type(a.atttypid, a.atttypmod), format_type(b.atttypid, b.atttypmod))
+FROM ours o
+JOIN pg_attribute a ON a.attrelid = o.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_attribute b ON b.attrelid = o.other AND b.attname = a.attname AND NOT b.attisdropped
+WHERE (a.atttypid, a.atttypmod) IS DISTINCT FROM (b.atttypid, b.atttypmod) AND o.name = ANY ($3::text[])
 ORDER BY 1
 
 -- name: missing_tables
@@ -205,6 +212,12 @@ SELECT object, statement FROM (
     JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     WHERE o.other IS NOT NULL
       AND NOT EXISTS (SELECT FROM pg_attribute b WHERE b.attrelid = o.other AND b.attname = a.attname)
+    UNION ALL
+    SELECT 6, format('NOT NULL of %I.%I', o.name, a.attname),
+           format('ALTER TABLE %I.%I ALTER COLUMN %I SET NOT NULL', $2::text, o.name, a.attname)
+    FROM ours o
+    JOIN pg_attribute a ON a.attrelid = o.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull
+    JOIN pg_attribute b ON b.attrelid = o.other AND b.attname = a.attname AND NOT b.attisdropped AND NOT b.attnotnull
     UNION ALL
     SELECT c.step, format('constraint %I of %I', c.name, c.table_name) AS object, format(
         'ALTER TABLE %I.%I ADD CONSTRAINT %I %s', $2::text, c.table_name, c.name,
@@ -368,6 +381,49 @@ SELECT object, statement FROM (
 ) carried
 ORDER BY step, object
 
+-- name: locked
+-- What takes the locks of a swap, in the order in which readers take theirs: a view before what it reads. A reader
+-- that waits for a table has locked the views already, and would wait for the swap while that waits for the reader.
+WITH RECURSIVE @{places}, nested (oid, level) AS (
+    SELECT oid, 0 FROM views
+    UNION
+    SELECT r.ev_class, n.level + 1
+    FROM nested n
+    JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = n.oid
+        AND d.classid = 'pg_rewrite'::regclass AND d.deptype = 'n'
+    JOIN pg_rewrite r ON r.oid = d.objid AND r.ev_class <> n.oid
+)
+SELECT object, statement FROM (
+    -- To give a view the owner that it has changes nothing, and locks it, but not what it reads.
+    SELECT -(SELECT max(n.level) FROM nested n WHERE n.oid = v.oid) AS step,
+           format('view %I.%I', v.schema, v.name) AS object,
+           format('ALTER VIEW %I.%I OWNER TO %I', v.schema, v.name, pg_get_userbyid(v.owner)) AS statement
+    FROM views v
+    UNION ALL
+    SELECT 1, format('table %I.%I', l.schema, l.name),
+           format('LOCK TABLE %I.%I IN ACCESS EXCLUSIVE MODE', l.schema, l.name)
+    FROM (
+        SELECT $1::text AS schema, o.name
+        FROM ours o
+        CROSS JOIN place p
+        WHERE o.other IS NOT NULL AND (
+            NOT p.renamed
+            OR EXISTS (SELECT FROM pg_policy q WHERE q.polrelid = o.oid)
+            OR EXISTS (SELECT FROM pg_constraint k JOIN keys f ON f.oid = k.oid WHERE k.confrelid = o.oid)
+            OR EXISTS (
+                SELECT FROM pg_trigger t
+                WHERE t.tgrelid = o.oid AND NOT t.tgisinternal AND NOT EXISTS (
+                    SELECT FROM pg_trigger b WHERE b.tgrelid = o.other AND b.tgname = t.tgname
+                )
+            )
+            OR (o.secured, o.forced) IS DISTINCT FROM (o.other_secured, o.other_forced)
+        )
+        UNION
+        SELECT schema, table_name FROM keys
+    ) l
+) locks
+ORDER BY step, object
+
 -- name: moved
 -- How the tables of a schema that is not renamed change places with those of the other one.
 WITH @{places}, pairs AS (
@@ -389,12 +445,6 @@ WITH @{places}, pairs AS (
     JOIN pg_proc o ON o.pronamespace = p.other AND o.proname = f.proname AND o.proargtypes = f.proargtypes
 )
 SELECT object, statement FROM (
-    SELECT 0 AS step, 'the tables' AS object, format(
-        'LOCK TABLE %s IN ACCESS EXCLUSIVE MODE',
-        string_agg(format('%I.%s', $1::text, name), ', ' ORDER BY name)
-    ) AS statement
-    FROM pairs WHERE kind = 'TABLE'
-    UNION ALL
     VALUES (1, 'a schema between', 'CREATE SCHEMA syncline_promotion'),
            (9, 'the schema between', 'DROP SCHEMA syncline_promotion')
     UNION ALL
@@ -404,7 +454,7 @@ SELECT object, statement FROM (
     CROSS JOIN LATERAL (
         VALUES (2, $1::text, 'syncline_promotion'), (3, $2::text, $1::text), (4, 'syncline_promotion', $2::text)
     ) AS s (step, place, next)
-) moves
+) moves (step, object, statement)
 ORDER BY step, object
 
 -- name: surplus

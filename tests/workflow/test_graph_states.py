@@ -12,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
+from activities.operations import OperationActivities
 from providers.default import DefaultSyncProvider
 from syncline import names
 from syncline.cli.status import status_table
@@ -33,6 +34,7 @@ from tests.kit.command_line import CommandLine
 from tests.kit.faulty_http import Answer
 from tests.kit.vector_services import EmbeddingServer
 from tests.workflow.conftest import fast_worker
+from worker import create_operations_worker
 
 
 @asynccontextmanager
@@ -412,8 +414,10 @@ async def test_removal_that_is_withheld_is_told_until_an_operator_agrees(
     [check] = [check for check in doctor["checks"] if check["name"].endswith("removals")]
     assert (check["status"], f"verify {graph.slug} --repair" in check["fix"]) == ("fail", True)
     assert "--repair" in (await syncline("status", graph.slug)).out
-    repaired = await syncline("verify", graph.slug, "--repair", "--reason", "restored from the night")
-    assert repaired.status == 1
-    await lab.run(graph)
-    assert (await told(syncline, graph))["standing"] == "ok"
-    assert (await syncline("verify", graph.slug)).status == 0
+    operations = OperationActivities(lab.services, beat_seconds=0.2)
+    async with create_operations_worker(lab.client, operations, lab.services.settings):
+        repaired = await syncline("verify", graph.slug, "--repair", "--reason", "restored from the night")
+        assert repaired.status == 1
+        await lab.run(graph)
+        assert (await told(syncline, graph))["standing"] == "ok"
+        assert (await syncline("verify", graph.slug)).status == 0

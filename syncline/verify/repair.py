@@ -27,6 +27,7 @@ class Repair:
         """`extras_only`: of rows and points, and only those that should not be there, are requested."""
         self.target, self.actor, self.verb = target, actor.required(verb), verb
         self._extras_only = extras_only
+        self._relations: dict[tuple[str, RelationKind], RelationRepair] = {}
         kinds = (RelationKind.ROWS, RelationKind.VECTORS) if extras_only else tuple(RelationKind)
         self.kinds = frozenset(kinds)
         """What it repairs."""
@@ -50,8 +51,8 @@ class Repair:
         }
 
     def of(self, name: str, kind: RelationKind) -> "RelationRepair":
-        """Return the repair of one relation."""
-        return RelationRepair(self, name, kind)
+        """Return the repair of one relation: always the same, since it has one audit record."""
+        return self._relations.setdefault((name, kind), RelationRepair(self, name, kind))
 
 
 class RelationRepair:

@@ -236,7 +236,6 @@ async def test_promotion_under_500_writes_a_second(site: Site, monkeypatch: pyte
     load.cancel()
     await asyncio.gather(load, return_exceptions=True)
     await site.cycle()
-    took = time.monotonic() - promoted
     context = site.graph.context()
     found = await verify(
         KNOWLEDGE_GRAPH,
@@ -245,6 +244,7 @@ async def test_promotion_under_500_writes_a_second(site: Site, monkeypatch: pyte
         vectors=context.vectors,
         embedding=context.embedding.name,
     )
+    took = time.monotonic() - promoted
     again = captured(result) + result.rewound_rows
     told = f"{again:,} of {rows:,} rows were read again; equal {took:.1f} s after the promotion"
     structlog.get_logger().info(told)

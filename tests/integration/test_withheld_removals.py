@@ -55,6 +55,7 @@ async def test_more_than_a_share_of_a_table_leaves_only_when_asked(graph: TestGr
         repair=True,
         who="operator",
         why="restored from the night",
+        run_id="a run",
     )
     assert sum(relation.queued for relation in found.relations) >= 110
     result = await cycle(graph)

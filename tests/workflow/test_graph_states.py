@@ -12,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
+from activities.operations import OperationActivities
 from providers.default import DefaultSyncProvider
 from syncline import names
 from syncline.cli.status import status_table
@@ -33,6 +34,7 @@ from tests.kit.command_line import CommandLine
 from tests.kit.faulty_http import Answer
 from tests.kit.vector_services import EmbeddingServer
 from tests.workflow.conftest import fast_worker
+from worker import create_operations_worker
 
 
 @asynccontextmanager
@@ -390,3 +392,32 @@ async def test_without_a_worker_a_graph_is_not_ok(
     doctor: Any = await syncline.answer("doctor", "--timeout", "1", status=1)
     checks = {check["name"]: check["status"] for check in doctor["checks"]}
     assert checks["graphs"] == "skip"
+
+
+async def test_removal_that_is_withheld_is_told_until_an_operator_agrees(
+    lab: SyncLab, syncline: CommandLine
+) -> None:
+    graph = await lab.add_graph("default", prepare=True)
+    await insert_nodes(lab, graph, 300)
+    await lab.run(graph)
+    async with connected(lab, graph, "write") as source:
+        # As it was restored from a backup: no deleted key tells of the rows that are gone.
+        await source.execute("DELETE FROM write_nodes WHERE ctid IN (SELECT ctid FROM write_nodes LIMIT 120)")
+        await source.execute("TRUNCATE sync_tombstone")
+        await source.execute("UPDATE sync_position SET branch = gen_random_uuid()")
+    ran = (await lab.run(graph)).result
+    assert ran is not None
+    assert [(each.table, each.rows) for each in ran.withheld] == [("nodes", 120)]
+    found = await told(syncline, graph)
+    assert (found["standing"], found["level"]) == ("removal withheld", "red")
+    doctor: Any = await syncline.answer("doctor", status=1)
+    [check] = [check for check in doctor["checks"] if check["name"].endswith("removals")]
+    assert (check["status"], f"verify {graph.slug} --repair" in check["fix"]) == ("fail", True)
+    assert "--repair" in (await syncline("status", graph.slug)).out
+    operations = OperationActivities(lab.services, beat_seconds=0.2)
+    async with create_operations_worker(lab.client, operations, lab.services.settings):
+        repaired = await syncline("verify", graph.slug, "--repair", "--reason", "restored from the night")
+        assert repaired.status == 1
+        await lab.run(graph)
+        assert (await told(syncline, graph))["standing"] == "ok"
+        assert (await syncline("verify", graph.slug)).status == 0

@@ -152,6 +152,7 @@ async def test_promotion_reads_again_what_was_read_since_a_checkpoint(site: Site
     assert await differences(site.graph) == []
 
 
+@pytest.mark.long("test_promotion_reads_again_what_was_read_since_a_checkpoint")
 async def test_what_cannot_be_told_by_a_checkpoint_is_read_again_whole(site: Site) -> None:
     """Cycles of an earlier release note nothing: one in between is noticed by its fence."""
     await write(site.graph, SEED)
@@ -169,6 +170,7 @@ async def test_what_cannot_be_told_by_a_checkpoint_is_read_again_whole(site: Sit
     assert await differences(site.graph) == []
 
 
+@pytest.mark.long("test_promotion_reads_again_what_was_read_since_a_checkpoint")
 @pytest.mark.parametrize("seed", [1, *further(*range(2, 21))])
 async def test_drill_of_a_promotion(site: Site, seed: int) -> None:
     """Writers with open transactions, cycles, a cut, a promotion: at the end the stores say the same."""

@@ -39,6 +39,22 @@ async def louder(context: SyncContext) -> SyncResult:
     return result
 
 
+class WithNotes(FakeProvider):
+    """Its cycles need a table that it makes."""
+
+    async def prepare(self, context: SyncContext) -> None:
+        async with context.target.store.driver() as connection:
+            await connection.execute(
+                f'CREATE TABLE IF NOT EXISTS "{context.target.schema}".notes (at timestamptz)'
+            )
+
+
+async def noted(context: SyncContext) -> SyncResult:
+    async with context.target.store.driver() as connection:
+        await connection.execute(f'INSERT INTO "{context.target.schema}".notes VALUES (now())')
+    return await run_cycle(context)
+
+
 async def shadowed(lab: SyncLab, shadow: FakeProvider | None) -> None:
     for provider in (FakeProvider("live", cycle=run_cycle), shadow):
         if provider is not None:
@@ -108,6 +124,14 @@ async def test_the_shadow_follows_the_live_run_and_passes_for_none(kg: SyncLab) 
     assert all(listed.graph == "kg" for listed in await runs_of(kg.client, "kg", limit=10))
     [newest, *_] = await runs_of(kg.client, "kg/shadow", limit=10)
     assert newest.started_by is StartedBy.SHADOW
+
+
+async def test_shadow_of_a_provider_with_tables_of_its_own_is_prepared(kg: SyncLab) -> None:
+    await shadowed(kg, WithNotes("acme", cycle=noted))
+    await written(kg, "INSERT INTO write_nodes (id, concept) VALUES ('n', 'a node')")
+    await run(kg)
+    followed = await follower(kg).result()
+    assert (followed.provider_id, followed.result.status, followed.result.rows) == ("acme", "drained", 1)
 
 
 @pytest.mark.long("test_commands_compare_and_promote")

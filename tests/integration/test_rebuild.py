@@ -115,6 +115,7 @@ async def readers_miss_nothing(kg: RebuildSite) -> None:
     assert actions == [f"rebuild-{verb}" for verb in ("start", "switch", "rollback", "switch", "drop")]
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("schema", ["kg", "public"])
 async def test_what_others_have_comes_along_and_back(
     migrated: tuple[str, str], tmp_path: Path, schema: str
@@ -400,7 +401,7 @@ async def dies_everywhere(
     assert (await kg.site.verify()).equal
 
 
-@pytest.mark.long(after=3)
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(
     ("before", "verb", "steps", "after"), _VERBS, ids=["start", "switch", "drop", "rollback"]
 )

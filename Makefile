@@ -8,7 +8,7 @@ TOOLS := .production/.ready
 CONTAINER ?= docker
 POSTGRES14 := .postgres/14/bin
 CORE := $(addprefix tests/integration/test_,engine.py deletes.py adoption.py verify.py migrations.py rebuild.py)
-WALKS := $(addprefix tests/acceptance/test_,rolling_deployment.py deployment.py wheel.py plugin_audit.py dev_stack.py benchmarks.py)
+WALKS := $(addprefix tests/acceptance/test_,rolling_deployment.py deployment.py wheel.py plugin_audit.py dev_stack.py)
 .DEFAULT_GOAL := help
 # $(call pytest,OPTIONS): tests that failed beside others are run once more, alone. What fails again fails the target; what passes
 # then is named by the first summary all the same: a race, in the test or in what it tests, to be mended.

@@ -1,4 +1,4 @@
-"""The benchmarks of a running stack still run: few changes each, and a report of their own."""
+"""The benchmarks of a running stack still run: few changes each, and a report of their own (`make prove`)."""
 
 import shutil
 import subprocess

@@ -45,13 +45,14 @@ class Leases:
             yield
         finally:
             self._held.pop(key, None)
-            if self._over and not self._held:
+            if not self._held:
                 self._all_back.set()
 
     async def take_back(self) -> Sequence[str]:
         """Give out no more, close what is held for another second, and return its store names, sorted."""
         self._over = True
         if late := sorted(store for store, _ in self._held.values()):
+            self._all_back.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_SETTLING):
                     await self._all_back.wait()

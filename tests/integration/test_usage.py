@@ -152,7 +152,8 @@ async def test_three_workers_pass_a_budget_by_no_more_than_one_request(
     )
     assert [(line.tokens, line.estimated) for line in report.months] == [(counted[1], 0)]
     assert sum(line.tokens for line in report.runs) == counted[1]
-    assert len(report.runs) == 3
+    # One may begin when all is spent.
+    assert len(report.runs) == sum(service.requests > 0 for service in services)
     assert (report.budgets[0].used, report.budgets[0].held) == (counted[1], 0)
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import structlog
 
 from benchmarks.beside_maps import BESIDE, IN_ROW, Subject, subjects
-from benchmarks.engine import ROOT, replace_between
+from benchmarks.engine import ROOT
 from benchmarks.lab import SCHEMA, Meter, NoEmbedding, both, fresh_store, timed_cycle
 from syncline.capture.install.install import adopt
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
@@ -28,6 +28,7 @@ from syncline.engine import SyncEngine
 from syncline.migrations import migrate_bookkeeping, migrate_graph, migrate_write
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
+from tests.kit.pages import replace_between
 
 REPORT = ROOT / "docs" / "performance.md"
 SECTIONS = {False: "beside", True: "beside-rules"}

@@ -35,6 +35,7 @@ from syncline.migrations import migrate_graph, migrate_write
 from syncline.samples import load_sample, open_sample
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
+from tests.kit.pages import replace_between
 
 ROOT = Path(__file__).parent.parent
 REPORT = ROOT / "docs" / "performance.md"
@@ -286,13 +287,6 @@ def main() -> None:
     replace_between(REPORT, "<!-- machine -->", "<!-- /machine -->", machine)
     ratio = dict(measured["engine"])[_RATIO].rpartition("**")[0].rpartition("**")[2]
     replace_between(ROOT / "README.md", "<!-- ratio -->", "<!-- /ratio -->", ratio)
-
-
-def replace_between(page: Path, begin: str, end: str, text: str) -> None:
-    """Replace what stands between two marks of a page."""
-    before, _, rest = page.read_text().partition(begin)
-    _, _, after = rest.partition(end)
-    page.write_text(f"{before}{begin}{text}{end}{after}")
 
 
 if __name__ == "__main__":

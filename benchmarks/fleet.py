@@ -29,10 +29,11 @@ from temporalio.client import (
     ScheduleSpec,
 )
 
-from benchmarks.engine import ROOT, replace_between
+from benchmarks.engine import ROOT
 from benchmarks.fleet_lab import FleetLab, Usage, fleet_lab, insert_graphs, make_schemas, usage
 from benchmarks.toy import TASK_QUEUE, Toy
 from syncline import names
+from tests.kit.pages import replace_between
 
 REPORT = ROOT / "docs" / "performance.md"
 RUNS = f"WorkflowType='{names.SYNC_GRAPH}'"

@@ -18,7 +18,7 @@ from uuid import UUID
 import asyncpg
 from pydantic import SecretStr
 
-from benchmarks.engine import REPORT, ROOT, replace_between
+from benchmarks.engine import REPORT, ROOT
 from benchmarks.lab import SCHEMA
 from benchmarks.notify import measure_notify
 from syncline.control.graphs import Graph, draft_graph
@@ -33,6 +33,7 @@ from syncline.logs import configure_logging
 from syncline.messages.base import GraphStatus
 from syncline.settings import Settings
 from syncline.temporal.schedules.graph import ensure_schedule
+from tests.kit.pages import replace_between
 from tests.kit.ports import free_port
 
 _TOLD, _MINUTE = "With notification", "The schedule of once a minute alone"

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.engine import ROOT, replace_between
+from benchmarks.engine import ROOT
+from tests.kit.pages import replace_between
 
 REPORT: Final = ROOT / "docs" / "sizing.md"
 FIGURES: Final = ROOT / "docs" / "performance.md"

@@ -26,7 +26,7 @@ import structlog
 from pydantic import SecretStr
 
 from benchmarks.cpu import PostgresCpu, cpu_seconds
-from benchmarks.engine import ROOT, replace_between
+from benchmarks.engine import ROOT
 from benchmarks.lab import SCHEMA, fresh_store
 from benchmarks.vector_stubs import SECONDS_PER_HUNDRED
 from syncline.devstack.postgres import PostgresServer
@@ -47,6 +47,7 @@ from syncline.provider import (
 )
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_server import QdrantServerStore
+from tests.kit.pages import replace_between
 
 REPORT = ROOT / "docs" / "performance.md"
 _WRITE = """

@@ -9,7 +9,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from benchmarks.engine import ROOT, replace_between
+from benchmarks.engine import ROOT
 from benchmarks.growth import FILL
 from benchmarks.lab import SCHEMA, fresh_store, timed_cycle
 from syncline.devstack.postgres import PostgresServer
@@ -21,6 +21,7 @@ from syncline.provider import GraphSchema, GraphVectors
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.verify import verify
+from tests.kit.pages import replace_between
 
 REPORT = ROOT / "docs" / "verify.md"
 BEGIN, END = "<!-- benchmark:verify -->", "<!-- /benchmark:verify -->"

@@ -17,7 +17,7 @@ import asyncpg
 from pydantic import SecretStr
 from temporalio.client import Client
 
-from benchmarks.engine import REPORT, ROOT, replace_between
+from benchmarks.engine import REPORT, ROOT
 from syncline import names
 from syncline.control.graphs import draft_graph
 from syncline.control.services import Services
@@ -30,6 +30,7 @@ from syncline.logs import configure_logging
 from syncline.messages.visibility import Visibility, WaitVisibleInput
 from syncline.settings import Settings
 from syncline.temporal.schedules.graph import ensure_schedule
+from tests.kit.pages import replace_between
 from tests.kit.ports import free_port
 
 _SCHEMA = "waited"

@@ -21,6 +21,7 @@ from syncline.control.graphs import Graph
 from tests.acceptance.faults.blows import BLOWS, Struck
 from tests.acceptance.faults.field import ROWS, Field, Seen
 from tests.acceptance.faults.phases import PHASES
+from tests.kit.pages import marked_lines, replace_lines
 
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(2400)]
 
@@ -82,17 +83,13 @@ def table(request: pytest.FixtureRequest) -> Iterator[dict[tuple[str, str], str]
     yield found
     if request.config.getoption("--record-proofs") is not None:
         page = Path(__file__).parents[2] / "docs" / "operations" / "faults.md"
-        begin, end = "<!-- proof:faults -->\n", "<!-- /proof:faults -->"
-        before, _, rest = page.read_text(encoding="utf-8").partition(begin)
-        old, _, after = rest.partition(end)
         lines = dict[tuple[str, str], str]()
-        for line in old.splitlines()[len(_HEAD) :]:
+        for line in marked_lines(page, "proof:faults")[len(_HEAD) :]:
             _, phase, fault, *_ = line.split("|")
             lines[phase.strip(), fault.strip()] = line
         lines |= found
         kept = [lines[phase, fault] for phase in PHASES for fault in BLOWS if (phase, fault) in lines]
-        written = "\n".join([*_HEAD, *kept, ""])
-        page.write_text(f"{before}{begin}{written}{end}{after}", encoding="utf-8")
+        replace_lines(page, "proof:faults", [*_HEAD, *kept])
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -16,6 +16,7 @@ import yaml
 
 from tests.acceptance.conftest import CHECKOUT, clone, started
 from tests.kit.faulty_http import Answer
+from tests.kit.pages import marked_lines, replace_lines
 from tests.kit.ports import free_port
 from tests.kit.vector_services import EmbeddingServer
 
@@ -361,12 +362,10 @@ def table(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     lines: dict[str, str] = {}
     yield lines
     if request.config.getoption("--record-proofs") is not None:
-        begin, end = "<!-- proof:incidents -->\n", "<!-- /proof:incidents -->"
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
-        old, _, after = rest.partition(end)
-        kept = {line.split("|")[1].strip(): line for line in old.splitlines()[len(_HEAD) :]} | lines
-        written = [*_HEAD, *(kept[one.name] for one in INCIDENTS if one.name in kept), ""]
-        PAGE.write_text(before + begin + "\n".join(written) + end + after, encoding="utf-8")
+        old = marked_lines(PAGE, "proof:incidents")[len(_HEAD) :]
+        kept = {line.split("|")[1].strip(): line for line in old} | lines
+        written = [kept[one.name] for one in INCIDENTS if one.name in kept]
+        replace_lines(PAGE, "proof:incidents", [*_HEAD, *written])
 
 
 @pytest.mark.parametrize("number", range(len(INCIDENTS)), ids=lambda number: INCIDENTS[number].name)

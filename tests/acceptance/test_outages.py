@@ -28,6 +28,7 @@ from syncline.settings import Settings
 from syncline.temporal.client import GRAPH
 from syncline.testing.worker_process import WorkerProcess, environment_of
 from tests.kit.command_line import CommandLine
+from tests.kit.pages import replace_lines
 from tests.kit.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -216,8 +217,6 @@ def _copy_schemas(postgres: EmbeddedPostgres, dsn: str, slugs: Sequence[str]) ->
 
 def _record(of_nothing: Caught, of_temporal: Caught, of_worker: Caught) -> None:
     page = ROOT / "docs" / "performance.md"
-    begin, end = "<!-- proof:outages -->\n", "<!-- /proof:outages -->"
-    before, _, rest = page.read_text().partition(begin)
     lines = [
         "| One change in each of 200 graphs | all visible after | runs in 15 s | in a minute | of a graph |",
         "|---|--:|--:|--:|--:|",
@@ -229,7 +228,5 @@ def _record(of_nothing: Caught, of_temporal: Caught, of_worker: Caught) -> None:
                 (f"after {AWAY:.0f} s without a worker", of_worker),
             )
         ),
-        "",
     ]
-    table = "\n".join(lines)
-    page.write_text(f"{before}{begin}{table}{end}{rest.partition(end)[2]}")
+    replace_lines(page, "proof:outages", lines)

@@ -19,6 +19,7 @@ from syncline.engine.render.statements import DELETES, SchemaStatements
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, on_target, write
 from syncline.testing.one_graph import hang_up
+from tests.kit.pages import replace_lines
 
 SOURCE = """
 SET session_replication_role = replica;
@@ -264,10 +265,7 @@ async def test_an_idle_cycle_takes_less_than_20_ms_over_five_million_rows_and_a_
     assert [line for line, cost in zip(lines, found.values(), strict=True) if _slow(line, cost)] == []
     if request.config.getoption("--record-proofs") is not None:
         page = Path(__file__).parents[2] / "docs" / "performance.md"
-        begin, end = "<!-- proof:plans -->\n", "<!-- /proof:plans -->"
-        before, _, rest = page.read_text().partition(begin)
-        table = "\n".join([*_HEAD, *lines, ""])
-        page.write_text(f"{before}{begin}{table}{end}{rest.partition(end)[2]}")
+        replace_lines(page, "proof:plans", [*_HEAD, *lines])
 
 
 def _slow(line: str, cost: Measured) -> bool:

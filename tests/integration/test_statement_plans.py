@@ -15,6 +15,7 @@ from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.testing.graphs import TestGraph, on_target, write
 from syncline.verify import verify
 from tests.integration.test_plans import _FORGET, both, fill, pooled
+from tests.kit.pages import replace_lines
 from tests.kit.statement_reads import StatementReads
 
 REFUSING = """
@@ -144,9 +145,7 @@ async def test_no_statement_reads_a_table_of_five_million_rows_from_end_to_end(
     assert missing(found) == set()
     if request.config.getoption("--record-proofs") is not None:
         page = Path(__file__).parents[2] / "docs" / "performance.md"
-        begin, end = "<!-- proof:statements -->\n", "<!-- /proof:statements -->"
-        before, _, rest = page.read_text().partition(begin)
-        page.write_text(f"{before}{begin}{table_of(found)}{end}{rest.partition(end)[2]}")
+        replace_lines(page, "proof:statements", table_of(found).splitlines())
 
 
 def table_of(found: Measured) -> str:

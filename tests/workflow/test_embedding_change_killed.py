@@ -21,6 +21,7 @@ from syncline.messages.sync import CycleStatus
 from syncline.testing.lab import Run, SyncLab, eventually
 from syncline.testing.worker_process import WorkerProcess, environment_of
 from tests.kit.command_line import CommandLine
+from tests.kit.pages import one_row, replace_lines
 from tests.kit.readable_qdrant import LargeModel, ReadableQdrant, large_vector
 
 ROOT = Path(__file__).parents[2]
@@ -159,20 +160,6 @@ async def scene(
     return Scene(idle_lab, graph, environment)
 
 
-def recorded(rows: dict[str, str]) -> None:
-    """Write the table of the proof."""
-    page = ROOT / "docs" / "embeddings.md"
-    begin, end = "<!-- proof:embedding-change -->\n", "<!-- /proof:embedding-change -->"
-    before, _, rest = page.read_text("utf-8").partition(begin)
-    lines = [
-        "| " + " | ".join(rows) + " |",
-        "|" + "--:|" * len(rows),
-        "| " + " | ".join(rows.values()) + " |",
-        "",
-    ]
-    page.write_text(f"{before}{begin}{chr(10).join(lines)}{end}{rest.partition(end)[2]}", "utf-8")
-
-
 @pytest.mark.proof
 @pytest.mark.timeout(10_800)
 async def test_readers_see_one_model_at_a_time_while_the_worker_is_killed(
@@ -271,15 +258,19 @@ async def test_readers_see_one_model_at_a_time_while_the_worker_is_killed(
     # Of each lane two requests: one under way, one that had come back.
     assert again.total() <= KILLS * 2 * LANES * BATCH
     if given is not None:
-        recorded(
-            {
-                "Texts": f"{texts:,}",
-                "Kills": str(KILLS),
-                "Took": f"{reader.seconds:.0f} s",
-                "Queries": f"{sum(reader.by_model.values()):,}",
-                "Errors": str(len(reader.errors)),
-                "Answers of two models": str(len(reader.mixed)),
-                "Rollback": f"{rolled_back:.1f} s",
-                "Texts paid twice": f"{(new.embedded - once).total():,}",
-            }
+        replace_lines(
+            ROOT / "docs" / "embeddings.md",
+            "proof:embedding-change",
+            one_row(
+                {
+                    "Texts": f"{texts:,}",
+                    "Kills": str(KILLS),
+                    "Took": f"{reader.seconds:.0f} s",
+                    "Queries": f"{sum(reader.by_model.values()):,}",
+                    "Errors": str(len(reader.errors)),
+                    "Answers of two models": str(len(reader.mixed)),
+                    "Rollback": f"{rolled_back:.1f} s",
+                    "Texts paid twice": f"{(new.embedded - once).total():,}",
+                }
+            ),
         )

@@ -15,6 +15,7 @@ from syncline.messages.sync import SyncResult
 from syncline.testing.lab import SyncLab
 from tests.kit.command_line import CommandLine
 from tests.kit.databases import execute, rows
+from tests.kit.pages import replace_lines
 from tests.kit.small_shop import SHOP, added, composition, opened
 
 WRITE = """
@@ -329,9 +330,7 @@ async def test_a_column_that_is_added_under_500_writes_a_second_is_filled_within
     assert (await at_home("verify", "shop")).status == 0
     if request.config.getoption("--record-proofs") is not None:
         page = Path(__file__).parents[2] / "docs" / "performance.md"
-        start, end = "<!-- proof:columns -->\n", "<!-- /proof:columns -->"
-        head, _, rest = page.read_text().partition(start)
-        page.write_text(f"{head}{start}{chr(10).join([*lines, ''])}{end}{rest.partition(end)[2]}")
+        replace_lines(page, "proof:columns", lines)
 
 
 async def _until(lab: SyncLab, question: str) -> float:

@@ -18,6 +18,7 @@ from syncline.control.graphs import Graph
 from syncline.testing.lab import SyncLab, eventually
 from syncline.testing.worker_process import WorkerProcess, environment_of
 from tests.kit.command_line import CommandLine
+from tests.kit.pages import one_row, replace_lines
 from tests.kit.readable_qdrant import ReadableQdrant
 
 ROOT = Path(__file__).parents[2]
@@ -179,20 +180,6 @@ async def scene(
         )
 
 
-def recorded(rows: dict[str, str]) -> None:
-    """Write the table of the proof."""
-    page = ROOT / "docs" / "rebuild.md"
-    begin, end = "<!-- proof:rebuild -->\n", "<!-- /proof:rebuild -->"
-    before, _, rest = page.read_text("utf-8").partition(begin)
-    lines = [
-        "| " + " | ".join(rows) + " |",
-        "|" + "--:|" * len(rows),
-        "| " + " | ".join(rows.values()) + " |",
-        "",
-    ]
-    page.write_text(f"{before}{begin}{chr(10).join(lines)}{end}{rest.partition(end)[2]}", "utf-8")
-
-
 @pytest.mark.proof
 @pytest.mark.timeout(10_800)
 async def test_readers_miss_nothing_while_a_large_graph_is_rebuilt_and_its_worker_killed(
@@ -279,16 +266,20 @@ async def test_readers_miss_nothing_while_a_large_graph_is_rebuilt_and_its_worke
     assert max(pauses, default=0.0) < 1
     assert went_back < 5
     if given is not None:
-        recorded(
-            {
-                "Rows": f"{rows:,}",
-                "Kills": str(scene.kills),
-                "Took": f"{took:.0f} s",
-                "Reads": f"{load.reads:,}",
-                "Writes": f"{load.writes:,}",
-                "Failed, or nothing found": str(len(load.errors) + len(load.missing)),
-                "Slowest read": f"{load.slowest:.2f} s",
-                "Pause": f"{max(pauses, default=0.0):.2f} s",
-                "Rollback": f"{went_back:.1f} s",
-            }
+        replace_lines(
+            ROOT / "docs" / "rebuild.md",
+            "proof:rebuild",
+            one_row(
+                {
+                    "Rows": f"{rows:,}",
+                    "Kills": str(scene.kills),
+                    "Took": f"{took:.0f} s",
+                    "Reads": f"{load.reads:,}",
+                    "Writes": f"{load.writes:,}",
+                    "Failed, or nothing found": str(len(load.errors) + len(load.missing)),
+                    "Slowest read": f"{load.slowest:.2f} s",
+                    "Pause": f"{max(pauses, default=0.0):.2f} s",
+                    "Rollback": f"{went_back:.1f} s",
+                }
+            ),
         )

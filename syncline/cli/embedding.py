@@ -14,7 +14,8 @@ from syncline.cli.operators import (
     format_time,
     os_user,
 )
-from syncline.cli.output import EXIT_FAILED, errors_printed, one_line
+from syncline.cli.output import EXIT_FAILED, errors_printed
+from syncline.cli.steps import print_lines, print_state, print_step
 from syncline.quoting import counted
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def plan(graph: GraphArgument, embedding: _EmbeddingOption = None, as_json: Json
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
-        _print_lines(_plan_lines(found))
+        print_lines(_plan_lines(found))
     if found.obstacles:
         raise typer.Exit(EXIT_FAILED)
     if not as_json:
@@ -90,7 +91,8 @@ def status(graph: GraphArgument, as_json: JsonOption = False) -> None:
     """
     from syncline.messages.embedding import DescribeEmbeddingInput, EmbeddingStatus
 
-    _print(ask(DescribeEmbeddingInput(graph=graph), EmbeddingStatus), as_json=as_json)
+    found = ask(DescribeEmbeddingInput(graph=graph), EmbeddingStatus)
+    print_state(found, _lines(found), as_json=as_json)
 
 
 @app.command()
@@ -144,8 +146,7 @@ def drop(
 
     if not yes:
         found = ask(DescribeEmbeddingInput(graph=graph), EmbeddingStatus)
-        for line in _going(found):
-            typer.echo(one_line(line), err=True)
+        print_lines(_going(found), err=True)
         typer.confirm("Drop it?", abort=True, err=True)
     _change(graph, "drop", timeout, reason, as_json=as_json)
 
@@ -166,25 +167,13 @@ def _change(
         graph=graph, action=action, embedding=embedding, anyway=anyway, who=os_user(), why=reason
     )
     done = ask(request, EmbeddingStatus, seconds=timeout)
-    if not as_json:
-        _print_lines(done.did or ("Done before: nothing was to be done.",))
-    _print(done, as_json=as_json)
+    print_step(done, _lines(done), as_json=as_json)
 
 
-def _print(found: "EmbeddingStatus", *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(found.model_dump_json(indent=2))
-        return
-    _print_lines([line for state in found.generations for line in _state_lines(state)])
-    _print_lines(map(_alias_line, found.aliases))
-    typer.echo(one_line(found.next))
-    if found.command is not None:
-        typer.echo(f"next: {found.command}")
-
-
-def _print_lines(lines: "Iterator[str] | list[str] | map[str] | tuple[str, ...]") -> None:
-    for line in lines:
-        typer.echo(one_line(line) if line[:1] != " " else f"  {one_line(line)}")
+def _lines(found: "EmbeddingStatus") -> Iterator[str]:
+    for state in found.generations:
+        yield from _state_lines(state)
+    yield from map(_alias_line, found.aliases)
 
 
 def _state_lines(state: "GenerationState") -> Iterator[str]:

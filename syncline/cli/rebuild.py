@@ -14,7 +14,8 @@ from syncline.cli.operators import (
     format_time,
     os_user,
 )
-from syncline.cli.output import errors_printed, one_line
+from syncline.cli.output import errors_printed
+from syncline.cli.steps import print_lines, print_state, print_step
 
 if TYPE_CHECKING:
     from syncline.messages.rebuild import RebuildAction, RebuildStatus
@@ -63,7 +64,8 @@ def status(graph: GraphArgument, as_json: JsonOption = False) -> None:
     """
     from syncline.messages.rebuild import DescribeRebuildInput, RebuildStatus
 
-    _print(ask(DescribeRebuildInput(graph=graph), RebuildStatus), as_json=as_json)
+    found = ask(DescribeRebuildInput(graph=graph), RebuildStatus)
+    print_state(found, _lines(found), as_json=as_json)
 
 
 @app.command()
@@ -118,7 +120,7 @@ def drop(
 
     if not yes:
         found = ask(DescribeRebuildInput(graph=graph), RebuildStatus)
-        _print_lines(list(_lines(found)), err=True)
+        print_lines(_lines(found), err=True)
         if found.schema_name is not None:
             question = f"Drop schema '{found.schema_name}' and its collections?"
             typer.confirm(question, abort=True, err=True)
@@ -146,24 +148,7 @@ def _change(
         why=reason,
     )
     done = ask(request, RebuildStatus, seconds=timeout)
-    if not as_json:
-        _print_lines(list(done.did) or ["Done before: nothing was to be done."])
-    _print(done, as_json=as_json)
-
-
-def _print(found: "RebuildStatus", *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(found.model_dump_json(indent=2))
-        return
-    _print_lines(list(_lines(found)))
-    typer.echo(one_line(found.next))
-    if found.command is not None:
-        typer.echo(f"next: {found.command}")
-
-
-def _print_lines(lines: list[str], *, err: bool = False) -> None:
-    for line in lines:
-        typer.echo(one_line(line), err=err)
+    print_step(done, _lines(done), as_json=as_json)
 
 
 def _lines(found: "RebuildStatus") -> Iterator[str]:

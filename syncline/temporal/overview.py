@@ -78,6 +78,11 @@ class GraphOverview(Message):
     numbers: GraphNumbers | None = None
     """What its state tables say; null if no worker has answered."""
 
+    @property
+    def urgency(self) -> tuple[int, int, str]:
+        """Its place among others, the most urgent first."""
+        return list(Level).index(self.level), list(GraphHealth).index(self.standing), self.graph
+
 
 class _Seen:
     """Collects the newest runs of each graph from lists sorted by age."""
@@ -152,10 +157,7 @@ async def overview(
                 numbers=told,
             )
         )
-    worst, levels = list(GraphHealth), list(Level)
-    return sorted(
-        found, key=lambda graph: (levels.index(graph.level), worst.index(graph.standing), graph.graph)
-    )
+    return sorted(found, key=lambda graph: graph.urgency)
 
 
 def _is_gone(
@@ -285,6 +287,11 @@ class GraphReport(Message):
     schedule: GraphSchedule | None = None
     numbers: GraphNumbers | None = None
     """What its state tables say; null if no worker has answered."""
+
+    @property
+    def urgency(self) -> tuple[int, int, str]:
+        """Its place among others, the most urgent first."""
+        return list(Level).index(self.level), list(GraphHealth).index(self.standing), self.graph
 
 
 async def report_of(

@@ -58,10 +58,7 @@ def graphs() -> Sequence[GraphOverview]:
         _graph("staging", {}, paused),
         _graph("world", {}, rows=70_705),
     ]
-    order = list(GraphHealth)
-    return sorted(
-        found, key=lambda one: (["red", "yellow", "green"].index(one.level), order.index(one.standing))
-    )
+    return sorted(found, key=lambda one: one.urgency)
 
 
 def _graph(

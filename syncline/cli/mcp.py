@@ -26,7 +26,7 @@ __all__ = ["READS", "ToolCommand", "mcp", "server", "tools"]
 
 READS: Final = frozenset(
     {"doctor", "explain", "parked", "providers", "runs", "status", "usage", "verify", "wait"}
-    | {"embedding plan", "embedding status", "provider check", "schedule list"}
+    | {"embedding plan", "embedding status", "provider check", "rebuild status", "schedule list"}
     | {f"failures {verb}" for verb in ("audit", "list", "show", "summary")}
     | {f"graph {verb}" for verb in ("audit", "list", "show")}
     | {f"map {verb}" for verb in ("check", "diff", "history", "list", "schema", "show")}

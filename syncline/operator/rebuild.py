@@ -9,14 +9,12 @@ record, which the switch changes in the transaction that swaps the schemas where
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
 
 from syncline.control.audit import Actor
 from syncline.control.composition import own_provider, parse_composition
 from syncline.control.graphs import Graph, GraphChanges
-from syncline.control.rebuild_record import RebuildRecord
 from syncline.control.services import Services
 from syncline.messages.rebuild import ChangeRebuildInput, RebuildAction, RebuildStatus
 from syncline.messages.verification import Verification
@@ -64,6 +62,9 @@ async def change_rebuild(
         "rollback": partial(rollback, anyway=request.anyway),
         "drop": partial(drop, anyway=request.anyway),
     }
+    if request.action in ("switch", "rollback"):
+        # A promotion asks for both: before what may take hours, not after it.
+        actor.model_copy(update={"why": actor.why or request.action}).required(request.action)
     did = [done async for done in verbs[request.action](services, graph, known, actor=actor, runs=runs)]
     graph = await services.graphs.get(graph.id)
     return await describe_rebuild(await read_rebuild(services, graph, known), did=did)
@@ -101,7 +102,7 @@ async def start(
         declared = {**graph.composition, "shadow": own_provider(graph.composition)}
         graph = await services.graphs.update(graph.id, GraphChanges(composition=declared), actor=actor)
         yield f"Cycles of {graph.shadow_ref.slug} follow the graph's."
-    place = services.target_schema(graph, shadow=True)
+    place = found.other
     made = await is_made(place)
     entry = parse_composition(graph.slug, graph.composition).entry("sync", shadow=True)
     if entry is None or not graph.rebuilt:
@@ -109,7 +110,6 @@ async def start(
     await prepare_shadow(services, graph, entry.provider)
     if not made:
         yield f"Schema '{place.schema}' is made."
-    found = replace(found, graph=graph)
     async for done in found.dependents.complete():
         yield done
     led = await lead_readers(services, graph, known.schema_map)
@@ -186,7 +186,7 @@ async def drop(
         verb = "rollback" if found.switched else "switch"
         fix = f"Run `syncline rebuild {verb} {graph.slug}` again, then this."
         raise found.refused("drop", "the schemas are swapped and the record is not", fix)
-    place = services.target_schema(graph, shadow=True)
+    place = found.other
     left = await found.left.left() if await is_made(place) else ()
     if left and not anyway:
         fix = "Move or drop that first; `--anyway` drops it too."
@@ -208,11 +208,10 @@ async def drop(
     await services.rebuilds.remove(graph.id)
 
 
-def _required(found: GraphRebuild, action: str) -> RebuildRecord:
+def _required(found: GraphRebuild, action: str) -> None:
     if found.record is None:
         fix = f"`syncline rebuild start {found.graph.slug}` starts one."
         raise found.refused(action, "there is no rebuild", fix)
-    return found.record
 
 
 def _another(found: GraphRebuild, action: str) -> Exception:
@@ -225,7 +224,7 @@ def _another(found: GraphRebuild, action: str) -> Exception:
 async def _prepared(found: GraphRebuild, action: str) -> AsyncIterator[str]:
     """Give the other generation what the live one has got since: indexes, constraints, comments and such."""
     graph = found.graph
-    if not graph.shadowed or not await is_made(found.services.target_schema(graph, shadow=True)):
+    if not graph.shadowed or not await is_made(found.other):
         fix = f"Run `syncline rebuild start {graph.slug}` again."
         raise found.refused(action, "its start was interrupted", fix)
     if not graph.rebuilt:
@@ -249,20 +248,19 @@ async def _caught_up(found: GraphRebuild, runs: ShadowRuns, *, patience: float) 
 async def _verified(found: GraphRebuild, beat: Heartbeater | None) -> str:
     """Compare the second generation with the write-db; return the outcome, or raise RebuildRefused."""
     services, graph = found.services, found.graph
-    place = services.target_schema(graph, shadow=True)
     vectors, generations = await main_vectors(services, graph, shadow=True)
     verification = await verify(
         found.known.schema_map,
         write=services.write_schema(graph),
-        target=place,
+        target=found.other,
         vectors=vectors,
         embedding=await services.vectors_made_with(graph, generations.main),
         keys=0,
         beat=beat,
     )
-    left_out = await not_compared(place, found.known, verification)
+    left_out = await not_compared(found.other, found.known, verification)
     verification = verification.model_copy(update={"not_compared": left_out})
-    problems = list(_unequal(verification))
+    problems = _unequal(verification)
     if problems:
         fix = f"`syncline verify {graph.shadow_ref.slug}` lists it, and repairs it; --anyway goes over it."
         raise found.refused("switch", f"what was rebuilt is not equal: {'; '.join(problems)}", fix)

@@ -9,10 +9,11 @@ from syncline.control.rebuild_record import RebuildRecord
 from syncline.control.services import Services
 from syncline.errors import RebuildRefused, StoreRejected
 from syncline.messages.base import GraphStatus
-from syncline.messages.embedding import LiveAlias
 from syncline.messages.rebuild import RebuildState, RebuildStatus
+from syncline.operator.embedding_state import read_embeddings
 from syncline.operator.maps import GraphMap
 from syncline.operator.second_model import generations_of
+from syncline.provider import GraphSchema
 from syncline.quoting import counted
 from syncline.shadow.dependents import Dependents
 from syncline.shadow.lag import behind_live
@@ -41,18 +42,24 @@ class GraphRebuild:
         return self.record is not None and self.record.switched(self.graph)
 
     @property
+    def live(self) -> GraphSchema:
+        """The schema that readers see."""
+        return self.services.target_schema(self.graph)
+
+    @property
+    def other(self) -> GraphSchema:
+        """The one that they do not see."""
+        return self.services.target_schema(self.graph, shadow=True)
+
+    @property
     def dependents(self) -> Dependents:
         """What others have in the schema that readers see."""
-        live = self.services.target_schema(self.graph)
-        other = self.services.target_schema(self.graph, shadow=True)
-        return Dependents(live, other.schema, self.known.schema_map)
+        return Dependents(self.live, self.other.schema, self.known.schema_map)
 
     @property
     def left(self) -> Dependents:
         """What others have in the other schema."""
-        live = self.services.target_schema(self.graph)
-        other = self.services.target_schema(self.graph, shadow=True)
-        return Dependents(other, live.schema, self.known.schema_map)
+        return Dependents(self.other, self.live.schema, self.known.schema_map)
 
     def refused(self, action: str, problem: str, fix: str) -> RebuildRefused:
         """Return the refusal of a step."""
@@ -67,14 +74,17 @@ async def read_rebuild(services: Services, graph: Graph, known: GraphMap) -> Gra
 
 async def obstacles(found: GraphRebuild) -> Sequence[tuple[str, str]]:
     """Return why a rebuild cannot be started, each with its fix."""
-    graph, services, slug = found.graph, found.services, found.graph.slug
+    graph, slug = found.graph, found.graph.slug
     reasons: list[tuple[str, str]] = []
     if graph.status is GraphStatus.ARCHIVED:
         reasons.append(
             ("the graph is archived, so nothing would fill it", f"`syncline graph resume {slug}`.")
         )
-    live, other = services.target_schema(graph), services.target_schema(graph, shadow=True)
-    drop = f"Promote it, or drop it by `syncline graph set {slug} --drop-shadow`; then start again."
+    live, other = found.live, found.other
+    drop = (
+        f"Promote it (`syncline provider promote {slug}`), or drop it by `syncline graph set {slug} "
+        "--drop-shadow` with a `--composition` that declares none; then start again."
+    )
     if graph.shadowed:
         reasons.append(("the graph has a shadow", drop))
     elif await is_made(other):
@@ -108,9 +118,7 @@ _LEFT: Final = (
 
 async def left_behind(found: GraphRebuild) -> Sequence[str]:
     """Return what others have in the live schema that would not come along, in sentences."""
-    live = found.services.target_schema(found.graph)
-    other = found.services.target_schema(found.graph, shadow=True)
-    of_others = await rows_of_others(live, other, found.known.schema_map)
+    of_others = await rows_of_others(found.live, found.other, found.known.schema_map)
     return [*await found.dependents.obstacles(), *of_others]
 
 
@@ -129,7 +137,7 @@ async def describe_rebuild(found: GraphRebuild, *, did: Sequence[str] = ()) -> R
             else "There is no rebuild.",
             command=None if problems else f"syncline rebuild start {slug}",
         )
-    other = found.services.target_schema(graph, shadow=True)
+    other = found.other
     status = RebuildStatus(
         graph=slug,
         state="interrupted",
@@ -138,9 +146,11 @@ async def describe_rebuild(found: GraphRebuild, *, did: Sequence[str] = ()) -> R
         schema_name=other.schema,
         did=tuple(did),
     )
-    if not graph.rebuilt or not await is_made(other):
+    made = await is_made(other)
+    if not graph.rebuilt or not made:
         begun = "A step was interrupted, or the graph's composition has changed since its start."
-        verb = "drop" if graph.shadowed else "start"
+        starting = not made and not found.switched and (graph.rebuilt or not graph.shadowed)
+        verb = "start" if starting else "drop"
         return status.model_copy(update={"next": begun, "command": f"syncline rebuild {verb} {slug}"})
     if await cut_off(found.services, graph, found.known.schema_map):
         verb = "rollback" if found.switched else "switch"
@@ -156,7 +166,7 @@ async def describe_rebuild(found: GraphRebuild, *, did: Sequence[str] = ()) -> R
             "live_rows": live_rows,
             "behind": tuple(behind),
             "obstacles": tuple(await left_behind(found)),
-            "aliases": await _aliases(found),
+            "aliases": tuple((await read_embeddings(found.services, graph, found.known.schema_map)).aliases),
             "next": sentence,
             "command": f"syncline rebuild {verb} {slug}",
         }
@@ -169,7 +179,7 @@ def _next(
     if found.switched:
         kept = "Readers see what was rebuilt. `rollback` leads them back; `drop` ends the generation before."
         return "switched", kept, "drop"
-    if behind and (rows < _NEAR * live_rows or "never" in behind[0]):
+    if behind and (rows == 0 or rows < _NEAR * live_rows):
         runs = f"`syncline status {found.graph.shadow_ref.slug}` shows its runs."
         filled = f"It fills: about {rows:,} of {counted(live_rows, 'row')} are there. {runs}"
         return "filling", filled, "status"
@@ -181,19 +191,3 @@ async def _behind(found: GraphRebuild) -> Sequence[str]:
         return await behind_live(found.services, found.graph, found.known.schema_map)
     except StoreRejected as error:
         return [f"whether it is behind is unknown: {error}"]
-
-
-async def _aliases(found: GraphRebuild) -> tuple[LiveAlias, ...]:
-    live = found.services.target_schema(found.graph)
-    main = (await generations_of(live)).main
-    vectors = found.services.graph_vectors(found.graph).of_generation(main)
-    present = await vectors.store.aliases()
-    tables = [table.vector.collection for table in found.known.schema_map if table.vector is not None]
-    return tuple(
-        LiveAlias(
-            alias=vectors.alias(name),
-            collection=present.get(vectors.alias(name)),
-            generation=main if present.get(vectors.alias(name)) == vectors.collection(name) else None,
-        )
-        for name in tables
-    )

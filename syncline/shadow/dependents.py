@@ -12,11 +12,11 @@ from typing import Final
 import asyncpg
 
 from syncline.capture.install.checks import target_columns
-from syncline.engine.owed import read_owed
+from syncline.engine.owed import acting_as, read_owed
 from syncline.engine.table_map import SchemaMap
 from syncline.errors import StoreRejected
 from syncline.provider import GraphSchema
-from syncline.sql import quoted, statements_of
+from syncline.sql import statements_of
 
 __all__ = ["Dependent", "Dependents", "filled_tables"]
 
@@ -88,9 +88,8 @@ class Dependents:
                 return
         for name in ("missing_tables", "missing_parts"):
             async with self._reading() as connection:
-                missing = await self._rows(connection, name)
-            for row in missing:
-                part = Dependent(name=row["object"], statement=row["statement"])
+                missing = await self._named(connection, name)
+            for part in missing:
                 await self._make(part)
                 yield f"{part.name[:1].upper()}{part.name[1:]} is made in schema '{self._other}'."
 
@@ -109,32 +108,27 @@ class Dependents:
         """
         await connection.execute(_PATH)
         surplus = await self._rows(connection, "surplus")
-        carried = await self._rows(connection, "carried")
-        return [row["statement"] for row in surplus], [
-            Dependent(name=row["object"], statement=row["statement"]) for row in carried
-        ]
+        return [row["statement"] for row in surplus], await self._named(connection, "carried")
 
     async def locks(self, connection: asyncpg.Connection) -> Sequence[Dependent]:
         """Return what takes the locks that the swap needs, in the order in which readers take theirs."""
         await connection.execute(_PATH)
-        locked = await self._rows(connection, "locked")
-        return [Dependent(name=row["object"], statement=row["statement"]) for row in locked]
+        return await self._named(connection, "locked")
 
     async def moves(self, connection: asyncpg.Connection) -> Sequence[Dependent]:
         """Return what swaps the tables one by one, by way of schema `syncline_promotion`."""
         await connection.execute(_PATH)
-        moved = await self._rows(connection, "moved")
-        return [Dependent(name=row["object"], statement=row["statement"]) for row in moved]
+        return await self._named(connection, "moved")
 
     async def validate(self) -> AsyncIterator[str]:
         """Check the rows under foreign keys that were made again; yield those whose rows fail, and why."""
         async with self._reading() as connection:
-            keys = await self._rows(connection, "unvalidated")
+            keys = await self._named(connection, "unvalidated")
         for key in keys:
             try:
-                await self._make(Dependent(name=key["object"], statement=key["statement"]))
+                await self._make(key)
             except StoreRejected as error:
-                yield f"{key['object']} stays NOT VALID: {error.problem}"
+                yield f"{key.name} stays NOT VALID: {error.problem}"
 
     async def _make(self, dependent: Dependent) -> None:
         async with self._acting() as connection:
@@ -145,6 +139,10 @@ class Dependents:
         async with self._reading() as connection:
             [row] = await self._rows(connection, "live_rows")
         return row["live"], row["other"]
+
+    async def _named(self, connection: asyncpg.Connection, name: str) -> Sequence[Dependent]:
+        rows = await self._rows(connection, name)
+        return [Dependent(name=row["object"], statement=row["statement"]) for row in rows]
 
     async def _rows(
         self, connection: asyncpg.Connection, name: str, *arguments: object
@@ -174,6 +172,6 @@ class Dependents:
         """Yield a connection in a transaction of the schemas' owner that waits for no lock for long."""
         async with self._place.store.driver() as connection, connection.transaction():
             await connection.execute(f"{_PATH}; {_PATIENCE}")
-            if self._place.store.owner_role is not None:
-                await connection.execute(f"SET LOCAL ROLE {quoted(self._place.store.owner_role)}")
+            for statement in acting_as(self._place.store):
+                await connection.execute(statement)
             yield connection

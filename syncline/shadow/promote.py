@@ -22,6 +22,7 @@ from syncline.control.audit import Actor
 from syncline.control.composition import parse_composition, swapped
 from syncline.control.graphs import Graph
 from syncline.control.services import Services
+from syncline.engine.owed import acting_as
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.engine.state import payloads
@@ -317,8 +318,8 @@ class _Promotion:
         """Swap the schemas, and the record if it is in the same database: then return it."""
         driver, actor = await _driver(connection), self._actor or Actor()
         live = self._live.schema
-        if self._live.store.owner_role is not None:
-            await driver.execute(f"SET LOCAL ROLE {quoted(self._live.store.owner_role)}")
+        for statement in acting_as(self._live.store):
+            await driver.execute(statement)
         before = self.promotion(self._graph, swap=True).shadow_provider_id
         swap = SchemaSwap(self._live, self._shadow, self._dependents)
         try:

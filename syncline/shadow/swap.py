@@ -10,6 +10,7 @@ from typing import Final
 
 import asyncpg
 
+from syncline.errors import StoreRejected
 from syncline.provider import GraphSchema
 from syncline.shadow.dependents import Dependent, Dependents
 from syncline.sql import quoted, statements_of, string_literal
@@ -72,7 +73,10 @@ class SchemaSwap:
             for move in moves:
                 await self._carry(driver, move)
         else:
+            # What is left of the time of the locks is not its limit: it waits for nobody.
+            await driver.execute("SET LOCAL statement_timeout = 0")
             await driver.execute(_sql("rename", live=quoted(live), shadow=quoted(shadow)))
+        await driver.execute("SET LOCAL statement_timeout = 0")
         await driver.execute(
             _sql(
                 "swap",
@@ -101,6 +105,8 @@ class SchemaSwap:
             raise LocksHeldError(held) from None
         except asyncpg.PostgresError as error:
             problem = map_driver_error(self._live.store.name, error)
+            if not isinstance(problem, StoreRejected):
+                raise  # a lost connection: what became of the transaction is for a retry to see
             raise NotCarriedError(
                 f"{dependent.name} cannot come along, so nothing was changed: {problem}"
             ) from error

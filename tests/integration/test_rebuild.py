@@ -385,6 +385,9 @@ async def dies_everywhere(
             break
         except _DiedError:
             steps.deadly = False
+        found = await kg.status()
+        # What is told then ends what was begun, or what came of it.
+        assert found.state != "interrupted" or found.command == f"syncline rebuild {verb.__name__} kg", found
         await kg.add()
         await kg.cycles()
         await kg.read_all()

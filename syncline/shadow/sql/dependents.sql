@@ -67,7 +67,7 @@ place AS (
     JOIN pg_namespace n ON n.oid = v.relnamespace
 ), keys AS (
     -- Foreign keys of tables of others.
-    SELECT k.oid, k.conname AS name, k.convalidated AS valid, r.oid AS on_table, r.relname AS table_name,
+    SELECT k.oid, k.conname AS name, k.convalidated AS valid, r.relname AS table_name,
            r.relkind AS kind, r.relowner AS owner, n.nspname AS schema
     FROM ours o
     JOIN pg_constraint k ON k.confrelid = o.oid AND k.contype = 'f' AND k.conparentid = 0

@@ -130,11 +130,12 @@ class GraphLinger(Linger):
         write = self._services.write_schema(self._graph)
         await announce(write.store, write.schema, below)
 
-    def release(self) -> None:
-        """Give the place back."""
+    async def release(self) -> None:
+        """Give the place back. Its look at the record has given its connection back when this returns."""
         self._places.leave(self)
         if self._watching is not None:
             self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
 
     async def _watch(self) -> None:
         """Set why to end, once the record has changed, or the Schedule is paused or another run waits."""

@@ -212,8 +212,8 @@ class Linger(Protocol):
     async def announce(self, below: int) -> None:
         """Notify, as a writer does, of changes by transactions below this one."""
 
-    def release(self) -> None:
-        """Give the place to another cycle, if `mute` has taken one."""
+    async def release(self) -> None:
+        """Give the place to another cycle, if `mute` has taken one; nothing of it goes on afterwards."""
 
 
 MUTED_SECONDS: Final = 4.0

@@ -82,7 +82,7 @@ async def linger(
             return result
         return await _Lingering(context, leave, statements, passes, again).run(result)
     finally:
-        leave.release()
+        await leave.release()
 
 
 async def _muted(context: SyncContext, leave: Linger) -> bool:

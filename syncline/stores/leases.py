@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 from syncline.errors import StoreUnavailable
@@ -11,8 +11,6 @@ from syncline.logs import get_log
 __all__ = ["Leases", "leased"]
 
 _PATIENCE = 5.0
-_SETTLING = 1.0
-"""Seconds in which tasks that are ending give their connections back."""
 
 Release = Callable[[], Awaitable[None]]
 
@@ -23,7 +21,6 @@ class Leases:
     def __init__(self) -> None:
         self._held: dict[object, tuple[str, Release]] = {}
         self._over = False
-        self._all_back = asyncio.Event()
 
     @contextmanager
     def counting(self) -> Iterator[None]:
@@ -45,18 +42,10 @@ class Leases:
             yield
         finally:
             self._held.pop(key, None)
-            if not self._held:
-                self._all_back.set()
 
     async def take_back(self) -> Sequence[str]:
-        """Give out no more, close what is held for another second, and return its store names, sorted."""
+        """Close all held connections and give out no more; return their store names, sorted."""
         self._over = True
-        if late := sorted(store for store, _ in self._held.values()):
-            self._all_back.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_SETTLING):
-                    await self._all_back.wait()
-            get_log().info("connections came back late", stores=late, left=len(self._held))
         stores = []
         while self._held:
             _, (store, release) = self._held.popitem()

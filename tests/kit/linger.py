@@ -47,7 +47,7 @@ class Leave(Linger):
         self.announced.append(below)
         await announce(self._graph.write, SCHEMA, below)
 
-    def release(self) -> None:
+    async def release(self) -> None:
         self.released = True
 
 

@@ -1,8 +1,9 @@
 """Which cycles of a worker may linger, and which make room."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import cast
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -10,6 +11,7 @@ from activities.linger import GraphLinger, LingerPlaces
 from syncline.control.graphs import Graph, draft_graph
 from syncline.control.services import Services
 from syncline.messages.base import GraphStatus
+from syncline.stores.leases import Leases, leased
 
 
 def cycles(places: LingerPlaces, count: int) -> list[GraphLinger]:
@@ -63,3 +65,32 @@ def test_record_and_settings_say_how_long(
     )
     found = LingerPlaces(8).of(cast(Services, SimpleNamespace(settings=settings)), cast(Graph, graph))
     assert (None if found is None else found.seconds) == seconds
+
+
+async def test_release_waits_until_the_look_at_the_record_has_given_its_connection_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The cycle ends with it: a connection that is still out is one that its provider left open."""
+    leases, looking = Leases(), asyncio.Event()
+
+    async def close() -> None:
+        """Close it."""
+
+    async def get(_: object) -> None:
+        with leased("graph", close):
+            looking.set()
+            try:
+                await asyncio.sleep(30)
+            finally:
+                await asyncio.sleep(0.01)
+
+    graphs = SimpleNamespace(get=get, sharing=AsyncMock(return_value=()))
+    services = SimpleNamespace(graphs=graphs, write_schema=Mock())
+    monkeypatch.setattr("activities.linger.mute", AsyncMock(return_value=True))
+    monkeypatch.setattr("activities.linger._RECORD", 0)
+    leave = GraphLinger(LingerPlaces(8), cast(Services, services), Mock(), Mock(), seconds=5)
+    with leases.counting():
+        assert await leave.mute()
+    await looking.wait()
+    await leave.release()
+    assert await leases.take_back() == []

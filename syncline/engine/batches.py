@@ -90,7 +90,8 @@ class Batches:
         self._held, self._target = held, held.connection
         self._fence = fence
         self._deletes = Deletes(statements, context, held.connection)
-        self._out_of_time = out_of_time
+        self._out_of_time = self._spent = out_of_time
+        """`_spent`: whether the cycle's time is, whatever ends a turn of it."""
         self._more = False
         self._sizes = sizes
         self._recent = recent
@@ -112,7 +113,7 @@ class Batches:
         if pace is None:
             return
         until = began + rows / pace
-        while (left := until - time.monotonic()) > 0 and not self._out_of_time():
+        while (left := until - time.monotonic()) > 0 and not self._spent():
             await asyncio.sleep(min(left, _BEAT_SECONDS))
             self._progress.heartbeat()
 

@@ -17,6 +17,7 @@ from typing import Final, Self
 import asyncpg
 
 from syncline.engine.comparison import FEW_ROWS
+from syncline.engine.position import Position
 from syncline.engine.render.fragments import commas
 from syncline.engine.render.statements import (
     DELETES,
@@ -38,8 +39,6 @@ __all__ = [
     "known_tokens",
     "large_parts",
     "of_all",
-    "rewind",
-    "take_checkpoint",
 ]
 
 SECONDS: Final = 5.0
@@ -79,8 +78,10 @@ async def known_tokens(source: asyncpg.Connection, schema: str, reader: str) -> 
         known = await source.fetchrow(sql("position_tokens", positions=positions), reader)
     if known is None:
         return ()
-    numbered = enumerate(known["tokens"])
-    return [f"{known['branch']}/{known['number'] - behind}/{token}" for behind, token in numbered]
+    return [
+        str(Position(branch=known["branch"], number=known["number"] - behind, token=token))
+        for behind, token in enumerate(known["tokens"])
+    ]
 
 
 async def common_checkpoint(target: asyncpg.Connection, positions: Sequence[str]) -> Checkpoint | None:
@@ -111,9 +112,7 @@ async def large_parts(
     return found
 
 
-async def take_checkpoint(
-    target: asyncpg.Connection, *, fence: int, seq: int, cursors: Mapping[str, Cursor]
-) -> None:
+async def _take(target: asyncpg.Connection, *, fence: int, seq: int, cursors: Mapping[str, Cursor]) -> None:
     """Record the state from before run `fence` left its token, in the transaction that takes the fence.
 
     Older ones are thinned out, so that there are few, whatever their age.
@@ -127,13 +126,17 @@ async def forget_checkpoints(target: asyncpg.Connection) -> None:
     await target.execute(sql("checkpoints_forget"))
 
 
-async def rewind(target: asyncpg.Connection, checkpoint: Checkpoint, tables: Collection[str]) -> int:
-    """Go back to a checkpoint in the caller's transaction; return how many rows are requested by key."""
-    names = list(tables)
+async def _rewind(target: asyncpg.Connection, checkpoint: Checkpoint, *, reread: Collection[str]) -> int:
+    """Go back to a checkpoint in the caller's transaction; return how many rows are requested by key.
+
+    But for `reread`: nothing may tell the next cycle that their rows were read.
+    """
+    names = [name for name in checkpoint.cursors if name != DELETES]
     asked = await target.execute(sql("rewind_keys"), checkpoint.seq, names)
     letters = await target.execute(sql("rewind_letters"), checkpoint.below, names)
     for name, cursor in checkpoint.cursors.items():
-        await target.execute(sql("rewind_cursor"), name, cursor.xid, cursor.stored())
+        if name not in reread:
+            await target.execute(sql("rewind_cursor"), name, cursor.xid, cursor.stored())
     await target.execute(sql("rewind_checkpoints"), checkpoint.fence)
     return sum(int(status.rpartition(" ")[2]) for status in (asked, letters))
 
@@ -153,15 +156,14 @@ class Checkpoints:
     requested: int = 0
     """Rows that a rewind has requested by key."""
 
-    async def apply(self, target: asyncpg.Connection, fence: int) -> None:
-        """Do that in the transaction in which the fence was taken."""
+    async def apply(self, target: asyncpg.Connection, fence: int, *, reread: Collection[str]) -> None:
+        """Do that in the transaction in which the fence was taken. `reread`: tables read from the start."""
         if self.rewind is not None:
-            tables = [name for name in self.rewind.cursors if name != DELETES]
-            self.requested = await rewind(target, self.rewind, tables)
+            self.requested = await _rewind(target, self.rewind, reread=reread)
         if self.forget:
             await forget_checkpoints(target)
         elif self.take is not None:
-            await take_checkpoint(target, fence=fence, seq=self.seq, cursors=self.take)
+            await _take(target, fence=fence, seq=self.seq, cursors=self.take)
 
 
 class RecentKeys:

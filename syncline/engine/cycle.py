@@ -432,10 +432,11 @@ class _Cycle:
         )
         if busy:
             fence = await self._source_check.take(ledger, pending)
-            checkpoints = self._source_check.checkpoints
-            self._recent = RecentKeys(self._statements, noting=checkpoints is not None and checkpoints.kept)
             await load.begin(fence, pending)
             ledger, pending = await self._begin_loads(fence, ledger, pending)
+            checkpoints = self._source_check.checkpoints
+            noting = checkpoints is not None and checkpoints.kept and not ledger.loads
+            self._recent = RecentKeys(self._statements, noting=noting)
             await self._drain(fence, ledger, pending)
             await self._load_on(fence, ledger, pending)
             await self._announce(fence, ledger)
@@ -582,7 +583,7 @@ class _Cycle:
             name: Cursor() if name in check.filled else ledger.fills.get(name, Cursor())
             for name in check.fills
         }
-        left = await fill.run_fills(cursors, check.fills, seconds=_FILL_SECONDS)
+        left = await fill.run_turn(cursors, check.fills, seconds=_FILL_SECONDS)
         drained.failed = fill.failed
         return left
 
@@ -623,20 +624,20 @@ class _Cycle:
     async def _drain_outbox(self, generation: int | None) -> Drained:
         """Write points; where there are many, until there is news of the write-db."""
         with span("index"):
-            async with News(self._context.write, self._statements, self.horizon) as news:
-                # Of tables that failed there always is.
-                watched = not (self._failed or self._unfinished)
+            # Of tables that failed there always is.
+            watching = not (self._failed or self._unfinished)
+            async with News(self._context.write, self._statements, self.horizon, watching=watching) as news:
                 drained = await drain_outbox(
                     self._held,
                     self._statements.schema_map,
                     self._context,
                     generation=generation,
-                    out_of_time=lambda: self.out_of_time() or (watched and news.came),
+                    out_of_time=lambda: self.out_of_time() or news.came,
                     beat=self.progress.indexed,
                     report_waiting=self.progress.waits,
                 )
         left = drained.vectors.pending and drained.vectors.error is None
-        self.turn_over |= bool(watched and news.came and left)
+        self.turn_over |= bool(news.came and left)
         return drained
 
     def _failures(self) -> int:

@@ -359,14 +359,16 @@ class BatchDrain(Batches):
         async with self._batch() as batch:
             [row] = await self._target.fetch(sql("requeue_read"), name, 1)
             before = await self._target.fetchrow(sql("refused_before"), name, row["row_id"])
+            key = reading_of(row["key"], row["row_id"])
             # Its version cannot be read; assume the one of the last dead letter, if any.
-            letter = letter_of(
-                error, reading_of(row["key"], row["row_id"]), before["version"] if before else 0
-            )
+            letter = letter_of(error, key, before["version"] if before else 0)
             batch.ends(
                 await self._insert_letters(self._progress.run.plus([]), {name: [letter]}), landed=False
             )
-            await self._recent.unclear(self._target)
+            if is_text(key):
+                await self._recent.asked(self._target, name, [row["row_id"]])
+            else:
+                await self._recent.unclear(self._target)
             await self._target.execute(sql("requeue_done"), name, [row["row_id"]])
         return refuses_a_row(error) or (before is not None and before["sqlstate"] == error.sqlstate)
 
@@ -398,6 +400,9 @@ class BatchDrain(Batches):
     async def _compare(self, name: str, until: float) -> None:
         """Request by key the rows of a table that the write-db no longer has."""
         comparison, self._more = self._statements.comparisons[name], True
+        if self._out_of_time() or time.monotonic() >= until:
+            self.unfinished.add(name)
+            return
         async with self._context.write.store.driver() as source:
             while not self._out_of_time() and time.monotonic() < until:
                 async with self._batch() as batch:

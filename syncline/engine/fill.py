@@ -53,12 +53,6 @@ class TurnDrain(BatchDrain):
 class FillDrain(TurnDrain):
     """The batches of one pass that read rows again."""
 
-    async def run_fills(
-        self, cursors: Mapping[str, Cursor], bounds: Mapping[str, int], *, seconds: float
-    ) -> bool:
-        """Read on for some seconds, as `run_turn` does; return whether rows are left."""
-        return await self.run_turn(cursors, bounds, seconds=seconds)
-
     async def _expect(self, *_: object) -> None:
         """Each pass would count again what is left."""
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 import asyncpg
 
 from syncline.engine.capture import Pending
+from syncline.engine.checkpoints import forget_checkpoints
 from syncline.engine.fill import TurnDrain
 from syncline.engine.first_load import are_many
 from syncline.engine.render.statements import Cursor, Load, SchemaStatements, TableStatements
@@ -96,6 +97,9 @@ async def begin_loads(
             await fence.commit(target, ledger.progress)
             streams = [f"{LOAD}{name}" for name in names]
             await target.execute(sql("load_begins"), names, streams, pending.horizon)
+            if ledger.notes:
+                # Nobody goes back to what was before a load, and all that it reads would be noted.
+                await forget_checkpoints(target)
     except asyncpg.UndefinedColumnError:
         # The bookkeeping tables are older than this worker: one stream.
         return ledger, pending

@@ -59,13 +59,17 @@ async def look_for_news(
 class News:
     """Looks for news in the background, for what they may interrupt: after a while, twice a second."""
 
-    def __init__(self, write: GraphSchema, statements: SchemaStatements, horizon: int) -> None:
-        self._write, self._statements, self._horizon = write, statements, horizon
+    def __init__(
+        self, write: GraphSchema, statements: SchemaStatements, horizon: int, *, watching: bool = True
+    ) -> None:
+        """Without `watching`, none ever come."""
+        self._write, self._statements, self._horizon, self._watching = write, statements, horizon, watching
         self._task: asyncio.Task[None] | None = None
         self.came = False
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._watch())
+        if self._watching:
+            self._task = asyncio.create_task(self._watch())
         return self
 
     async def __aexit__(

@@ -380,13 +380,13 @@ class Fence:
         )
         if fence is None:
             raise RuntimeError(f"the connection of graph '{graph}' is on a schema other than '{schema}'")
-        if no_deletes_below is not None:
-            # A graph-db restored to now has not read what is pruned after this.
-            await target.execute(sql("ledger_deletes"), DELETES, no_deletes_below)
         if checkpoints is not None:
             if owed:
                 await target.execute(sql("comparison_restart"), list(owed))
-            await checkpoints.apply(target, fence)
+            await checkpoints.apply(target, fence, reread=reread)
+        if no_deletes_below is not None:
+            # A graph-db restored to now has not read what is pruned after this.
+            await target.execute(sql("ledger_deletes"), DELETES, no_deletes_below)
         return cls(graph=graph, schema=schema, fence=fence)
 
     @classmethod

@@ -344,14 +344,14 @@ async def test_a_change_is_read_on_where_an_interrupted_cycle_stopped(shop: Test
 
 
 def no_time_for_fills(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[bool]]:
-    """What stands in for `run_fills`: the cycle's time ends with it, and all is left."""
+    """What stands in for `run_turn`: the cycle's time ends with it, and all is left."""
     clock = CycleClock(monkeypatch)
 
-    async def run_fills(*_: object, **__: object) -> bool:
+    async def run_turn(*_: object, **__: object) -> bool:
         clock.spend()
         return True
 
-    return run_fills
+    return run_turn
 
 
 @pytest.mark.long("test_a_column_that_is_added_is_read_for_every_row_and_no_text_is_embedded")
@@ -363,7 +363,7 @@ async def test_nothing_waits_while_rows_are_read_again_for_a_column(
     changed = replace(SHOP, tables=(replace(MAKERS, columns=(*MAKERS.columns, Column(name="land"))), PARTS))
     engine = SyncEngine(changed)
     with monkeypatch.context() as stopped:
-        stopped.setattr(FillDrain, "run_fills", no_time_for_fills(stopped))
+        stopped.setattr(FillDrain, "run_turn", no_time_for_fills(stopped))
         result = await engine.run_cycle(shop.context())
         assert (result.status, result.look_owed, result.owes) == (CycleStatus.BUDGET_SPENT, True, True)
         assert reread(result) == {"makers": "the map changed: column land added"}
@@ -408,7 +408,7 @@ async def test_rows_of_a_column_that_is_being_filled_are_pending(
         return found.relations[0]
 
     with monkeypatch.context() as stopped:
-        stopped.setattr(FillDrain, "run_fills", no_time_for_fills(stopped))
+        stopped.setattr(FillDrain, "run_turn", no_time_for_fills(stopped))
         await SyncEngine(changed).run_cycle(shop.context())
         rows = await compared()
         assert (rows.filling, rows.stale.count, set(rows.pending.keys)) == (True, 0, {("m1",), ("m2",)})

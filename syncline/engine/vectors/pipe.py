@@ -189,7 +189,7 @@ class VectorPipe:
             while self._in_flight:
                 await asyncio.wait(self._in_flight)
             self._raise_fault()
-        except asyncio.CancelledError:
+        except BaseException:  # none goes on, with connections and texts, when the cycle has ended
             for task in self._in_flight:
                 task.cancel()
             await asyncio.gather(*self._in_flight, return_exceptions=True)

@@ -17,7 +17,10 @@ async def check_owed(name: str, store: PostgresStore, graphs: Mapping[str, Graph
     """Return a check for each graph, by schema, that owes keys or indexes; none if no graph does."""
     checks: list[Check] = []
     async with store.driver() as connection:
-        kept = [row["schema"] for row in await connection.fetch(sql("owed_kept"), list(graphs))]
+        kept = [
+            row["schema"]
+            for row in await connection.fetch(sql("bookkeeping_kept"), list(graphs), "sync_owed")
+        ]
         # One question for all: of hundreds of graphs hardly one is in its first load.
         each = [sql("owed_any", name=literal(schema), schema=quoted(schema)) for schema in kept]
         rows = await connection.fetch(" UNION ALL ".join(each)) if each else []

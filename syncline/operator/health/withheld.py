@@ -6,7 +6,7 @@ from syncline.control.graphs import Graph
 from syncline.operator.health.check import Check, CheckStatus
 from syncline.operator.schema import sql
 from syncline.quoting import counted
-from syncline.sql import quoted
+from syncline.sql import literal, quoted
 from syncline.stores.postgres import PostgresStore
 
 __all__ = ["check_withheld"]
@@ -16,13 +16,15 @@ async def check_withheld(name: str, store: PostgresStore, graphs: Mapping[str, G
     """Return a check for each graph, by schema, whose removals are withheld; none if no graph's are."""
     checks: list[Check] = []
     async with store.driver() as connection:
-        rows = await connection.fetch(sql("comparisons_kept"), list(graphs))
-        for schema in [row["schema"] for row in rows]:
-            row = await connection.fetchrow(sql("withheld", schema=quoted(schema)))
-            if row["rows"] is None:
-                continue
-            slug = graphs[schema].slug
-            found = f"graph {slug}: {counted(row['rows'], 'row')} of {row['tables']} not in the write-db stay"
-            fix = f"If the write-db is right: `syncline verify {slug} --repair --reason …` removes them."
-            checks.append(Check(name=name, status=CheckStatus.FAIL, found=found, fix=fix))
+        kept = await connection.fetch(sql("bookkeeping_kept"), list(graphs), "sync_comparison")
+        each = [
+            sql("withheld_any", name=literal(schema), withheld=sql("withheld", schema=quoted(schema)))
+            for schema in (row["schema"] for row in kept)
+        ]
+        rows = await connection.fetch(" UNION ALL ".join(each)) if each else []
+    for row in rows:
+        slug = graphs[row["schema"]].slug
+        found = f"graph {slug}: {counted(row['rows'], 'row')} of {row['tables']} not in the write-db stay"
+        fix = f"If the write-db is right: `syncline verify {slug} --repair --reason …` removes them."
+        checks.append(Check(name=name, status=CheckStatus.FAIL, found=found, fix=fix))
     return checks

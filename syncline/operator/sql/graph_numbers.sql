@@ -60,22 +60,20 @@ SELECT count(*) FILTER (WHERE kind <> 'counts') AS owed,
        ) AS problem
 FROM @{schema}.sync_owed
 
--- name: comparisons_kept
--- Which of the schemas $1 compare keys.
-SELECT s.name AS schema FROM unnest($1::text[]) AS s (name)
-WHERE to_regclass(quote_ident(s.name) || '.sync_comparison') IS NOT NULL
-
 -- name: withheld
 SELECT sum((to_jsonb(c) ->> 'withheld')::bigint)::bigint AS rows, string_agg(c.table_name, ', ' ORDER BY c.table_name) AS tables
 FROM @{schema}.sync_comparison c WHERE to_jsonb(c) ->> 'withheld' IS NOT NULL
 
--- name: owed_kept
--- Those of the schemas $1 that can owe keys and whose list this role may read: bookkeeping of an earlier release has none.
+-- name: bookkeeping_kept
+-- Those of the schemas $1 whose table $2 this role may read: bookkeeping of an earlier release may lack it.
 SELECT n.nspname::text AS schema
 FROM pg_namespace n
-JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'sync_owed'
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = $2
 WHERE n.nspname = ANY ($1::text[]) AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
 ORDER BY 1
+
+-- name: withheld_any
+SELECT '@{name}' AS schema, w.rows, w.tables FROM (@{withheld}) AS w WHERE w.rows IS NOT NULL
 
 -- name: owed_any
 SELECT '@{name}' AS schema WHERE EXISTS (SELECT FROM @{schema}.sync_owed)

@@ -408,8 +408,7 @@ class SourceCheck:
         # In another cluster, or after capture was undone, transaction ids mean something else.
         if ledger.write_cluster is None or _place_of(ledger.write_cluster) != _place_of(pending.cluster):
             return None
-        unsettled = ledger.comparisons or ledger.fills or ledger.loads or ledger.load_below is not None
-        if unsettled or not ledger.noted or ledger.checkpoint_age is None:
+        if not ledger.settled or not ledger.noted or ledger.checkpoint_age is None:
             return None
         positions = await known_tokens(source, self._context.write.schema, ledger.reader)
         with self._context.target.store.errors_mapped():
@@ -503,11 +502,9 @@ class SourceCheck:
         # A write-db that does not tell its timeline, or is not on the one that was asked, may be another one
         # than what was read so far came from.
         certain = position is not None and running is not None and _timeline_of(pending.cluster) == running
-        settled = not (ledger.comparisons or ledger.fills or ledger.loads) and ledger.load_below is None
-        cursors = of_all(ledger.cursors, self._statements.tables)
         # A table that was never read is at its beginning; a graph that has read nothing needs no checkpoint.
-        if certain and settled and cursors is not None and DELETES in ledger.stored:
-            return Checkpoints(take=cursors, seq=ledger.recent, kept=True)
+        if certain and ledger.settled and DELETES in ledger.stored:
+            return Checkpoints(take=ledger.cursors, seq=ledger.recent, kept=True)
         if there and self._due(ledger) and (ledger.checkpoint_age or 0.0) > LONGEST:
             # What is noted would grow for ever.
             return Checkpoints(forget=True)
@@ -527,7 +524,11 @@ class SourceCheck:
         try:
             async with write.store.driver() as source:
                 return await write_position(
-                    source, write.schema, ledger.reader, anew=anew, timeline=self._due(ledger)
+                    source,
+                    write.schema,
+                    ledger.reader,
+                    anew=anew,
+                    timeline=ledger.settled and self._due(ledger),
                 )
         except StoreRejected:
             # A privilege was revoked: the cycle does not need it.

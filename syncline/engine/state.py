@@ -207,6 +207,11 @@ class Ledger:
         """Return whether tombstones were pruned that this graph-db has not read, as after its restore."""
         return known is not None and bool(self.stored) and self.cursors[DELETES].xid < known.cleared_below
 
+    @property
+    def settled(self) -> bool:
+        """Whether what was read is told by its cursors alone: nothing is compared, filled or loaded."""
+        return not (self.comparisons or self.fills or self.loads) and self.load_below is None
+
     def rescanned(self) -> "Ledger":
         """Return a copy with every cursor at the beginning."""
         return replace(self, cursors=dict.fromkeys(self.cursors, Cursor()), stored=frozenset(), loads={})

@@ -1,7 +1,6 @@
 """A graph that is rebuilt, in real stores: its verbs, what others have in its schema, and who reads meanwhile."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -177,7 +176,6 @@ class Reader:
 
     of: RebuildSite
     reads: int = 0
-    slowest: float = 0.0
     errors: list[str] = field(default_factory=list)
     missing: list[object] = field(default_factory=list)
 
@@ -197,24 +195,23 @@ class Reader:
         async with self.of.site.on_target() as connection:
             statement = await connection.prepare(query)
             while not stopped.is_set():
-                least, begun = self.of.synced, time.monotonic()
+                least = self.of.synced
                 try:
                     found = await statement.fetchval()
                 except asyncpg.PostgresError as error:
                     self.errors.append(f"{query}: {error!r}")
                     return
-                self._note(query, found, least, begun)
+                self._note(query, found, least)
                 await asyncio.sleep(every)
 
     async def _find(self, stopped: asyncio.Event, every: float) -> None:
         while not stopped.is_set():
-            least, begun = self.of.synced, time.monotonic()
-            self._note("points", await self.of.points(), least, begun)
+            least = self.of.synced
+            self._note("points", await self.of.points(), least)
             await asyncio.sleep(every)
 
-    def _note(self, query: str, found: int, least: int, begun: float) -> None:
+    def _note(self, query: str, found: int, least: int) -> None:
         self.reads += 1
-        self.slowest = max(self.slowest, time.monotonic() - begun)
         if found < least:
             self.missing.append((query, found, least))
 

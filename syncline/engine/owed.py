@@ -26,6 +26,9 @@ COUNTS = "counts"
 """The kind of what is owed to a table whose rows are not counted yet."""
 LOCK_TIMEOUT = "SET LOCAL lock_timeout = '500ms'"
 """Less than a session waits before it looks for a deadlock: who began later gives up, and no reader does."""
+_CHECK_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '10s'"
+"""To check rows waits for no reader or writer, and none for it: only for VACUUM and ANALYZE, which Postgres
+cancels for it after a second where autovacuum runs them."""
 _COUNTING = "DISCARD PLANS; SET LOCAL work_mem = '64MB'; SET LOCAL plan_cache_mode = auto"
 _MEMORY = (
     "SELECT pg_catalog.set_config('maintenance_work_mem', '256MB', true)"
@@ -132,7 +135,8 @@ async def put_back(
                     await statements.recount.run_whole(target, each.name)
                     await target.execute(sql("owed_paid"), each.number)
             else:
-                async with held.transaction(*acting_as(store), LOCK_TIMEOUT, _MEMORY) as target:
+                patience = LOCK_TIMEOUT if step == "place" else _CHECK_LOCK_TIMEOUT
+                async with held.transaction(*acting_as(store), patience, _MEMORY) as target:
                     await fence.require(target)
                     await (_place if step == "place" else _validate)(target, each)
             heartbeat()

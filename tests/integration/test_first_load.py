@@ -1,5 +1,6 @@
 """First loads: keys, indexes and counts of empty tables are put off, put back as they were, or named as owed."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -9,7 +10,7 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from syncline.engine import KNOWLEDGE_GRAPH, SchemaMap, SyncEngine, first_load, run_cycle
+from syncline.engine import KNOWLEDGE_GRAPH, SchemaMap, SyncEngine, first_load, owed, run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.errors import StoreUnavailable
 from syncline.messages.sync import CycleProgress, CycleStatus, SyncResult
@@ -151,6 +152,35 @@ async def test_first_load_that_stops_between_batches_continues(graph: TestGraph)
     assert (result.status, result.failures, result.owed) == (CycleStatus.DRAINED, 0, ())
     assert await _catalog(graph) == before
     assert await differences(graph) == []
+
+
+async def test_checking_rows_waits_for_a_vacuum(graph: TestGraph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else waits meanwhile. Autovacuum comes when many rows did; Postgres cancels it after a second."""
+    connection = await graph.connect_target()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def vacuumed(target: asyncpg.Connection, each: owed.OwedObject) -> None:
+        if not tasks:
+            vacuum = connection.transaction()
+            await vacuum.start()
+            # What VACUUM holds.
+            await connection.execute(f"LOCK TABLE kg.{each.table} IN SHARE UPDATE EXCLUSIVE MODE")
+
+            async def ends() -> None:
+                await asyncio.sleep(0.8)
+                await vacuum.rollback()
+
+            tasks.append(asyncio.create_task(ends()))
+        await validate(target, each)
+
+    validate = owed._validate
+    monkeypatch.setattr(owed, "_validate", vacuumed)
+    await write(graph, SEED)
+    result = await _cycle(graph)
+    await asyncio.gather(*tasks)
+    await connection.close()
+    assert tasks
+    assert (result.status, result.owed) == (CycleStatus.DRAINED, ())
 
 
 async def test_a_row_that_breaks_a_key_is_told_until_it_leaves(graph: TestGraph) -> None:

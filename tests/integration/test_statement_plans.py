@@ -47,6 +47,11 @@ STEPS = (
     UPDATE write_facts SET dedup_status = 'duplicate' WHERE id = 'new{n}'; DELETE FROM write_edges WHERE id = 'e{n}'
     """,
 )
+MANY = """
+INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type, fact_ids)
+    SELECT 'many' || i, 'n' || i * 107 % 300000, 'n' || i * 111 % 300000 + 1, 'x', ARRAY['f' || i * 100]
+    FROM generate_series(1, 2500) i
+"""
 RETRIED = "UPDATE sync_dead_letter SET next_retry_at = now() WHERE key[1] LIKE 'bad%'"
 OLD = "UPDATE sync_tombstone SET deleted_at = now() - interval '8 days' WHERE sync_xid = '3' AND seq <= 5000"
 COVERED = frozenset(
@@ -146,6 +151,22 @@ async def test_no_statement_reads_a_table_of_five_million_rows_from_end_to_end(
     if request.config.getoption("--record-proofs") is not None:
         page = Path(__file__).parents[2] / "docs" / "performance.md"
         replace_lines(page, "proof:statements", table_of(found).splitlines())
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(600)
+async def test_a_batch_of_thousands_looks_up_what_is_a_hundred_times_as_many(graph: TestGraph) -> None:
+    """As in a load, whose time would grow with the square of its rows."""
+    await fill(graph, rows=1_500_000, entries=10)
+    await both(graph, "ANALYZE")
+    await write(graph, MANY)
+    reads = StatementReads()
+    async with pooled(graph) as fresh:
+        with reads.counting():
+            result = await run_cycle(fresh.context())
+    assert result.failures == 0, result
+    assert sum(table.captured for table in result.tables) == 2_500
+    assert too_much({"": reads.most_read()}, most=40_000, of="") == []
 
 
 def table_of(found: Measured) -> str:

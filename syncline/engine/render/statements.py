@@ -135,7 +135,9 @@ class TableStatements:
         self.stage_columns = ["sync_xid", "sync_present", *names]
         self._selection = selection(table)
         self.create_stage = stage_creation(schema_map, table, self.stage)
-        self.analyze_stage = f"ANALYZE {self.stage} ({commas(generated_columns(table))})"
+        # Arrays too: how many members one has by them, Postgres 17 and later know.
+        counted = [*generated_columns(table), *dict.fromkeys(quoted(links.source) for links in table.links)]
+        self.analyze_stage = f"ANALYZE {self.stage} ({commas(counted)})"
         descending = commas(
             [
                 f"{ordered(type_, cast(type_, f's.{quoted(column)}'))} DESC"

@@ -48,6 +48,9 @@ prove-embedding: setup ## change the embedding of as many texts as WordNet has, 
 prove-rebuild: setup ## rebuild a graph of a million rows, under readers, writers and kills; results go to docs/rebuild.md
 	@$(BIN)/python -m pytest -n 0 -m proof --rebuild-rows=1000000 tests/workflow/test_rebuild_killed.py
 
+prove-failover: setup ## promote a standby in 20 drills, and under 500 writes a second; results go to docs/operations/postgres-failover.md
+	@$(BIN)/python -m pytest -n 0 -m 'long or proof' -k 'drill_of or 500_writes' --record-failover tests/integration/test_promotion.py
+
 test-walks: setup ## walk through a rolling and a blue/green deployment, the wheel alone, a plugin's project, a stack that was killed
 	@$(call pytest,-n 2 -m proof $(WALKS))
 
@@ -140,4 +143,4 @@ constraints: ## pin the newest dependencies again (needs uv)
 clean: ## remove what the targets made, the development stack's state included
 	@rm -rf $(VENV) .syncline .wordnet .postgres .production .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
-.PHONY: help setup run test test-long test-walks test-ui test-field test-versions test-production wheel image screenshots prove prove-embedding prove-rebuild check bench bench-freshness bench-waits bench-fleet sizing docs wordnet format constraints clean
+.PHONY: help setup run test test-long test-walks test-ui test-field test-versions test-production wheel image screenshots prove prove-embedding prove-rebuild prove-failover check bench bench-freshness bench-waits bench-fleet sizing docs wordnet format constraints clean

@@ -98,10 +98,10 @@ from syncline.operator.parked import ParkedPage, ParkedSummary, list_parked, sum
 from syncline.operator.rebuild import change_rebuild
 from syncline.operator.rebuild_state import describe_rebuild, read_rebuild
 from syncline.operator.schema import checked_limit, first_page, known_form
-from syncline.operator.second_model import main_vectors, second_vectors
 from syncline.operator.shared_collections import refuse_shared_by_graph
 from syncline.operator.stored_maps import list_maps, put_map
 from syncline.operator.taking_over import take_over_graph
+from syncline.operator.verifying import verify_side
 from syncline.provider import GraphSchema
 from syncline.shadow.comparison import compare_with_shadow
 from syncline.shadow.prepare import drop_shadow
@@ -115,7 +115,6 @@ from syncline.temporal.schedules.graph import (
 )
 from syncline.temporal.schedules.notes import PAUSED_WITH_GRAPH, graph_note
 from syncline.temporal.shadow_runs import ShadowRuns
-from syncline.verify import verify
 
 __all__ = ["FleetActivities", "OperationActivities"]
 
@@ -159,32 +158,17 @@ class OperationActivities:
                 )
                 found = found.model_copy(update={"not_compared": tuple(dict.fromkeys(left_out))})
                 return _small_enough(found, request.keys)
-            target = services.target_schema(graph, shadow=shadow)
-            starter = (await acting(request.who, request.why)).starter if request.repair else None
-            vectors, generations = await main_vectors(services, graph, shadow=shadow)
-            with graph_map.finding():
-                found = await verify(
-                    graph_map.schema_map,
-                    write=services.write_schema(graph),
-                    target=target,
-                    vectors=vectors if request.vectors else None,
-                    embedding=await services.vectors_made_with(graph, generations.main)
-                    if request.vectors
-                    else services.embedding.name,
-                    second=await second_vectors(services, graph, vectors, generations)
-                    if request.vectors
-                    else None,
-                    tables=request.tables or None,
-                    keys=request.keys,
-                    repair=request.repair,
-                    who=request.who,
-                    why=request.why,
-                    run_id=run_identity().run_id,
-                    starter=starter,
-                    beat=compared,
-                )
-            left_out = await not_compared(target, graph_map, found)
-            found = found.model_copy(update={"not_compared": left_out})
+            found = await verify_side(
+                services,
+                graph,
+                graph_map,
+                shadow=shadow,
+                tables=request.tables or None,
+                keys=request.keys,
+                vectors=request.vectors,
+                repair=await acting(request.who, request.why) if request.repair else None,
+                beat=compared,
+            )
             if not request.tables and request.vectors:
                 ref = graph.shadow_ref if shadow else graph.ref
                 record_verification(services.meter, found, graph=ref.slug)
@@ -394,11 +378,8 @@ class OperationActivities:
                 services,
                 graph,
                 (await map_of(services, graph)).schema_map,
+                actor=await acting(request.who, request.why),
                 force=request.force,
-                who=request.who,
-                why=request.why,
-                run_id=run_identity().run_id,
-                starter=(await acting(request.who, request.why)).starter,
             )
 
     @activity.defn(name=names.DROP_COLLECTIONS_ACTIVITY)

@@ -157,7 +157,7 @@ def _again(result: "SyncResult") -> list[str]:
     back = []
     if result.rewound_to is not None:
         back.append(
-            f"The write-db lost its last transactions ({result.rescan_reason}): what was read since "
+            f"The write-db may lack its last transactions ({result.rescan_reason}): what was read since "
             f"{result.rewound_to:%Y-%m-%d %H:%M:%S}Z was read again, "
             f"{counted(result.rewound_rows, 'row')} by key."
         )

@@ -66,6 +66,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Rebuild a graph of so many rows in the proof of it, and write its table in docs/rebuild.md.",
     )
     parser.addoption(
+        "--record-failover",
+        action="store_true",
+        help="Write what the drills of a promotion found to docs/operations/postgres-failover.md, if all did well.",
+    )
+    parser.addoption(
         "--postgres-bin",
         type=Path,
         metavar="FOLDER",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from syncline.cli.durations import seconds_of
 from syncline.cli.operators import (
     GraphArgument,
     JsonOption,
@@ -27,8 +28,6 @@ __all__ = ["logs", "of_the_graph"]
 
 _MOST_RUNS: Final = 100
 _EVERY: Final = 2.0
-_SINCE: Final = re.compile(r"(?P<number>[0-9]{1,6})(?P<unit>[smhd])")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?Z?")
 
 
@@ -162,9 +161,9 @@ def _shown(line: "LogLine") -> str:
 
 
 def _moment(typed: str) -> datetime:
-    ago = _SINCE.fullmatch(typed)
+    ago = seconds_of(typed)
     if ago is not None:
-        return datetime.now(UTC) - timedelta(seconds=int(ago["number"]) * _SECONDS[ago["unit"]])
+        return datetime.now(UTC) - timedelta(seconds=ago)
     try:
         at = datetime.fromisoformat(typed)
     except ValueError:

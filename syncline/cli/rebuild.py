@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from syncline.cli.durations import duration
 from syncline.cli.operators import (
     GraphArgument,
     JsonOption,
@@ -28,6 +29,10 @@ _VERIFIED = 7200.0
 """Every row is compared first."""
 _ROWS_HELP = "How many rows its cycles read in a second, about. 0: no limit; as it was when left out."
 _ANYWAY_HELP = "Even if it is not equal, lacks something, or something of others stays behind."
+_KEEP_HELP = (
+    "For how long the generation before is to be kept: 12h, 7d. From then on `status` and `doctor` ask for "
+    "`drop`. Without it 7d; of a graph that is switched, as it was."
+)
 _AnywayOption = Annotated[bool, typer.Option("--anyway", help=_ANYWAY_HELP)]
 
 app = typer.Typer(
@@ -72,6 +77,7 @@ def status(graph: GraphArgument, as_json: JsonOption = False) -> None:
 @errors_printed
 def switch(
     graph: GraphArgument,
+    keep_for: Annotated[str | None, typer.Option("--keep-for", metavar="TIME", help=_KEEP_HELP)] = None,
     anyway: _AnywayOption = False,
     timeout: TimeoutOption = _VERIFIED,
     reason: ReasonOption = "",
@@ -80,9 +86,10 @@ def switch(
     """Verify the second generation, and lead readers to it: schemas and aliases change at once.
 
     What others have in the schema comes along. The generation before is kept in step for `rollback`:
-    `syncline rebuild switch world`.
+    `syncline rebuild switch world --keep-for 3d`.
     """
-    _change(graph, "switch", timeout, reason, anyway=anyway, as_json=as_json)
+    keep = None if keep_for is None else duration(keep_for, option="--keep-for")
+    _change(graph, "switch", timeout, reason, keep_seconds=keep, anyway=anyway, as_json=as_json)
 
 
 @app.command()
@@ -134,6 +141,7 @@ def _change(
     reason: str,
     *,
     rows_per_second: int | None = None,
+    keep_seconds: int | None = None,
     anyway: bool = False,
     as_json: bool,
 ) -> None:
@@ -143,6 +151,7 @@ def _change(
         graph=graph,
         action=action,
         rows_per_second=rows_per_second,
+        keep_seconds=keep_seconds,
         anyway=anyway,
         who=os_user(),
         why=reason,
@@ -158,6 +167,8 @@ def _lines(found: "RebuildStatus") -> Iterator[str]:
         )
         yield f"rebuild of {found.graph}: {found.state}, since {format_time(found.started_at)}, {pace}"
         yield f"schema {found.schema_name}: about {found.rows:,} rows; readers see about {found.live_rows:,}"
+    if found.kept_until is not None:
+        yield f"schema {found.schema_name} is to be kept until {format_time(found.kept_until)}"
     for alias in found.aliases:
         yield f"alias {alias.alias} -> {alias.collection or 'nothing yet'}"
     for behind in found.behind:

@@ -1,11 +1,12 @@
 """Rebuilds of graphs, as the control plane has them: since when, how fast, and what was live before."""
 
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Column, DateTime, Integer, MetaData, Table, Text, Uuid, delete, select
+from sqlalchemy import Column, DateTime, Integer, MetaData, Table, Text, Uuid, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from syncline.control.graphs import Graph
@@ -20,6 +21,7 @@ _rebuilds: Final = Table(
     Column("first_prefix", Text),
     Column("rows_per_second", Integer),
     Column("started_at", DateTime(timezone=True)),
+    Column("kept_until", DateTime(timezone=True)),
 )
 
 
@@ -32,10 +34,16 @@ class RebuildRecord(BaseModel):
     """The graph's prefix when it was started."""
     rows_per_second: int | None = None
     started_at: datetime
+    kept_until: datetime | None = None
+    """When the generation before may go, by the last switch."""
 
     def switched(self, graph: Graph) -> bool:
         """Return whether readers see what was rebuilt, by the graph's record."""
         return graph.qdrant_prefix != self.first_prefix
+
+    def kept_too_long(self, graph: Graph) -> bool:
+        """Return whether the generation before is there for longer than the switch asked for."""
+        return self.switched(graph) and self.kept_until is not None and self.kept_until < datetime.now(UTC)
 
 
 class RebuildRecords:
@@ -60,6 +68,25 @@ class RebuildRecords:
             await connection.execute(
                 statement.on_conflict_do_update(index_elements=[_rebuilds.c.graph_id], set_=pace)
             )
+
+    async def keep(self, graph_id: UUID, seconds: float) -> None:
+        """Record that the generation before is kept for so long from now on."""
+        until = func.now() + timedelta(seconds=seconds)
+        wanted = _rebuilds.c.graph_id == graph_id
+        async with self._store.begin() as connection:
+            await connection.execute(update(_rebuilds).where(wanted).values(kept_until=until))
+
+    async def kept_too_long(self, graphs: Sequence[Graph]) -> Mapping[str, datetime]:
+        """Return slug -> when the generation before was to go, of these graphs that have it still."""
+        statement = select(_rebuilds).where(_rebuilds.c.kept_until < func.now())
+        async with self._store.begin() as connection:
+            rows = (await connection.execute(statement)).mappings().all()
+        found = {row["graph_id"]: row for row in rows}
+        return {
+            graph.slug: found[graph.id]["kept_until"]
+            for graph in graphs
+            if graph.id in found and RebuildRecord.model_validate(dict(found[graph.id])).switched(graph)
+        }
 
     async def remove(self, graph_id: UUID) -> None:
         """Forget a rebuild that is dropped."""

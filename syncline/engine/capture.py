@@ -76,17 +76,26 @@ async def ask_pending(
     tables: Sequence[str],
     *,
     positions: bool = False,
+    crashes: bool = False,
     whole: bool = False,
 ) -> Pending:
     """Query in one statement which tables and deleted keys have pending changes.
 
-    `positions`: the write-db has the table of positions. `whole`: also return how each source is captured.
+    `positions`: the write-db has the table of positions. `crashes`: it tells when it recovered from one.
+    `whole`: also return how each source is captured.
     """
     asked = [*statements.sources(schema, tables), *([positions_of(schema)] if positions else [])]
     with needing_deleted_keys(schema):
         async with reading(source, asked, first=KEPT_BY_INDEX):
             return await pending_at(
-                source, statements, schema, ledger, tables, positions=positions, whole=whole
+                source,
+                statements,
+                schema,
+                ledger,
+                tables,
+                positions=positions,
+                crashes=crashes,
+                whole=whole,
             )
 
 
@@ -122,10 +131,13 @@ async def pending_at(
     tables: Sequence[str],
     *,
     positions: bool = False,
+    crashes: bool = False,
     whole: bool = False,
 ) -> Pending:
     """Like `ask_pending`, within an open read transaction."""
-    query, values = statements.pending(schema, ledger.cursors, tables, positions=positions, whole=whole)
+    query, values = statements.pending(
+        schema, ledger.cursors, tables, positions=positions, crashes=crashes, whole=whole
+    )
     parameters: list[str] = list(values)
     if positions:
         parameters += [ledger.reader, str(ledger.position.number if ledger.position else 0)]

@@ -79,6 +79,7 @@ class SyncEngine:
         self._logged: set[tuple[str, ...]] = set()
         self._sizes: dict[tuple[str, ...], dict[str, int]] = {}
         self._chosen: dict[tuple[str, ...], tuple[str, float]] = {}
+        self._timeless: set[str] = set()
         self._pruning = Pruning()
         self._tenants: OrderedDict[str, SyncEngine] = OrderedDict()
 
@@ -215,7 +216,14 @@ class SyncEngine:
             async def cycle(before: Progress | None = None) -> _Cycle:
                 fit = await self._schema_problems(context, target)
                 check = SourceCheck(
-                    self.statements, context, held, fit, look_again, replacing=replacing, frozen=frozen
+                    self.statements,
+                    context,
+                    held,
+                    fit,
+                    look_again,
+                    replacing=replacing,
+                    frozen=frozen,
+                    timeless=self._timeless,
                 )
                 return _Cycle(
                     self.statements,

@@ -51,14 +51,23 @@ class Known:
     """The token of the reader's own number, if recent enough to be kept."""
     cleared_below: int
     """Deleted keys below it may have been pruned."""
+    recovered: bool = False
+    """Whether the server has recovered from a crash since the reader's last token: what had not been flushed
+    is lost."""
 
     @classmethod
     def from_text(cls, text: str | None) -> Self | None:
         """Parse the answer of `position_known`; None where it was not available."""
         if text is None:
             return None
-        branch, number, token, cleared_below = json.loads(text)
-        return cls(branch=branch, number=number, token=token, cleared_below=cleared_below or 0)
+        branch, number, token, cleared_below, recovered = json.loads(text)
+        return cls(
+            branch=branch,
+            number=number,
+            token=token,
+            cleared_below=cleared_below or 0,
+            recovered=bool(recovered),
+        )
 
     def contradicts(self, position: Position) -> str | None:
         """Return why the position cannot belong to this history; None if it does."""
@@ -75,7 +84,7 @@ _UNTOLD: Final = (
     asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.UndefinedFunctionError,
 )
-"""How a server, or a role, refuses to say on which timeline it is."""
+"""How a server refuses to say on which timeline it is, to a role that may ask."""
 
 
 async def write_position(

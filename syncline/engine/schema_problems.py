@@ -45,12 +45,16 @@ _NO_KEPT: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Footing:
-    """The role's privileges on the table of positions in the write-db."""
+    """The role's privileges on the table of positions in the write-db, and on what tells of its history."""
 
     role: str = ""
     there: bool = False
     readable: bool = False
     writable: bool = False
+    timeline: bool = False
+    """Whether it may ask on which timeline the server writes."""
+    statistics: bool = False
+    """Whether it may ask when the server's statistics were reset, as they are after a crash."""
 
     def problem(self, schema: str) -> str | None:
         """Return why a restored write-db would go unnoticed, in a sentence; None if it is detected."""
@@ -210,4 +214,4 @@ def _mended(misfit: str) -> str:
 async def read_footing(source: asyncpg.Connection, schema: str) -> Footing:
     """Query this role's privileges on the table of positions."""
     row = await source.fetchrow(sql("footing"), f"{quoted(schema)}.{POSITIONS}")
-    return Footing(role=row["role"], there=row["there"], readable=row["readable"], writable=row["writable"])
+    return Footing(**dict(row))

@@ -167,6 +167,12 @@ _UNTOLD = (
     "{table}: its target does not tell by which keys its rows were written; one that has left the write-db "
     "when all are read again stays there, as a row of others."
 )
+_RECOVERED = "it has recovered from a crash"
+_CRASHED = (
+    "The write-db has recovered from a crash, and the graph has no checkpoint to go back to: if it lost "
+    "transactions (synchronous_commit = off), versions that they had hidden may be missing. "
+    "`syncline verify --repair` finds them."
+)
 _STANDBY = (
     "The write-db is a standby: open writers cannot be seen from a standby, so the lag is unknown; "
     "a restore to an earlier time cannot be detected, and tombstones are not pruned."
@@ -199,10 +205,12 @@ class SourceCheck:
         *,
         replacing: bool = False,
         frozen: bool = False,
+        timeless: set[str] | None = None,
     ) -> None:
         """`replacing`: the map is not the graph's own, so its differences are not changes of the graph.
 
-        `frozen`: columns that are added to sources stay out, which is said once.
+        `frozen`: columns that are added to sources stay out, which is said once. `timeless`: the write-dbs
+        that have refused to tell their timeline, so that they are not asked again.
         """
         self._statements = statements
         self._context = context
@@ -229,6 +237,8 @@ class SourceCheck:
         self._untold: list[str] = []
         self._replacing = replacing
         self._frozen = frozen
+        self._timeless = set() if timeless is None else timeless
+        self._crashed = False
         self._fresh: tuple[NewColumn, ...] = ()
         self._captured: dict[str, tuple[str, str]] = {}
 
@@ -316,6 +326,8 @@ class SourceCheck:
         """Return what cannot be known about this write-db, in sentences."""
         if pending.standby:
             return (_STANDBY,)
+        if self._crashed and self.rewound is None:
+            return (_CRASHED,)
         problem = self.fit.footing.problem(self._context.write.schema)
         return () if problem is None else (problem,)
 
@@ -362,11 +374,12 @@ class SourceCheck:
                 await self._fits_otherwise()
             self.rewound = None
             reason = ledger.foreign_to(pending.cluster, pending.horizon, pending.known)
-            if reason is not None or self._otherwise(ledger, pending):
-                if reason is not None:
-                    self.rewound = await self._common(source, ledger, pending)
+            self._crashed = reason is None and self._may_have_lost(ledger, pending)
+            if reason is not None or self._crashed:
+                self.rewound = await self._common(source, ledger, pending)
+            if reason is not None or self.rewound is not None or self._otherwise(ledger, pending):
                 if self.rewound is not None:
-                    ledger = self._rewind(ledger, self.rewound, str(reason))
+                    ledger = self._rewind(ledger, self.rewound, reason or _RECOVERED)
                     reason = None
                 elif reason is not None:
                     ledger = self._rescan(ledger, pending, reason)
@@ -392,12 +405,24 @@ class SourceCheck:
             ledger,
             [name for name in self._statements.tables if name not in self.fit.failed],
             positions=self.fit.footing.readable,
+            crashes=self.fit.footing.statistics,
             whole=whole,
         )
 
     def _otherwise(self, ledger: Ledger, pending: Pending) -> list[str]:
         """Return the tables whose source is captured differently from when it was read."""
         return [name for name, found in pending.hashes.items() if ledger.sources.get(name) != found]
+
+    def _may_have_lost(self, ledger: Ledger, pending: Pending) -> bool:
+        """Return whether the write-db may lack transactions that a cycle has seen, though it is no other one.
+
+        The token is flushed before a cycle reads, with all that the cycle takes; but not what is committed
+        meanwhile without being flushed, and hides an earlier version from it. A crash loses that, and the
+        version that is there again is behind the cursor.
+        """
+        known = pending.known
+        recovered = known is not None and known.recovered and ledger.position is not None
+        return recovered and self._may_write() and not pending.standby
 
     async def _common(
         self, source: asyncpg.Connection, ledger: Ledger, pending: Pending
@@ -418,6 +443,9 @@ class SourceCheck:
                     return None
                 if any(cursor.xid > pending.horizon for cursor in found.cursors.values()):
                     return None
+                if self._crashed:
+                    # It has lost next to nothing: what is gone of the rows read since was deleted.
+                    return found
                 share = self._context.removal_share
                 large = await large_parts(target, self._statements, found, share=share)
         for name, allowed, keys in large:
@@ -429,7 +457,7 @@ class SourceCheck:
 
     def _rewind(self, ledger: Ledger, checkpoint: Checkpoint, reason: str) -> Ledger:
         self._log(
-            "write-db lost its last transactions, what was read since a checkpoint is read again",
+            "write-db may lack its last transactions, what was read since a checkpoint is read again",
             reason=reason,
             checkpoint=checkpoint.at.isoformat(),
         )
@@ -523,13 +551,13 @@ class SourceCheck:
             return None, None
         try:
             async with write.store.driver() as source:
-                return await write_position(
-                    source,
-                    write.schema,
-                    ledger.reader,
-                    anew=anew,
-                    timeline=ledger.settled and self._due(ledger),
+                asked = ledger.settled and self._due(ledger) and self._timeline_known()
+                position, timeline = await write_position(
+                    source, write.schema, ledger.reader, anew=anew, timeline=asked
                 )
+                if asked and timeline is None:
+                    self._timeless.add(write.store.name)
+                return position, timeline
         except StoreRejected:
             # A privilege was revoked: the cycle does not need it.
             if not await self._fits_otherwise() or self._may_write():
@@ -549,6 +577,9 @@ class SourceCheck:
     def knows_the_past(self) -> bool:
         """Whether a write-db that is put back to an earlier time is noticed."""
         return self._may_write()
+
+    def _timeline_known(self) -> bool:
+        return self.fit.footing.timeline and self._context.write.store.name not in self._timeless
 
     def _may_write(self) -> bool:
         return self.fit.footing.writable

@@ -35,6 +35,9 @@ class ChangeRebuildInput(OperationInput):
     action: RebuildAction
     rows_per_second: int | None = Field(default=None, ge=0)
     """Of `start`: how many rows its cycles read in a second, about; 0: no limit; null: as it was."""
+    keep_seconds: int | None = Field(default=None, ge=0)
+    """Of `switch`: for how long the generation before is to be kept; null: seven days, or as it was told.
+    It is never dropped by itself."""
     anyway: bool = False
     """Of `switch` and `rollback`: even if the other generation was not found equal, lacks something, or
     something of others stays behind. Of `drop`: even if others have something in what is dropped."""
@@ -57,6 +60,8 @@ class RebuildStatus(Message):
     is kept in step. `interrupted`: run the step again that `command` names."""
     started_at: datetime | None = None
     rows_per_second: int | None = None
+    kept_until: datetime | None = None
+    """Of `switched`: until when the old generation was to be kept."""
     schema_name: str | None = None
     """The schema of the generation that readers do not see."""
     rows: int = 0

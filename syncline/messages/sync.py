@@ -392,7 +392,7 @@ class SyncResult(SparseMessage):
     rescan_reason: str | None = None
     """Why, or why it went back to a checkpoint."""
     rewound_to: datetime | None = None
-    """The write-db had lost its last transactions, as when a standby is promoted: what was read since this
+    """The write-db may lack its last transactions, as after a promotion or a crash: what was read since this
     time was read again."""
     rewound_rows: int = 0
     """How many rows were requested by key for that; others came as changes."""

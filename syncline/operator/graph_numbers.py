@@ -13,6 +13,7 @@ from syncline import names
 from syncline.capture.listen.session import changed_since
 from syncline.capture.listen.tenants import changed_tenants, tenants_of
 from syncline.control.graphs import Graph, GraphRecords
+from syncline.control.rebuild_record import RebuildRecords
 from syncline.errors import GraphNotFound, SynclineError
 from syncline.messages.base import GraphStatus
 from syncline.operator.graph_state import GraphNumbers, GraphNumbersPage, VectorDelay
@@ -48,6 +49,10 @@ class Asked(Protocol):
 
     def graph_vectors(self, graph: Graph, *, shadow: bool = False) -> GraphVectors:
         """Return the graph's collections, as Services do."""
+
+    @property
+    def rebuilds(self) -> RebuildRecords:
+        """The graphs' rebuilds, as Services have them."""
 
 
 class _Within:
@@ -94,6 +99,9 @@ async def read_numbers(
     page = slugs[: checked_limit(limit)]
     asked = [one for slug in page if (one := known[slug]) is not None]
     found = await _numbers(services, [one for one in asked if one.status is not GraphStatus.ARCHIVED], within)
+    for slug, until in (await services.rebuilds.kept_too_long(asked)).items():
+        if slug in found:
+            found[slug] = found[slug].model_copy(update={"kept_until": until})
     for one in asked:
         found.setdefault(one.slug, GraphNumbers(graph=one.slug, status=one.status))
     for slug in page:

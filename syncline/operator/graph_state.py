@@ -89,6 +89,8 @@ class GraphHealth(StrEnum):
     """Rows or references wait for a parent that has not arrived."""
     KEYS_OWED = "keys owed"
     """A first load has put off foreign keys and indexes, or could not put one back (red)."""
+    KEPT_TOO_LONG = "kept too long"
+    """The generation before its rebuild is there for longer than the switch asked for."""
     BEHIND = "behind"
     """Its last cycle ended before it had read everything; the next run continues."""
     UNKNOWN = "unknown"
@@ -215,6 +217,8 @@ class GraphNumbers(Message):
     behind_since: datetime | None = None
     held_back_by: str | None = None
     """The open transaction that committed rows wait for, in words."""
+    kept_until: datetime | None = None
+    """When the generation before its rebuild was to go, if that is over; null otherwise."""
     missing_aliases: tuple[str, ...] = ()
     """What readers are to query, for collections with points, and the vector store does not have."""
     lag_seconds: float = 0.0
@@ -310,6 +314,9 @@ def numbers_findings(numbers: GraphNumbers) -> Sequence[Finding]:
         found.append(
             Finding(state=GraphHealth.KEYS_OWED, level=level, reason=told, next=f"syncline status {slug}")
         )
+    if numbers.kept_until is not None:
+        kept = f"what its rebuild has replaced was to be kept until {_at(numbers.kept_until)}"
+        found.append(Finding.of(GraphHealth.KEPT_TOO_LONG, kept, f"syncline rebuild drop {slug}"))
     return found
 
 

@@ -18,14 +18,22 @@ from syncline.control.graphs import Graph, GraphChanges
 from syncline.control.services import Services
 from syncline.messages.rebuild import ChangeRebuildInput, RebuildAction, RebuildStatus
 from syncline.messages.verification import Verification
-from syncline.operator.maps import GraphMap, not_compared
-from syncline.operator.rebuild_state import GraphRebuild, describe_rebuild, obstacles, read_rebuild
-from syncline.operator.second_model import main_vectors
+from syncline.operator.maps import GraphMap
+from syncline.operator.rebuild_state import (
+    LEFT_BEHIND,
+    GraphRebuild,
+    describe_rebuild,
+    left_behind,
+    obstacles,
+    read_rebuild,
+    unfinished,
+)
+from syncline.operator.verifying import verify_side
+from syncline.run_text import format_seconds
 from syncline.shadow.lag import behind_live
 from syncline.shadow.prepare import drop_shadow, is_made, prepare_shadow
-from syncline.shadow.promote import cut_off, promote
+from syncline.shadow.promote import swap_with_shadow
 from syncline.shadow.readers import lead_readers
-from syncline.verify import verify
 from syncline.verify.tally import Heartbeater
 
 __all__ = ["ShadowRuns", "change_rebuild", "drop", "rollback", "start", "switch"]
@@ -33,6 +41,8 @@ __all__ = ["ShadowRuns", "change_rebuild", "drop", "rollback", "start", "switch"
 _PATIENCE: Final = 60.0
 """Seconds for which a step waits until the generation that readers do not see has what they see."""
 _AGAIN: Final = 0.5
+_KEPT: Final = 7 * 86_400
+"""Seconds for which the generation before is to be kept, if nothing else is said."""
 
 
 class ShadowRuns(Protocol):
@@ -55,13 +65,20 @@ async def change_rebuild(
     runs: ShadowRuns,
     beat: Heartbeater | None = None,
 ) -> RebuildStatus:
-    """Do what of a step is left to do; return what was done, and the state after it."""
+    """Do what of a step is left to do; return what was done, and the state after it.
+
+    Raise RebuildRefused if this worker does not know the map of the graph's provider.
+    """
     verbs: Mapping[RebuildAction, Callable[..., AsyncIterator[str]]] = {
         "start": partial(start, rows_per_second=request.rows_per_second),
-        "switch": partial(switch, anyway=request.anyway, beat=beat),
+        "switch": partial(switch, anyway=request.anyway, keep_seconds=request.keep_seconds, beat=beat),
         "rollback": partial(rollback, anyway=request.anyway),
         "drop": partial(drop, anyway=request.anyway),
     }
+    if known.unknown is not None:
+        # Another map would lead readers to other collections, and drop those.
+        found = await read_rebuild(services, graph, known)
+        raise found.refused(request.action, known.unknown.rstrip("."), found.elsewhere)
     if request.action in ("switch", "rollback"):
         # A promotion asks for both: before what may take hours, not after it.
         actor.model_copy(update={"why": actor.why or request.action}).required(request.action)
@@ -94,6 +111,8 @@ async def start(
     elif found.switched:
         fix = f"`syncline rebuild drop {graph.slug}` ends it; then another one can be started."
         raise found.refused("start", "readers see what was rebuilt already", fix)
+    else:
+        await _may_begin(found, "start")
     pace = rows_per_second or None
     if record is None or (rows_per_second is not None and record.rows_per_second != pace):
         await services.rebuilds.put(graph, rows_per_second=pace)
@@ -126,22 +145,30 @@ async def switch(
     actor: Actor,
     runs: ShadowRuns,
     anyway: bool = False,
+    keep_seconds: int | None = None,
     patience: float = _PATIENCE,
     beat: Heartbeater | None = None,
 ) -> AsyncIterator[str]:
     """Verify the second generation, and lead readers to it; yield what was done, after each step.
 
-    Raise RebuildRefused, unless `anyway`, if it is not equal to what the write-db has; ShadowInvalid if it
-    lacks what the live one has, or something of others would stay behind.
+    Raise RebuildRefused, unless `anyway`, if it is not equal to what the write-db has, or something of others
+    would stay behind; ShadowInvalid if that, or that it lacks what the live one has, turns out at the swap.
     """
     found = await read_rebuild(services, graph, known)
     _required(found, "switch")
-    if not found.switched and not await cut_off(services, graph, known.schema_map):
-        async for done in _prepared(found, "switch"):
+    begun = await _may_begin(found, "switch")
+    if not found.switched and not begun:
+        async for done in _prepared(found, "switch", anyway=anyway):
             yield done
         if not anyway:
             await _caught_up(found, runs, patience=patience)
             yield await _verified(found, beat)
+    if keep_seconds is not None or not (found.switched or begun):
+        keep = _KEPT if keep_seconds is None else keep_seconds
+        if found.switched:
+            await services.graphs.audit(graph, "rebuild-keep", actor, fields=[format_seconds(keep)])
+        await services.rebuilds.keep(graph.id, keep)
+        yield f"The generation before is kept for {format_seconds(keep)}."
     async for done in _swapped(
         found, "switch", to=True, actor=actor, runs=runs, anyway=anyway, patience=patience
     ):
@@ -160,12 +187,13 @@ async def rollback(
 ) -> AsyncIterator[str]:
     """Lead readers back to the generation before, which was kept in step; yield what was done.
 
-    Raise ShadowInvalid, unless `anyway`, if it lacks what the live one has.
+    Raise RebuildRefused while a switch is to be finished, or, unless `anyway`, if something of others would
+    stay behind; ShadowInvalid if that, or that it lacks what the live one has, turns out at the swap.
     """
     found = await read_rebuild(services, graph, known)
     _required(found, "rollback")
-    if found.switched and not await cut_off(services, graph, known.schema_map):
-        async for done in _prepared(found, "rollback"):
+    if not await _may_begin(found, "rollback") and found.switched:
+        async for done in _prepared(found, "rollback", anyway=anyway):
             yield done
     async for done in _swapped(
         found, "rollback", to=False, actor=actor, runs=runs, anyway=anyway, patience=patience
@@ -182,10 +210,7 @@ async def drop(
     """
     found = await read_rebuild(services, graph, known)
     _required(found, "drop")
-    if await cut_off(services, graph, known.schema_map):
-        verb = "rollback" if found.switched else "switch"
-        fix = f"Run `syncline rebuild {verb} {graph.slug}` again, then this."
-        raise found.refused("drop", "the schemas are swapped and the record is not", fix)
+    await _may_begin(found, "drop")
     place = found.other
     left = await found.left.left() if await is_made(place) else ()
     if left and not anyway:
@@ -214,6 +239,17 @@ def _required(found: GraphRebuild, action: str) -> None:
         raise found.refused(action, "there is no rebuild", fix)
 
 
+async def _may_begin(found: GraphRebuild, action: RebuildAction) -> bool:
+    """Return whether this step has swapped the schemas and not the record; refuse if another one has."""
+    begun = await unfinished(found)
+    if begun not in (None, action):
+        fix = f"Run `syncline rebuild {begun} {found.graph.slug}` again, then this."
+        raise found.refused(
+            action, f"a {begun} was interrupted: the schemas are swapped and the record is not", fix
+        )
+    return begun is not None
+
+
 def _another(found: GraphRebuild, action: str) -> Exception:
     fix = f"`syncline rebuild drop {found.graph.slug}` gives it up; then start again."
     return found.refused(
@@ -221,14 +257,20 @@ def _another(found: GraphRebuild, action: str) -> Exception:
     )
 
 
-async def _prepared(found: GraphRebuild, action: str) -> AsyncIterator[str]:
-    """Give the other generation what the live one has got since: indexes, constraints, comments and such."""
+async def _prepared(found: GraphRebuild, action: str, *, anyway: bool) -> AsyncIterator[str]:
+    """Give the other generation what the live one has got since: indexes, constraints, comments and such.
+
+    Refused, before what may take hours, if something of others cannot come along.
+    """
     graph = found.graph
     if not graph.shadowed or not await is_made(found.other):
         fix = f"Run `syncline rebuild start {graph.slug}` again."
         raise found.refused(action, "its start was interrupted", fix)
     if not graph.rebuilt:
         raise _another(found, action)
+    left = () if anyway else await left_behind(found)
+    if left:
+        raise found.refused(action, "; ".join(left), f"{LEFT_BEHIND} `--anyway` leaves it behind.")
     async for done in found.dependents.complete():
         yield done
     await found.dependents.analyze()
@@ -247,19 +289,8 @@ async def _caught_up(found: GraphRebuild, runs: ShadowRuns, *, patience: float) 
 
 async def _verified(found: GraphRebuild, beat: Heartbeater | None) -> str:
     """Compare the second generation with the write-db; return the outcome, or raise RebuildRefused."""
-    services, graph = found.services, found.graph
-    vectors, generations = await main_vectors(services, graph, shadow=True)
-    verification = await verify(
-        found.known.schema_map,
-        write=services.write_schema(graph),
-        target=found.other,
-        vectors=vectors,
-        embedding=await services.vectors_made_with(graph, generations.main),
-        keys=0,
-        beat=beat,
-    )
-    left_out = await not_compared(found.other, found.known, verification)
-    verification = verification.model_copy(update={"not_compared": left_out})
+    graph = found.graph
+    verification = await verify_side(found.services, graph, found.known, shadow=True, keys=0, beat=beat)
     problems = _unequal(verification)
     if problems:
         fix = f"`syncline verify {graph.shadow_ref.slug}` lists it, and repairs it; --anyway goes over it."
@@ -294,19 +325,15 @@ async def _swapped(
 ) -> AsyncIterator[str]:
     """Swap the generations unless they are (`to`: readers are to see the new one), and all that follows."""
     services, graph, known = found.services, found.graph, found.known
-    dependents = found.dependents
     if found.switched is not to:
-        done = await promote(
+        done = await swap_with_shadow(
             services,
             graph,
             known.schema_map,
+            actor=actor.model_copy(update={"why": actor.why or f"rebuild {action}"}),
             force=anyway,
-            who=actor.who,
-            why=actor.why or f"rebuild {action}",
-            run_id=actor.run_id or "",
-            starter=actor.starter,
             patience=patience,
-            dependents=dependents,
+            dependents=found.dependents,
             action=f"rebuild-{action}",
             catch_up=runs.start,
         )
@@ -317,6 +344,6 @@ async def _swapped(
     led = await lead_readers(services, graph, known.schema_map)
     if led:
         yield f"{', '.join(led)} lead to the generation that readers see."
-    async for problem in dependents.validate():
+    async for problem in found.dependents.validate():
         yield problem
     await runs.start()

@@ -12,12 +12,13 @@ from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.engine.state import Ledger, read_ledger
 from syncline.engine.table_map import SchemaMap
+from syncline.errors import StoreRejected
 from syncline.maps.key_types import KeyType, Kind, key_place
 from syncline.provider import GraphSchema
 from syncline.quoting import counted
 from syncline.sql import quoted, statements_of
 
-__all__ = ["Progress", "behind_live", "lags", "progress_of", "undone"]
+__all__ = ["Progress", "behind_live", "lags", "progress_of", "progress_of_both", "undone", "unknown_lag"]
 
 _sql = statements_of("syncline.shadow")
 
@@ -71,6 +72,29 @@ async def progress_of(
     return Progress(ledger=ledger, pending=pending, **owed, key_types=types)
 
 
+async def progress_of_both(
+    connection: asyncpg.Connection,
+    live: GraphSchema,
+    shadow: GraphSchema,
+    write: GraphSchema,
+    statements: SchemaStatements,
+) -> tuple[Progress, Progress]:
+    """Return the progress of the live graph, then of its shadow, within a transaction of their database.
+
+    The shadow's schema is on its search_path afterwards. Raise StoreError.
+    """
+    found = []
+    for place in (live, shadow):
+        await connection.execute(SCHEMA_PATH, place.schema)
+        found.append(await progress_of(connection, place, write, statements))
+    return found[0], found[1]
+
+
+def unknown_lag(error: StoreRejected) -> str:
+    """Return, in words, that a store has refused to tell what a shadow lacks."""
+    return f"whether it is behind is unknown: {error}"
+
+
 async def behind_live(services: Services, graph: Graph, schema_map: SchemaMap) -> Sequence[str]:
     """Return what a graph's shadow lacks of the live graph at this moment, in words; raise StoreError.
 
@@ -79,10 +103,10 @@ async def behind_live(services: Services, graph: Graph, schema_map: SchemaMap) -
     live, shadow = services.target_schema(graph), services.target_schema(graph, shadow=True)
     write, statements = services.write_schema(graph), SchemaStatements(schema_map)
     async with live.store.driver() as connection, connection.transaction():
-        await connection.execute(SCHEMA_PATH, live.schema)
-        ahead = await progress_of(connection, live, write, statements)
-        await connection.execute(SCHEMA_PATH, shadow.schema)
-        progress = await progress_of(connection, shadow, write, statements)
+        try:
+            ahead, progress = await progress_of_both(connection, live, shadow, write, statements)
+        except StoreRejected as error:
+            return [unknown_lag(error)]
     more = progress.parked - ahead.parked
     return [*lags(progress, ahead), *([f"{counted(more, 'more row')} are parked in it"] if more > 0 else [])]
 

@@ -135,9 +135,11 @@ async def drop_shadow(services: Services, graph: Graph, schema_map: SchemaMap) -
         model = await connection.fetchrow(_sql("model", schema=quoted(place.schema)))
         vectors = vectors.of_generation(model["generation"])
         # Points first: missing points are rebuilt, surplus points are not removed.
-        for table in schema_map:
-            if table.vector is not None:
-                await vectors.store.drop_collection(vectors.collection(table.vector.collection))
+        # Those too that the map does not name: this worker may not have the provider, and know another map.
+        filled = await connection.fetch(_sql("filled", schema=quoted(place.schema)))
+        mapped = {table.vector.collection for table in schema_map if table.vector is not None}
+        for name in sorted(mapped.union(row["collection"] for row in filled)):
+            await vectors.store.drop_collection(vectors.collection(name))
         for statement in acting_as(place.store):
             await connection.execute(statement)
         await connection.execute(f"DROP SCHEMA {quoted(place.schema)} CASCADE")

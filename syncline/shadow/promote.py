@@ -24,7 +24,6 @@ from syncline.control.graphs import Graph
 from syncline.control.services import Services
 from syncline.engine.owed import acting_as
 from syncline.engine.render.statements import SchemaStatements
-from syncline.engine.schema_transaction import SCHEMA_PATH
 from syncline.engine.state import payloads
 from syncline.engine.table_map import SchemaMap
 from syncline.engine.visible import advance
@@ -32,16 +31,15 @@ from syncline.errors import ShadowInvalid, StoreRejected, VectorStoreRejected
 from syncline.messages.operator import Promotion
 from syncline.messages.sync import TableProgress
 from syncline.migrations import migrate_bookkeeping
-from syncline.provider import GraphSchema
 from syncline.shadow.dependents import Dependents
-from syncline.shadow.lag import Progress, lags, progress_of
+from syncline.shadow.lag import Progress, lags, progress_of_both, unknown_lag
 from syncline.shadow.prepare import live_generation
 from syncline.shadow.readers import lead_readers
 from syncline.shadow.rows_of_others import rows_of_others
 from syncline.shadow.swap import SHARED, LocksHeldError, NotCarriedError, SchemaSwap
 from syncline.sql import quoted, statements_of, string_literal
 
-__all__ = ["cut_off", "promote"]
+__all__ = ["cut_off", "promote", "swap_with_shadow"]
 
 _sql = statements_of("syncline.shadow")
 
@@ -71,37 +69,15 @@ async def promote(
     graph: Graph,
     schema_map: SchemaMap,
     *,
+    actor: Actor,
     force: bool = False,
-    who: str,
-    why: str,
-    run_id: str,
-    starter: str | None = None,
     patience: float = _PATIENCE,
-    dependents: Dependents | None = None,
-    action: str = _ACTION,
-    catch_up: Callable[[], Awaitable[object]] | None = None,
 ) -> Promotion:
-    """Swap a graph and its shadow, once per run; return the result.
+    """Swap a graph and its shadow, and lead readers of the vector store to what is live then.
 
-    The live graph is held, so that it reads nothing more, until the shadow is not running and has all that
-    the live graph has; `catch_up` is called while it has not. `dependents` come along: without them, whatever
-    others have in the live schema is a reason against it. Raises ShadowInvalid if there is no shadow, or no
-    such moment in time, or such a reason; with `force` it is enough that neither is running.
+    As `swap_with_shadow`. An alias that could not be moved is named: the graph's next cycles move it.
     """
-    actor = Actor(who=who, why=why, starter=starter, run_id=run_id).required("promote")
-    if graph.schema_name == SHARED and dependents is None:
-        raise ShadowInvalid(graph.slug, _NOT_RENAMED)
-    work = _Promotion(services, graph, schema_map, actor, dependents=dependents, action=action)
-    if await work.half_done():
-        done = await work.finish(resumed=True)
-    elif await work.done_by(run_id):
-        done = work.promotion(graph)
-    else:
-        await work.require_shadow()
-        try:
-            done = await _swapped(work, force=force, patience=patience, catch_up=catch_up)
-        except _DoneError:
-            done = await work.finish()
+    done = await swap_with_shadow(services, graph, schema_map, actor=actor, force=force, patience=patience)
     try:
         await lead_readers(services, await services.graphs.get(graph.id), schema_map)
     except VectorStoreRejected as error:
@@ -109,9 +85,49 @@ async def promote(
     return done
 
 
-async def cut_off(services: Services, graph: Graph, schema_map: SchemaMap) -> bool:
+async def swap_with_shadow(
+    services: Services,
+    graph: Graph,
+    schema_map: SchemaMap,
+    *,
+    actor: Actor,
+    force: bool = False,
+    patience: float = _PATIENCE,
+    dependents: Dependents | None = None,
+    action: str = _ACTION,
+    catch_up: Callable[[], Awaitable[object]] | None = None,
+) -> Promotion:
+    """Swap a graph and its shadow, once per run, with an audit entry; return the result.
+
+    The live graph is held, so that it reads nothing more, until the shadow is not running and has all that
+    the live graph has; `catch_up` is called while it has not. `dependents` come along: without them, whatever
+    others have in the live schema is a reason against it. Raises ShadowInvalid if there is no shadow, or no
+    such moment in time, or such a reason; with `force` it is enough that neither is running.
+    """
+    actor = actor.required("promote")
+    if graph.schema_name == SHARED and dependents is None:
+        raise ShadowInvalid(graph.slug, _NOT_RENAMED)
+    work = _Promotion(services, graph, schema_map, actor, dependents=dependents, action=action)
+    await work.migrate()
+    if await work.half_done():
+        return await work.finish(resumed=True)
+    if await work.done_by(actor.run_id):
+        return work.promotion(graph)
+    await work.require_shadow()
+    try:
+        return await _swapped(work, force=force, patience=patience, catch_up=catch_up)
+    except _DoneError:
+        return await work.finish()
+
+
+async def cut_off(services: Services, graph: Graph) -> bool:
     """Return whether a promotion has swapped the schemas and not the record: another one finishes it."""
-    return await _Promotion(services, graph, schema_map).half_done()
+    live = services.target_schema(graph)
+    async with live.store.driver() as connection:
+        if not (await connection.fetchrow(_sql("scratch"), live.schema))["made"]:
+            return False
+        state = await connection.fetchrow(_sql("state", schema=quoted(live.schema)))
+    return state["vector_prefix"] not in (None, graph.qdrant_prefix)
 
 
 async def _swapped(
@@ -194,12 +210,13 @@ class _Promotion:
         """Return the refusal of this promotion."""
         return ShadowInvalid(self._graph.slug, problem)
 
+    async def migrate(self) -> None:
+        """Bring the live schema's bookkeeping tables up to date: the shadow's are made by this release."""
+        await migrate_bookkeeping(self._live.store, self._live.schema)
+
     async def half_done(self) -> bool:
         """Return whether the schemas were swapped but the record was not updated."""
-        await migrate_bookkeeping(self._live.store, self._live.schema)
-        async with self._live.store.driver() as connection:
-            state = await connection.fetchrow(_sql("state", schema=quoted(self._live.schema)))
-        return state["vector_prefix"] not in (None, self._prefix)
+        return await cut_off(self._services, self._graph)
 
     async def done_by(self, run_id: str | None) -> bool:
         """Return whether an earlier attempt of this run has swapped them."""
@@ -283,10 +300,11 @@ class _Promotion:
         """Return what the shadow lacks of the live graph."""
         driver = await _driver(connection)
         try:
-            live = await self._progress(driver, self._live)
-            shadow = await self._progress(driver, self._shadow)
+            live, shadow = await progress_of_both(
+                driver, self._live, self._shadow, self._write, self._statements
+            )
         except StoreRejected as error:
-            return [f"whether it is behind is unknown: {error}"]
+            return [unknown_lag(error)]
         return list(lags(shadow, live)) or await self._not_granted(driver, live, shadow)
 
     async def _not_granted(self, driver: asyncpg.Connection, live: Progress, shadow: Progress) -> list[str]:
@@ -309,10 +327,6 @@ class _Promotion:
         # do not ask for what is. A sequence has no transaction, so this stays though the try is rolled back.
         await driver.execute(_sql("want", shadow=string_literal(f"{places['shadow']}.sync_wanted")))
         return ["it may lack changes of which writers were told that they are visible"]
-
-    async def _progress(self, driver: asyncpg.Connection, place: GraphSchema) -> Progress:
-        await driver.execute(SCHEMA_PATH, place.schema)
-        return await progress_of(driver, place, self._write, self._statements)
 
     async def swap(self, connection: AsyncConnection) -> Graph | None:
         """Swap the schemas, and the record if it is in the same database: then return it."""

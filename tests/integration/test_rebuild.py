@@ -14,13 +14,16 @@ from syncline.capture.install.install import adopt
 from syncline.control.audit import Actor
 from syncline.control.graphs import GraphChanges, GraphDraft, GraphRepository
 from syncline.control.rebuild_record import RebuildRecords
-from syncline.engine import cycle, visible
+from syncline.engine import KNOWLEDGE_GRAPH, cycle, visible
 from syncline.engine.visible import Look
 from syncline.errors import RebuildRefused, ShadowInvalid
+from syncline.messages.rebuild import ChangeRebuildInput, RebuildAction
 from syncline.operator import rebuild
-from syncline.operator.maps import map_of
-from syncline.operator.rebuild import drop, rollback, start, switch
+from syncline.operator.maps import GraphMap, map_of
+from syncline.operator.rebuild import change_rebuild, drop, rollback, start, switch
+from syncline.operator.rebuild_state import describe_rebuild, read_rebuild
 from syncline.settings import Settings
+from syncline.shadow import promote as promotions
 from syncline.shadow.dependents import Dependent, Dependents
 from syncline.shadow.promote import _Promotion
 from syncline.shadow.swap import SchemaSwap
@@ -169,7 +172,7 @@ tables:
     key: id
     types: {id: bigint}
     id: same
-    columns: [title]
+    columns: {title: text, nr: integer}
     references: {maker: {parent: makers, required: false}}
     vector: {collection: goods, text: t.title, payload: {id: t.id}}
 """
@@ -184,9 +187,9 @@ async def test_tables_of_a_stored_map_are_made_again_as_they_are(
         async with site.on(write, "public") as connection:
             await connection.execute(
                 "CREATE SCHEMA kg; CREATE TABLE kg.maker (id text PRIMARY KEY, name text);"
-                "CREATE TABLE kg.article (id bigint PRIMARY KEY, title text, maker text);"
+                "CREATE TABLE kg.article (id bigint PRIMARY KEY, title text, nr integer, maker text);"
                 "INSERT INTO kg.maker SELECT 'm' || i, 'maker ' || i FROM generate_series(1, 3) i;"
-                "INSERT INTO kg.article SELECT i, 'good ' || i, 'm' || i FROM generate_series(1, 3) i"
+                "INSERT INTO kg.article SELECT i, 'good ' || i, i, 'm' || i FROM generate_series(1, 3) i"
             )
         await kg.make(
             """
@@ -197,12 +200,14 @@ async def test_tables_of_a_stored_map_are_made_again_as_they_are(
                 sync_run bigint
             );
             CREATE TABLE kg.goods (
-                id bigint CONSTRAINT numbered PRIMARY KEY CHECK (id > 0), title text,
+                id bigint CONSTRAINT numbered PRIMARY KEY CHECK (id > 0), title text, nr serial,
                 maker uuid CONSTRAINT made_by REFERENCES kg.makers (id) DEFERRABLE, sync_version bigint,
                 sync_run bigint, more text GENERATED ALWAYS AS ('more') STORED
             );
             CREATE INDEX ON kg.goods (maker);
             CREATE VIEW kg.titles AS SELECT id AS key FROM kg.goods;
+            CREATE TABLE reports.orders (id integer DEFAULT nextval('kg.goods_nr_seq'), good bigint);
+            GRANT USAGE ON SEQUENCE kg.goods_nr_seq TO PUBLIC;
             """
         )
         await services.prepare_control()
@@ -215,9 +220,15 @@ async def test_tables_of_a_stored_map_are_made_again_as_they_are(
         before = await kg.catalog()
         await kg.do(start)
         assert (await kg.status()).state == "ready", await kg.status()
-        for verb in (switch, rollback, switch, drop):
+        for number, verb in enumerate((switch, rollback, switch, drop), 1):
             await kg.do(verb)
             assert await kg.catalog() == before, verb
+            # The numbers go on, whichever tables have them.
+            await kg.make("INSERT INTO reports.orders (good) VALUES (1)")
+            [owned] = await site.read(
+                "SELECT pg_get_serial_sequence('kg.goods', 'nr') AS by, (SELECT max(id) FROM reports.orders) AS last"
+            )
+            assert tuple(owned) == ("kg.goods_nr_seq", number)
             await site.write("UPDATE article SET title = title || '!'")
             await kg.cycles()
         assert {row["title"] for row in await site.read("SELECT title FROM goods")} == {
@@ -265,8 +276,15 @@ async def test_start_is_refused_for_what_cannot_come_along_and_changes_nothing(
         await kg.do(start)
 
 
-async def test_switch_is_refused_until_what_was_rebuilt_is_equal_and_has_all(kg: RebuildSite) -> None:
+async def test_switch_is_refused_until_what_was_rebuilt_is_equal_and_has_all(
+    kg: RebuildSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await kg.make("ALTER TABLE kg.facts ALTER COLUMN fact_type TYPE varchar(20)")
     await kg.do(start)
+    # Only what is made can be compared: the start tells of it, before anything was filled.
+    found = await kg.status()
+    assert ("'fact_type' of table 'facts'" in str(found.obstacles), "refused" in found.next) == (True, True)
+    await kg.make("ALTER TABLE kg.facts ALTER COLUMN fact_type TYPE text")
     await kg.make(
         "DELETE FROM kg_shadow.edges; DELETE FROM kg_shadow.node_facts WHERE node_id = (SELECT id FROM kg.nodes WHERE key = 'n1')",
     )
@@ -283,8 +301,10 @@ async def test_switch_is_refused_until_what_was_rebuilt_is_equal_and_has_all(kg:
         await kg.do(switch, patience=0)
     await kg.cycles()
     await kg.make("ALTER TABLE kg.facts ALTER COLUMN fact_type TYPE varchar(20)")
-    with pytest.raises(ShadowInvalid, match="'fact_type' of table 'facts' is character varying"):
-        await kg.do(switch)
+    with monkeypatch.context() as patched:
+        patched.delattr(rebuild, "verify_side")  # that may take hours
+        with pytest.raises(RebuildRefused, match="'fact_type' of table 'facts' is character varying"):
+            await kg.do(switch)
     await kg.make("ALTER TABLE kg.facts ALTER COLUMN fact_type TYPE text")
     # A reader that holds a lock is waited for only so long, and nothing is changed then.
     await kg.make("CREATE VIEW kg.titles AS SELECT key FROM kg.nodes")
@@ -295,6 +315,13 @@ async def test_switch_is_refused_until_what_was_rebuilt_is_equal_and_has_all(kg:
     assert (await kg.status()).state == "ready"
     await kg.do(switch)
     assert (await kg.status()).state == "switched"
+    # As `--anyway` leaves it behind.
+    await kg.make(
+        "ALTER TABLE kg_shadow.facts ADD COLUMN stars serial; CREATE SCHEMA reports;"
+        "CREATE TABLE reports.seen (id integer DEFAULT nextval('kg_shadow.facts_stars_seq'))"
+    )
+    with pytest.raises(RebuildRefused, match=r"reports\.seen takes its numbers from 'facts_stars_seq'"):
+        await kg.do(drop)
 
 
 async def test_switch_finds_its_moment_although_rows_are_written_all_the_time(
@@ -336,7 +363,7 @@ class _Steps:
         self.died: list[tuple[str, ...]] = []
         for place, names in (
             (EmbeddedQdrantStore, ("ensure_collection", "set_aliases", "drop_collection")),
-            (RebuildRecords, ("put", "remove")),
+            (RebuildRecords, ("put", "keep", "remove")),
             (GraphRepository, ("audit", "update", "swap_shadow")),
             (Dependents, ("_make", "analyze")),
             (_Promotion, ("swap", "finish")),
@@ -360,7 +387,7 @@ class _Steps:
 
 _VERBS = [
     ([], start, 7, "ready"),
-    ([start], switch, 11, "switched"),
+    ([start], switch, 12, "switched"),
     ([start, switch], drop, 7, "none"),
     ([start, switch], rollback, 11, "ready"),
 ]
@@ -422,7 +449,7 @@ async def test_verb_that_dies_at_any_step_is_run_again(
 @pytest.mark.long("test_verb_that_dies_at_any_step_is_run_again")
 @pytest.mark.parametrize(
     ("before", "verb", "steps", "after"),
-    [([start], switch, 12, "switched"), *further(([start, switch], rollback, 12, "ready"))],
+    [([start], switch, 13, "switched"), *further(([start, switch], rollback, 12, "ready"))],
     ids=["switch", "rollback"],
 )
 async def test_verb_that_dies_between_two_databases_is_run_again(
@@ -434,3 +461,45 @@ async def test_verb_that_dies_between_two_databases_is_run_again(
     after: str,
 ) -> None:
     await dies_everywhere(apart, monkeypatch, before, verb, steps, after)
+
+
+async def test_step_that_was_cut_off_is_finished_before_another_one(
+    apart: RebuildSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dies(*_: object, **__: object) -> None:
+        raise _DiedError
+
+    await apart.do(start)
+    for verb, others in ((switch, (rollback, drop, start)), (rollback, (switch, drop))):
+        with monkeypatch.context() as patched:
+            # Between the two databases: the schemas are swapped, and the record is not.
+            patched.setattr(GraphRepository, "swap_shadow", dies)
+            with pytest.raises(_DiedError):
+                await apart.do(verb)
+        with monkeypatch.context() as patched:
+            patched.setattr(promotions, "migrate_bookkeeping", dies)  # by one who reads
+            found = await apart.status()
+        name = f"syncline rebuild {verb.__name__} kg"
+        assert (found.state, found.command) == ("interrupted", name)
+        for other in others:
+            with pytest.raises(RebuildRefused, match=f"`{name}` again"):
+                await apart.do(other)
+        await apart.do(verb)
+        assert (await apart.status()).state == ("switched" if verb is switch else "ready")
+        await apart.cycles()
+
+
+async def test_worker_without_the_provider_refuses_each_step(kg: RebuildSite) -> None:
+    await kg.do(start)
+    await kg.do(switch)
+    graph = await kg.site.graph()
+    known = GraphMap(schema_map=KNOWLEDGE_GRAPH, unknown="Provider 'acme' is not installed in this worker.")
+    actions: tuple[RebuildAction, ...] = ("start", "switch", "rollback", "drop")
+    for action in actions:
+        request = ChangeRebuildInput(graph="kg", action=action, anyway=True)
+        with pytest.raises(RebuildRefused, match="'acme' is not installed") as refused:
+            await change_rebuild(kg.site.services, graph, known, request, actor=ACTOR, runs=kg)
+        assert "task queue 'syncline/operations'" in (refused.value.fix or "")
+    found = await describe_rebuild(await read_rebuild(kg.site.services, graph, known))
+    assert (found.state, found.obstacles, found.command) == ("switched", (known.unknown,), None)
+    assert (await kg.status()).state == "switched"

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -19,7 +20,7 @@ from syncline.control.audit import Actor
 from syncline.control.embedding_record import record_of
 from syncline.control.graphs import Graph, GraphChanges, GraphDraft
 from syncline.control.services import Services
-from syncline.engine import KNOWLEDGE_GRAPH
+from syncline.engine import KNOWLEDGE_GRAPH, position, source_check
 from syncline.errors import RebuildRefused, StoreRejected
 from syncline.messages.rebuild import ChangeRebuildInput, RebuildAction, RebuildStatus
 from syncline.messages.sync import CycleStatus, SyncResult
@@ -197,6 +198,42 @@ async def test_a_worker_with_the_printed_rights_does_all_that_workers_do(migrate
             assert (await check_rights(role, store, needed)).status == "ok"
 
 
+async def test_cycle_leaves_one_token_where_the_timeline_is_not_told(
+    migrated: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a role that may not ask, nor a server that does not answer, is asked again in each cycle."""
+    site, asked = migrated, list[str]()
+    written, refuses = position._written, False
+
+    async def counted(*arguments: Any, file: str, **options: Any) -> object:
+        asked.append(file)
+        if file and refuses:
+            raise asyncpg.FeatureNotSupportedError
+        return await written(*arguments, file=file, **options)
+
+    monkeypatch.setattr(position, "_written", counted)
+    monkeypatch.setattr(source_check, "SECONDS", 0.0)
+    await site.write_as(site.roles.writer, SEED)
+    function = "FUNCTION pg_catalog.pg_walfile_name(pg_lsn)"
+
+    async def cycles() -> list[bool]:
+        asked.clear()
+        async with site.services(site.roles.worker) as services:
+            for number in range(3):
+                await site.write_as(site.roles.writer, f"UPDATE write_nodes SET definition = '{number}'")
+                assert (await cycle(services)).status is CycleStatus.DRAINED
+        return [bool(file) for file in asked]
+
+    await execute(site.write, f"REVOKE EXECUTE ON {function} FROM PUBLIC")
+    # What tells of a crash may be forbidden too.
+    await execute(site.write, "REVOKE EXECUTE ON FUNCTION pg_stat_get_bgwriter_stat_reset_time() FROM PUBLIC")
+    assert await cycles() == [False, False, False]
+    await execute(site.write, f"GRANT EXECUTE ON {function} TO PUBLIC")
+    assert await cycles() == [True, True, True]
+    refuses = True
+    assert await cycles() == [True, False, False, False]
+
+
 async def test_a_worker_with_the_printed_rights_changes_an_embedding_and_drops_the_one_before(
     migrated: Site,
 ) -> None:
@@ -315,7 +352,7 @@ async def test_a_worker_that_acts_as_the_owner_adds_graphs_makes_shadows_and_pro
         assert (await cycle(services)).drained
         await prepare_shadow(services, shadowed, "acme")
         assert (await cycle(services, shadow=True)).drained
-        await promote(services, shadowed, KNOWLEDGE_GRAPH, who="w", why="y", run_id="1")
+        await promote(services, shadowed, KNOWLEDGE_GRAPH, actor=Actor(who="w", why="y", run_id="1"))
         assert (await cycle(services)).drained
         await drop_shadow(services, await services.graphs.get("kg"), KNOWLEDGE_GRAPH)
         other = await services.graphs.add(GraphDraft(slug="other"), prepare=services.prepare_graph)

@@ -1,10 +1,14 @@
 """A primary with a standby that can be cut off and promoted, as often as a test wants."""
 
+import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+import psutil
 import pytest
 
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
@@ -67,11 +71,44 @@ class Failover:
         self._primary, self._standby = self._standby, None
         self.primary, self._number = self._copied, self._number + 1
 
+    def restart(self, *, crash: bool) -> None:
+        """Start the primary again, after a shutdown or a crash: that loses what was not flushed."""
+        if crash:
+            postmaster = psutil.Process(int((self._data / "postmaster.pid").read_text().split("\n", 1)[0]))
+            postmaster.send_signal(signal.SIGQUIT)
+            _until_gone(postmaster)
+        else:
+            self._primary.stop()
+        self.primary = self._primary.start()
+
+    @contextmanager
+    def set(self, *settings: str) -> Iterator[None]:
+        """Give the primary other settings for a while: those that need no start."""
+        for setting in settings:
+            self.primary.psql(f"ALTER SYSTEM SET {setting}")
+        self.primary.psql("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            for setting in settings:
+                self.primary.psql(f"ALTER SYSTEM RESET {setting.split()[0]}")
+            self.primary.psql("SELECT pg_reload_conf()")
+
     def stop(self) -> None:
         """Stop both."""
         if self._standby is not None:
             self._standby.stop()
         self._primary.stop()
+
+
+def _until_gone(process: psutil.Process) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    with suppress(psutil.NoSuchProcess):
+        # Where nobody reaps orphans, a zombie is all that stays.
+        while process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline:
+                pytest.fail("the server did not die")
+            time.sleep(0.02)
 
 
 def _until(server: EmbeddedPostgres, condition: str) -> None:

@@ -31,6 +31,7 @@ ALTER TABLE kg.raw_sources ALTER COLUMN title SET NOT NULL;
 ALTER TABLE kg.nodes ADD CONSTRAINT concept_said CHECK (concept <> 'unsaid');
 ALTER TABLE kg.nodes ADD COLUMN shown text GENERATED ALWAYS AS (upper(concept)) STORED;
 ALTER TABLE kg.facts SET (fillfactor = 80);
+ALTER TABLE kg.nodes ALTER COLUMN definition SET DEFAULT 'none yet';
 CREATE STATISTICS kg.together ON concept, definition FROM kg.nodes;
 CREATE TYPE kg.mood AS ENUM ('good', 'bad');
 CREATE TABLE kg.notes (

@@ -10,6 +10,7 @@ import structlog
 from pydantic import JsonValue, SecretStr
 
 from providers import BUILTIN
+from syncline.control.audit import Actor
 from syncline.control.graphs import Graph, GraphChanges
 from syncline.control.resolution import resolve_sync_provider
 from syncline.control.services import Services
@@ -140,10 +141,8 @@ class Site:
             self.services,
             await self.graph(),
             KNOWLEDGE_GRAPH,
+            actor=Actor(who="ann", why="it is better", run_id=run_id or str(uuid4())),
             force=force,
-            who="ann",
-            why="it is better",
-            run_id=run_id or str(uuid4()),
             patience=0.3,
         )
 

@@ -91,4 +91,9 @@ def test_alerts_and_saved_views_go_by_the_same_definition() -> None:
     for query in SAVED_VIEWS.values():
         assert query in views
     unwell = [state for state in GraphHealth if level_of(state) is not Level.GREEN]
-    assert set(unwell) - ALERTS.keys() == {GraphHealth.HALTED, GraphHealth.WAITING, GraphHealth.NO_ALIAS}
+    assert set(unwell) - ALERTS.keys() == {
+        GraphHealth.HALTED,
+        GraphHealth.WAITING,
+        GraphHealth.NO_ALIAS,
+        GraphHealth.KEPT_TOO_LONG,
+    }

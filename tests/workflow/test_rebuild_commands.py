@@ -1,5 +1,7 @@
 """`syncline rebuild …`: the commands of an operator, from start to drop, over runs of workers."""
 
+import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from providers.default import DefaultSyncProvider
@@ -41,6 +43,8 @@ async def test_graph_is_rebuilt_switched_rolled_back_and_dropped_by_command(
 
     switched: Any = await syncline.answer("rebuild switch", slug, "--reason", "damaged")
     assert switched["state"] == "switched"
+    kept = datetime.fromisoformat(switched["kept_until"]) - datetime.now(UTC)
+    assert timedelta(days=6) < kept < timedelta(days=8)
     assert {alias["collection"] for alias in switched["aliases"]} == {
         f"{prefix}shadow_facts",
         f"{prefix}shadow_nodes",
@@ -48,7 +52,19 @@ async def test_graph_is_rebuilt_switched_rolled_back_and_dropped_by_command(
     assert await store.count(f"{prefix}facts.live") == 3
     back: Any = await syncline.answer("rebuild rollback", slug)
     assert {alias["collection"] for alias in back["aliases"]} == {f"{prefix}facts", f"{prefix}nodes"}
-    assert (await syncline("rebuild", "switch", slug)).status == 0
+    assert (await syncline("rebuild", "switch", slug, "--keep-for", "a while")).status == 2
+    late: Any = await syncline.answer("rebuild switch", slug, "--keep-for", "0s")
+    assert (late["state"], late["command"]) == ("switched", f"syncline rebuild drop {slug}")
+    seen: Any = await syncline.answer("status GRAPH", slug)
+    [finding] = [finding for finding in seen["findings"] if finding["state"] == "kept too long"]
+    assert finding["next"] == f"syncline rebuild drop {slug}"
+    doctor = json.loads((await syncline("doctor", "--json")).out)
+    [check] = [check for check in doctor["checks"] if check["name"] == "rebuilds"]
+    assert (check["status"], f"graph {slug}" in check["found"]) == ("warn", True)
+    longer: Any = await syncline.answer("rebuild switch", slug, "--keep-for", "2d")
+    assert longer["did"] == ["The generation before is kept for 2 d."]
+    seen = await syncline.answer("status GRAPH", slug)
+    assert "kept too long" not in str(seen["findings"])
     asked = await syncline("rebuild", "drop", slug)
     assert asked.status == 1
     assert f"schema {graph.schema_name}_shadow" in asked.err
@@ -64,10 +80,11 @@ async def test_graph_is_rebuilt_switched_rolled_back_and_dropped_by_command(
     entries = [entry for entry in page["entries"] if entry["action"].startswith("rebuild-")]
     assert [entry["action"] for entry in entries] == [
         "rebuild-drop",
+        "rebuild-keep",
         "rebuild-switch",
         "rebuild-rollback",
         "rebuild-switch",
         "rebuild-start",
     ]
-    assert entries[3]["why"] == "damaged"
+    assert entries[4]["why"] == "damaged"
     assert (await syncline("verify", slug)).status == 0

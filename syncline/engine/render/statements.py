@@ -302,13 +302,15 @@ class SchemaStatements:
         tables: Sequence[str],
         *,
         positions: bool = False,
+        crashes: bool = False,
         whole: bool = False,
     ) -> tuple[str, list[str]]:
         """Return (query, parameters): which of the tables have rows after their cursors.
 
         The last flags are for the deleted keys. The query is schema-qualified: an idle cycle runs it once and
         sets no search_path. With `positions` the caller appends two parameters, the reader's id and the
-        number of its position; with `whole` it returns how each source is captured, not only whether that has
+        number of its position, and with `crashes` too it returns whether the server has recovered from one
+        since; with `whole` it returns how each source is captured, not only whether that has
         changed.
         """
         asked = [*tables, DELETES]
@@ -319,9 +321,9 @@ class SchemaStatements:
             parameters.insert(0, tenant.value)
         # An idle cycle is little more than this query: its text is cached for each shape of the cursors.
         ways = ((name, cursors[name].key is None, cursors[name].readable) for name in asked)
-        shape = (schema, positions, whole, *ways)
+        shape = (schema, positions, crashes, whole, *ways)
         if shape not in self._pending:
-            self._pending[shape] = self._render_pending(schema, cursors, tables, positions, whole)
+            self._pending[shape] = self._render_pending(schema, cursors, tables, positions, crashes, whole)
         return self._pending[shape], parameters
 
     def _render_pending(
@@ -330,6 +332,7 @@ class SchemaStatements:
         cursors: Mapping[str, Cursor],
         tables: Sequence[str],
         positions: bool,
+        crashes: bool,
         whole: bool,
     ) -> str:
         probes: list[str] = []
@@ -356,6 +359,7 @@ class SchemaStatements:
                 reader=f"${first}::text::uuid",
                 number=f"${first + 1}::text::bigint",
                 tenant=tenant or "",
+                recovered=sql("position_recovered") if crashes else "NULL::timestamptz",
             )
             if positions
             else "NULL::text"

@@ -2,6 +2,10 @@
 
 -- name: footing
 SELECT current_user::text AS role, p.oid IS NOT NULL AS there,
+       coalesce(has_function_privilege(to_regprocedure('pg_catalog.pg_walfile_name(pg_lsn)'), 'EXECUTE')
+           AND has_function_privilege(to_regprocedure('pg_catalog.pg_current_wal_lsn()'), 'EXECUTE'), false) AS timeline,
+       coalesce(has_function_privilege(to_regprocedure('pg_catalog.pg_stat_get_bgwriter_stat_reset_time()'), 'EXECUTE'), false)
+           AS statistics,
        coalesce(has_table_privilege(p.oid, 'SELECT'), false) AS readable,
        coalesce(has_table_privilege(p.oid, 'SELECT') AND has_table_privilege(p.oid, 'INSERT')
            AND has_table_privilege(p.oid, 'UPDATE'), false) AS writable
@@ -149,8 +153,15 @@ coalesce((
 -- The number of rows after a cursor, when one batch did not take them all: shown as progress.
 SELECT count(*) FROM @{source} WHERE @{after_cursor} AND sync_xid < @{horizon}
 
+-- name: position_recovered
+-- When the server has last recovered from a crash, or from less: it resets these statistics then, and keeps them over a
+-- shutdown. Before release 15 they are in a file that is waited for, so only a server that was started since is asked.
+CASE WHEN current_setting('server_version_num')::int >= 150000 OR pg_catalog.pg_postmaster_start_time() > p.written_at
+    THEN pg_catalog.pg_stat_get_bgwriter_stat_reset_time() END
+
 -- name: position_known
--- What the write-db stores about this reader, and up to where any reader has pruned deleted keys.
+-- What the write-db stores about this reader, up to where any reader has pruned deleted keys, and whether the server has
+-- recovered from a crash since this reader's last token.
 (
     SELECT json_build_array(
         p.branch, p.number, p.tokens[p.number - @{number} + 1],
@@ -159,7 +170,8 @@ SELECT count(*) FROM @{source} WHERE @{after_cursor} AND sync_xid < @{horizon}
             SELECT q.cleared_below FROM @{positions} q
             WHERE q.cleared_below <= pg_snapshot_xmin(pg_current_snapshot())::text::bigint
             ORDER BY q.cleared_below DESC LIMIT 1
-        )
+        ),
+        p.written_at < @{recovered}
     )::text
     FROM (SELECT) AS one LEFT JOIN @{positions} p ON p.reader = @{reader}
 )

@@ -19,7 +19,8 @@
             SELECT q.cleared_below FROM @{positions} q
             WHERE q.tenant = @{tenant} AND q.cleared_below <= pg_snapshot_xmin(pg_current_snapshot())::text::bigint
             ORDER BY q.cleared_below DESC LIMIT 1
-        )
+        ),
+        p.written_at < @{recovered}
     )::text
     FROM (SELECT) AS one LEFT JOIN @{positions} p ON p.reader = @{reader}
 )

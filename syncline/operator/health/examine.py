@@ -27,6 +27,7 @@ from syncline.migrations.revisions import CONTROL, ENGINE, GRAPH, WRITE, Side, s
 from syncline.operator.health.check import Check, CheckStatus, Health, bounded, listed, skew_check
 from syncline.operator.health.columns import check_new_columns
 from syncline.operator.health.embeddings import check_budgets, check_embedding, check_second_embedding
+from syncline.operator.health.kept import check_kept
 from syncline.operator.health.maps import check_maps
 from syncline.operator.health.owed import check_owed
 from syncline.operator.health.postgres import check_postgres, tls_checks
@@ -100,6 +101,7 @@ async def examine(services: Services, *, identity: str, namespace: str, asked_at
             partial(check_budgets, services, graphs),
             fix="See the check of control plane.",
         ),
+        _look("rebuilds", partial(check_kept, services, graphs), fix="See the check of control plane."),
         _look("embedding: graphs", partial(_recorded, services), fix="See the check of control plane."),
     ]
     found = await asyncio.gather(*looks)

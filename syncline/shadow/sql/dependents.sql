@@ -74,6 +74,26 @@ place AS (
     JOIN pg_class r ON r.oid = k.conrelid
     JOIN pg_namespace n ON n.oid = r.relnamespace
     WHERE k.conrelid NOT IN (SELECT oid FROM ours)
+), triggers AS (
+    -- Those that the other tables have too are the engine's.
+    SELECT t.oid, t.tgname AS name, t.tgenabled AS enabled, o.oid AS table_oid, o.name AS table_name
+    FROM ours o
+    JOIN pg_trigger t ON t.tgrelid = o.oid AND NOT t.tgisinternal AND t.tgparentid = 0
+    WHERE NOT EXISTS (SELECT FROM pg_trigger b WHERE b.tgrelid = o.other AND b.tgname = t.tgname)
+), sequences AS (
+    -- Sequences that columns of the tables own, and that the other schema has none of: those of serial columns.
+    SELECT s.oid, s.relname AS name, s.relowner AS owner, o.name AS table_name, a.attname AS column_name,
+           -- A table that is not made yet gets all of the columns that the map fills; those of others are told of anyway.
+           o.other IS NULL OR b.attname IS NOT NULL AS handed_on, t.relowner AS table_owner
+    FROM place p
+    JOIN pg_class s ON s.relnamespace = p.live AND s.relkind = 'S'
+    JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.oid AND d.deptype = 'a'
+        AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
+    JOIN ours o ON o.oid = d.refobjid
+    JOIN pg_attribute a ON a.attrelid = o.oid AND a.attnum = d.refobjsubid
+    LEFT JOIN pg_class t ON t.oid = o.other
+    LEFT JOIN pg_attribute b ON b.attrelid = o.other AND b.attname = a.attname AND NOT b.attisdropped
+    WHERE NOT EXISTS (SELECT FROM pg_class x WHERE x.relnamespace = p.other AND x.relname = s.relname)
 )
 
 -- name: bound
@@ -108,6 +128,14 @@ SELECT format('publication ''%s'' has table ''%s''', p.pubname, p.tablename)
 FROM pg_publication_tables p JOIN ours o ON p.schemaname = $1::text AND o.name = p.tablename
 WHERE o.name = ANY ($3::text[])
 UNION
+-- What takes numbers of a sequence that stays behind with the column that owns it.
+SELECT format('%s takes its numbers from ''%s'', of column ''%s'' of table ''%s''',
+              pg_describe_object(d.classid, d.objid, d.objsubid), s.name, s.column_name, s.table_name)
+FROM sequences s
+JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = s.oid AND d.deptype = 'n'
+LEFT JOIN pg_attrdef f ON d.classid = 'pg_attrdef'::regclass AND f.oid = d.objid
+WHERE NOT s.handed_on AND (f.oid IS NULL OR f.adrelid NOT IN (SELECT oid FROM ours))
+UNION
 SELECT format('table ''%s'' has a security label', o.name)
 FROM ours o JOIN pg_seclabel l ON l.classoid = 'pg_class'::regclass AND l.objoid = o.oid
 UNION
@@ -135,6 +163,7 @@ CROSS JOIN (
     UNION SELECT format('function ''%s.%s''', $1::text, name), owner FROM routines
     UNION SELECT format('view ''%s.%s''', schema, name), owner FROM views
     UNION SELECT format('table ''%s.%s''', schema, table_name), owner FROM keys
+    UNION SELECT format('sequence ''%s.%s''', $1::text, name), owner FROM sequences WHERE handed_on
     UNION
     SELECT format('a default privilege of schema ''%s''', $1::text), a.defaclrole
     FROM place p JOIN pg_default_acl a ON a.defaclnamespace = p.live AND p.renamed
@@ -173,8 +202,8 @@ WHERE o.other IS NULL
 ORDER BY 1
 
 -- name: missing_parts
--- Generated columns, constraints, indexes, settings and comments that the other schema's tables lack, by name. A definition names the
--- table that it is of, or refers to, at a known place.
+-- Generated columns, defaults, constraints, indexes, settings and comments that the other schema's tables lack, by name. A definition
+-- names the table that it is of, or refers to, at a known place. Defaults that the engine's own sequences give are of each schema.
 WITH @{places}, constraints AS (
     SELECT k.conname AS name, o.name AS table_name, pg_get_constraintdef(k.oid) AS definition,
            CASE k.contype WHEN 'p' THEN 10 WHEN 'u' THEN 11 WHEN 'f' THEN 30 ELSE 12 END AS step,
@@ -218,6 +247,24 @@ SELECT object, statement FROM (
     FROM ours o
     JOIN pg_attribute a ON a.attrelid = o.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull
     JOIN pg_attribute b ON b.attrelid = o.other AND b.attname = a.attname AND NOT b.attisdropped AND NOT b.attnotnull
+    UNION ALL
+    SELECT 7, format('default of %I.%I', o.name, a.attname), format(
+        'ALTER TABLE %I.%I ALTER COLUMN %I SET DEFAULT %s', $2::text, o.name, a.attname, pg_get_expr(d.adbin, d.adrelid)
+    )
+    FROM ours o
+    CROSS JOIN place p
+    JOIN pg_attribute a ON a.attrelid = o.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+    JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    JOIN pg_attribute b ON b.attrelid = o.other AND b.attname = a.attname AND NOT b.attisdropped AND b.attgenerated = ''
+        AND b.attidentity = ''
+    LEFT JOIN pg_attrdef e ON e.adrelid = b.attrelid AND e.adnum = b.attnum
+    WHERE pg_get_expr(d.adbin, d.adrelid) IS DISTINCT FROM pg_get_expr(e.adbin, e.adrelid)
+      AND NOT EXISTS (
+          SELECT FROM pg_depend u
+          JOIN pg_class s ON s.oid = u.refobjid AND s.relkind = 'S' AND s.relnamespace = p.live
+          JOIN pg_class x ON x.relnamespace = p.other AND x.relname = s.relname
+          WHERE u.classid = 'pg_attrdef'::regclass AND u.objid = d.oid AND u.refclassid = 'pg_class'::regclass
+      )
     UNION ALL
     SELECT c.step, format('constraint %I of %I', c.name, c.table_name) AS object, format(
         'ALTER TABLE %I.%I ADD CONSTRAINT %I %s', $2::text, c.table_name, c.name,
@@ -304,22 +351,18 @@ SELECT object, statement FROM (
     )
     FROM views v
     UNION ALL
-    SELECT 50, format('trigger %I of %I', t.tgname, o.name),
-           format('DROP TRIGGER %I ON %I.%I', t.tgname, $2::text, o.name)
-    FROM ours o JOIN pg_trigger t ON t.tgrelid = o.oid AND NOT t.tgisinternal AND t.tgparentid = 0
-    WHERE NOT EXISTS (SELECT FROM pg_trigger b WHERE b.tgrelid = o.other AND b.tgname = t.tgname)
-    UNION ALL
-    SELECT 51, format('trigger %I of %I', t.tgname, o.name), pg_get_triggerdef(t.oid)
-    FROM ours o JOIN pg_trigger t ON t.tgrelid = o.oid AND NOT t.tgisinternal AND t.tgparentid = 0
-    WHERE NOT EXISTS (SELECT FROM pg_trigger b WHERE b.tgrelid = o.other AND b.tgname = t.tgname)
-    UNION ALL
-    SELECT 52, format('trigger %I of %I', t.tgname, o.name), format(
-        'ALTER TABLE %I.%I %s TRIGGER %I', $1::text, o.name,
-        CASE t.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'ENABLE ALWAYS' END, t.tgname
-    )
-    FROM ours o JOIN pg_trigger t ON t.tgrelid = o.oid AND NOT t.tgisinternal AND t.tgparentid = 0
-    WHERE t.tgenabled <> 'O'
-      AND NOT EXISTS (SELECT FROM pg_trigger b WHERE b.tgrelid = o.other AND b.tgname = t.tgname)
+    SELECT 50 + s.step, format('trigger %I of %I', t.name, t.table_name), s.statement
+    FROM triggers t
+    CROSS JOIN LATERAL (
+        VALUES (0, format('DROP TRIGGER %I ON %I.%I', t.name, $2::text, t.table_name)),
+               (1, pg_get_triggerdef(t.oid)),
+               (2, format(
+                   'ALTER TABLE %I.%I %s TRIGGER %I', $1::text, t.table_name,
+                   CASE t.enabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' WHEN 'A' THEN 'ENABLE ALWAYS' END,
+                   t.name
+               ))
+    ) AS s (step, statement)
+    WHERE s.step < 2 OR t.enabled <> 'O'
     UNION ALL
     SELECT 60, format('policy %I of %I', p.polname, o.name),
            format('DROP POLICY %I ON %I.%I', p.polname, $2::text, o.name)
@@ -362,6 +405,17 @@ SELECT object, statement FROM (
         SELECT FROM pg_statistic_ext b
         WHERE p.renamed AND n.oid = p.live AND b.stxnamespace = p.other AND b.stxname = x.stxname
     )
+    UNION ALL
+    -- A sequence is in the schema of the table whose column owns it, and has its owner.
+    SELECT 75 + s.step, format('sequence %I.%I', $1::text, q.name), s.statement
+    FROM sequences q
+    CROSS JOIN LATERAL (
+        VALUES (0, format('ALTER SEQUENCE %I.%I OWNED BY NONE', $2::text, q.name)),
+               (1, format('ALTER SEQUENCE %I.%I SET SCHEMA %I', $2::text, q.name, $1::text)),
+               (2, format('ALTER SEQUENCE %I.%I OWNER TO %I', $1::text, q.name, pg_get_userbyid(q.table_owner))),
+               (3, format('ALTER SEQUENCE %I.%I OWNED BY %I.%I.%I', $1::text, q.name, $1::text, q.table_name, q.column_name))
+    ) AS s (step, statement)
+    WHERE q.handed_on AND q.table_owner IS NOT NULL AND (s.step <> 2 OR q.owner <> q.table_owner)
     UNION ALL
     SELECT 80, format('foreign key %I of %I.%I', k.name, k.schema, k.table_name), format(
         'ALTER TABLE %I.%I DROP CONSTRAINT %I, ADD CONSTRAINT %I %s%s', k.schema, k.table_name, k.name, k.name,
@@ -410,12 +464,7 @@ SELECT object, statement FROM (
             NOT p.renamed
             OR EXISTS (SELECT FROM pg_policy q WHERE q.polrelid = o.oid)
             OR EXISTS (SELECT FROM pg_constraint k JOIN keys f ON f.oid = k.oid WHERE k.confrelid = o.oid)
-            OR EXISTS (
-                SELECT FROM pg_trigger t
-                WHERE t.tgrelid = o.oid AND NOT t.tgisinternal AND NOT EXISTS (
-                    SELECT FROM pg_trigger b WHERE b.tgrelid = o.other AND b.tgname = t.tgname
-                )
-            )
+            OR EXISTS (SELECT FROM triggers t WHERE t.table_oid = o.oid)
             OR (o.secured, o.forced) IS DISTINCT FROM (o.other_secured, o.other_forced)
         )
         UNION

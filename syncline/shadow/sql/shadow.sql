@@ -11,6 +11,10 @@ SELECT coalesce((to_jsonb(s) ->> 'vector_generation')::int, 1) AS generation,
        to_regclass('@{schema}.sync_second') IS NOT NULL AS may_change
 FROM @{schema}.sync_state s
 
+-- name: filled
+-- The collections that have got points, as the map named them then.
+SELECT collection FROM @{schema}.sync_vector_embedding
+
 -- name: second
 SELECT EXISTS (SELECT FROM @{schema}.sync_second)
 

@@ -57,6 +57,7 @@ class Changes:
     lab: FleetLab
     slugs: Sequence[str]
     per_second: float
+    name: str = "source"
     waiting: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
     seconds: list[float] = field(default_factory=list)
     committed: int = 0
@@ -109,7 +110,7 @@ class Changes:
     async def _commit(self, writer: asyncpg.Connection) -> None:
         due = time.monotonic()
         while True:
-            slug, key = random.choice(self.slugs), f"source{self.committed}"
+            slug, key = random.choice(self.slugs), f"{self.name}{self.committed}"
             await writer.execute(
                 f"INSERT INTO {slug}.write_raw_sources (id, title) VALUES ($1, 'a title')", key
             )
@@ -240,7 +241,7 @@ async def tenant(lab: FleetLab, slugs: Sequence[str], minutes: float, rows: int)
     async with lab.worker("worker.py") as worker:
         await lab.command("schedule", "reconcile", "--timeout", "600")
         await _settle(lab, len(slugs))
-        alone, beside = (Changes(lab, small, per_second=4) for _ in range(2))
+        alone, beside = (Changes(lab, small, 4, name) for name in ("alone", "beside"))
         async with alone.flowing():
             await asyncio.sleep(60 * minutes)
         print(f"alone: {alone.latency()}", flush=True)

@@ -136,7 +136,7 @@ async def test_no_statement_reads_a_table_that_grows(graph: TestGraph) -> None:
 
 
 @pytest.mark.proof
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(7200)
 async def test_no_statement_reads_a_table_of_five_million_rows_from_end_to_end(
     graph: TestGraph, request: pytest.FixtureRequest
 ) -> None:

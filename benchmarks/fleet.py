@@ -253,14 +253,20 @@ async def tenant(lab: FleetLab, slugs: Sequence[str], minutes: float, rows: int)
         print(f"beside: {beside.latency()}", flush=True)
     ratio = beside.quantile(0.99) / alone.quantile(0.99)
     return [
-        (f"{alone.committed:,} single-row changes of the others alone: median, p99, longest", alone.latency()),
+        (
+            f"{alone.committed:,} single-row changes of the others alone: median, p99, longest",
+            alone.latency(),
+        ),
         (f"{beside.committed:,} while one graph was {rows:,} rows behind", beside.latency()),
         ("Their p99, alone = 1", f"**{ratio:.2f}**"),
         (
             "The graph that was behind, meanwhile",
             f"{backlog.done:,} rows in {backlog.seconds:.0f} s, {backlog.done / backlog.seconds:,.0f} rows/s",
         ),
-        ("Worker CPU meanwhile; memory at the end", f"{(after.cpu - before.cpu) / elapsed:.0%}; {after.mib:,.0f} MiB"),
+        (
+            "Worker CPU meanwhile; memory at the end",
+            f"{(after.cpu - before.cpu) / elapsed:.0%}; {after.mib:,.0f} MiB",
+        ),
     ]
 
 
@@ -375,7 +381,9 @@ async def _spent(lab: FleetLab, worker: ChildProcess, query: str, seconds: float
     await asyncio.sleep(seconds)
     after = (usage(worker.pid), usage(lab.temporal.pid))
     runs = (await lab.client.count_workflows(f"{query} AND StartTime > '{began.isoformat()}'")).count
-    return Spent(*((late.cpu - early.cpu) * 1000 / runs for early, late in zip(before, after, strict=True)), runs)
+    return Spent(
+        *((late.cpu - early.cpu) * 1000 / runs for early, late in zip(before, after, strict=True)), runs
+    )
 
 
 async def _toys(lab: FleetLab, schedules: int, *, every: int) -> list[ScheduleHandle]:
@@ -388,7 +396,8 @@ async def _toys(lab: FleetLab, schedules: int, *, every: int) -> list[ScheduleHa
                 spec=ScheduleSpec(
                     intervals=[
                         ScheduleIntervalSpec(
-                            every=timedelta(seconds=every), offset=timedelta(seconds=every) * number / schedules
+                            every=timedelta(seconds=every),
+                            offset=timedelta(seconds=every) * number / schedules,
                         )
                     ]
                 ),

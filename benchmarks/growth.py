@@ -80,7 +80,9 @@ async def load(size: int, *, compared: bool = True) -> dict[str, float]:
 async def _forget_points(server: EmbeddedPostgres, target: PostgresStore) -> None:
     """Empty the queue of points, as if all were written: an idle cycle has none to look at."""
     async with target.driver() as connection:
-        await connection.execute(f"DELETE FROM {SCHEMA}.sync_outbox; DELETE FROM {SCHEMA}.sync_vector_delay", timeout=None)
+        await connection.execute(
+            f"DELETE FROM {SCHEMA}.sync_outbox; DELETE FROM {SCHEMA}.sync_vector_delay", timeout=None
+        )
     server.psql("VACUUM ANALYZE", "graph")
 
 

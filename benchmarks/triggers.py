@@ -51,7 +51,9 @@ async def measure_triggers(server: EmbeddedPostgres, rounds: int = 5) -> list[tu
                         await work()
                         took = (time.perf_counter() - started, cpu.seconds() - before)
                         spent.setdefault((name, table), []).append(took)
-                    await admin.execute(f"TRUNCATE {table}; DELETE FROM sync_tombstone; TRUNCATE deleted_by_hand")
+                    await admin.execute(
+                        f"TRUNCATE {table}; DELETE FROM sync_tombstone; TRUNCATE deleted_by_hand"
+                    )
         for connection in (admin, *clients):
             await connection.close()
     lines = []

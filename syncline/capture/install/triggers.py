@@ -138,7 +138,7 @@ def triggers_of(table: TableState, key: Sequence[str], tenant: str | None = None
         condition=_as_printed(_condition()),
         stamps=True,
     )
-    # Without a condition: it would hold for nearly every row, and Postgres reads its text anew for each statement.
+    # A condition would hold for nearly every row, and Postgres parses it anew for each statement.
     update = Trigger(
         name="capture_update",
         kind=_ROW | _BEFORE | _UPDATE,
@@ -173,7 +173,7 @@ def triggers_of(table: TableState, key: Sequence[str], tenant: str | None = None
 
 
 def _stamped_by_one(catalog: Catalog, table: TableState) -> bool:
-    """Whether a trigger of earlier releases stamps inserted and updated rows: of two functions, once without a condition."""
+    """Whether a trigger of an earlier release stamps inserted and updated rows."""
     found = table.triggers.get(_VERSION)
     if found is None or not found.enabled or found.kind != _ROW | _BEFORE | _INSERT | _UPDATE:
         return False

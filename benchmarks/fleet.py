@@ -466,10 +466,10 @@ def _range(seconds: Sequence[float]) -> str:
     return f"{min(seconds):.1f} s, {max(seconds):.1f} s" if seconds else "none ran twice"
 
 
-async def measure(part: str, graphs: int, minutes: float, rows: int) -> Lines:
+async def measure(part: str, graphs: int, minutes: float, rows: int, *, apart: bool) -> Lines:
     """Return the lines of one part, on servers of its own."""
     with tempfile.TemporaryDirectory(prefix="syncline-bench-") as folder:
-        async with fleet_lab(Path(folder)) as lab:
+        async with fleet_lab(Path(folder), apart=apart) as lab:
             slugs = [f"fleet{number}" for number in range(graphs)]
             started = time.perf_counter()
             await make_schemas(lab, slugs)
@@ -499,11 +499,14 @@ def main() -> None:
     arguments.add_argument("--minutes", type=float, default=10)
     arguments.add_argument("--graphs", type=int, help="instead of 500, 2,000, 20 and 200")
     arguments.add_argument("--rows", type=int, default=5_000_000, help="that the tenant's graph is behind")
+    arguments.add_argument(
+        "--apart", action="store_true", help="a PostgreSQL each for the write-db and the graph-db"
+    )
     arguments.add_argument("--dry", action="store_true", help="leave the report as it is")
     options = arguments.parse_args()
     for part in options.part or GRAPHS:
         graphs = options.graphs or GRAPHS[part]
-        lines = asyncio.run(measure(part, graphs, options.minutes, options.rows))
+        lines = asyncio.run(measure(part, graphs, options.minutes, options.rows, apart=options.apart))
         rows = "\n".join(f"| {what} | {value} |" for what, value in lines)
         text = f"{HEADS[part].format(graphs=graphs, minutes=options.minutes)}\n{rows}"
         print(text, flush=True)

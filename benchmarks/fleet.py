@@ -25,6 +25,7 @@ from temporalio.client import (
     Client,
     Schedule,
     ScheduleActionStartWorkflow,
+    ScheduleHandle,
     ScheduleIntervalSpec,
     ScheduleSpec,
 )
@@ -33,11 +34,13 @@ from benchmarks.engine import ROOT
 from benchmarks.fleet_lab import FleetLab, Usage, fleet_lab, insert_graphs, make_schemas, usage
 from benchmarks.toy import TASK_QUEUE, Toy
 from syncline import names
+from syncline.devstack.processes import ChildProcess
 from tests.kit.pages import replace_between
 
 REPORT = ROOT / "docs" / "performance.md"
 RUNS = f"WorkflowType='{names.SYNC_GRAPH}'"
 EVERY_MINUTE = json.dumps({"every_seconds": 60, "notify": False})
+OFTEN = json.dumps({"every_seconds": 10, "notify": False})
 WOKEN = json.dumps({"every_seconds": 300, "notify": True, "adaptive": True})
 """At a base of a minute two thousand new graphs would be due two thousand times a minute, which is more than one
 machine runs: they would take long to slow down. With notification the base is the safety net alone."""
@@ -54,6 +57,7 @@ class Changes:
     lab: FleetLab
     slugs: Sequence[str]
     per_second: float
+    name: str = "source"
     waiting: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
     seconds: list[float] = field(default_factory=list)
     committed: int = 0
@@ -91,10 +95,22 @@ class Changes:
         """Changes that never became visible."""
         return sum(len(keys) for keys in self.waiting.values())
 
+    def quantile(self, share: float) -> float:
+        """Return the seconds within which this share of the changes was visible."""
+        seconds = sorted(self.seconds)
+        return seconds[min(len(seconds) - 1, int(len(seconds) * share))]
+
+    def latency(self) -> str:
+        """Return median, p99 and the longest."""
+        return (
+            f"{statistics.median(self.seconds):.2f} s, {self.quantile(0.99):.2f} s, {max(self.seconds):.2f} s; "
+            f"{self.lost} lost"
+        )
+
     async def _commit(self, writer: asyncpg.Connection) -> None:
         due = time.monotonic()
         while True:
-            slug, key = random.choice(self.slugs), f"source{self.committed}"
+            slug, key = random.choice(self.slugs), f"{self.name}{self.committed}"
             await writer.execute(
                 f"INSERT INTO {slug}.write_raw_sources (id, title) VALUES ($1, 'a title')", key
             )
@@ -135,8 +151,6 @@ class Window:
 
     def lines(self) -> Lines:
         """Return what the report says."""
-        seconds = sorted(self.changes.seconds)
-        tail = seconds[min(len(seconds) - 1, len(seconds) * 99 // 100)]
         each = 1000 / self.runs
         return [
             ("Runs a minute", f"{self.runs / self.minutes:,.0f}"),
@@ -150,7 +164,7 @@ class Window:
             ("Postgres connections of the worker", self.connections),
             (
                 f"{self.changes.committed:,} single-row changes, commit to visible: median, p99, longest",
-                f"{statistics.median(seconds):.2f} s, {tail:.2f} s, {seconds[-1]:.2f} s; {self.changes.lost} lost",
+                self.changes.latency(),
             ),
         ]
 
@@ -220,39 +234,176 @@ async def woken(lab: FleetLab, slugs: Sequence[str], minutes: float) -> Lines:
     ]
 
 
+async def tenant(lab: FleetLab, slugs: Sequence[str], minutes: float, rows: int) -> Lines:
+    """Measure how soon changes of small graphs are visible, alone and while another graph has much to catch up on."""
+    big, *small = slugs
+    await insert_graphs(lab, slugs, WOKEN)
+    async with lab.worker("worker.py") as worker:
+        await lab.command("schedule", "reconcile", "--timeout", "600")
+        await _settle(lab, len(slugs))
+        alone, beside = (Changes(lab, small, 4, name) for name in ("alone", "beside"))
+        async with alone.flowing():
+            await asyncio.sleep(60 * minutes)
+        print(f"alone: {alone.latency()}", flush=True)
+        async with _behind(lab, big, rows) as backlog:
+            before, began = usage(worker.pid), time.monotonic()
+            async with beside.flowing():
+                await backlog.watch(60 * minutes)
+            after, elapsed = usage(worker.pid), time.monotonic() - began
+        print(f"beside: {beside.latency()}", flush=True)
+    ratio = beside.quantile(0.99) / alone.quantile(0.99)
+    return [
+        (
+            f"{alone.committed:,} single-row changes of the others alone: median, p99, longest",
+            alone.latency(),
+        ),
+        (f"{beside.committed:,} while one graph was {rows:,} rows behind", beside.latency()),
+        ("Their p99, alone = 1", f"**{ratio:.2f}**"),
+        (
+            "The graph that was behind, meanwhile",
+            f"{backlog.done:,} rows in {backlog.seconds:.0f} s, {backlog.done / backlog.seconds:,.0f} rows/s",
+        ),
+        (
+            "Worker CPU meanwhile; memory at the end",
+            f"{(after.cpu - before.cpu) / elapsed:.0%}; {after.mib:,.0f} MiB",
+        ),
+    ]
+
+
+@dataclass
+class _Backlog:
+    """The rows that one graph has to catch up on: which transaction wrote them, and how far it got."""
+
+    reader: asyncpg.Connection
+    slug: str
+    xid: int
+    done: int = 0
+    seconds: float = 0
+
+    async def watch(self, seconds: float) -> None:
+        """Return when all of it has been read and applied, or after so many seconds."""
+        began = time.monotonic()
+        while not await self._applied() and self.seconds < seconds:
+            await asyncio.sleep(1)
+            self.seconds = time.monotonic() - began
+        self.done = await self.reader.fetchval(f"SELECT count(*) FROM {self.slug}.raw_sources")
+
+    async def _applied(self) -> bool:
+        # Of the cursors: to count the rows each time would cost those that are measured.
+        return await self.reader.fetchval(
+            f"SELECT count(*) > 0 AND bool_and(xid > $1 AND below IS NULL) FROM {self.slug}.sync_cursor"
+            " WHERE table_name ~ 'raw_sources'",
+            self.xid,
+        )
+
+
+@asynccontextmanager
+async def _behind(lab: FleetLab, slug: str, rows: int) -> AsyncIterator[_Backlog]:
+    """Let a graph be so many rows behind, committed by one statement: other changes are held back until then."""
+    writer, reader = [await asyncpg.connect(dsn) for dsn in (lab.stores.write_dsn, lab.stores.graph_dsn)]
+    try:
+        xid = await writer.fetchval(
+            f"WITH written AS (INSERT INTO {slug}.write_raw_sources (id, title)"
+            " SELECT 'backlog' || i, 'a title of some words' FROM generate_series(1, $1::bigint) i)"
+            " SELECT pg_current_xact_id()::text::bigint",
+            rows,
+            timeout=None,
+        )
+        yield _Backlog(reader, slug, xid)
+    finally:
+        for connection in (writer, reader):
+            await connection.close()
+
+
 async def toy(lab: FleetLab, schedules: int, minutes: float) -> Lines:
     """Measure the least that two activities under a Schedule cost on this server."""
-    handles = []
-    for number in range(schedules):
-        every = timedelta(seconds=60)
-        interval = ScheduleIntervalSpec(every=every, offset=every * number / schedules)
-        handles.append(
-            await lab.client.create_schedule(
-                f"toy/{number}",
-                Schedule(
-                    action=ScheduleActionStartWorkflow(Toy.run, id=f"toy/{number}", task_queue=TASK_QUEUE),
-                    spec=ScheduleSpec(intervals=[interval]),
-                ),
-            )
-        )
+    handles = await _toys(lab, schedules, every=60)
     async with lab.worker("-m", "benchmarks.toy") as worker:
         await asyncio.sleep(30)
-        began, before, server = datetime.now(UTC), usage(worker.pid), usage(lab.temporal.pid)
-        await asyncio.sleep(minutes * 60)
-        after, server_after = usage(worker.pid), usage(lab.temporal.pid)
-        runs = (
-            await lab.client.count_workflows(f"WorkflowType='Toy' AND StartTime > '{began.isoformat()}'")
-        ).count
+        spent = await _spent(lab, worker, "WorkflowType='Toy'", minutes * 60)
     for handle in handles:
         await handle.delete()
-    cpu, server_cpu = (
-        (late.cpu - early.cpu) * 1000 / runs for early, late in ((before, after), (server, server_after))
-    )
     return [
         (
             "A toy of two empty activities on the same server, worker CPU per run; server",
-            f"{cpu:.1f} ms; {server_cpu:.0f} ms",
+            f"{spent.worker:.1f} ms; {spent.server:.0f} ms",
         )
+    ]
+
+
+async def idle(lab: FleetLab, slugs: Sequence[str], minutes: float) -> Lines:
+    """Measure idle runs and the toy's by turns: each has the server for itself, three times."""
+    await insert_graphs(lab, slugs, OFTEN)
+    toys = await _toys(lab, len(slugs), every=10)
+    async with lab.worker("worker.py") as worker, lab.worker("-m", "benchmarks.toy") as toy_worker:
+        await lab.command("schedule", "reconcile", "--timeout", "300")
+        await _until(lab, lambda runs: runs >= len(slugs), since=datetime.now(UTC) - timedelta(minutes=5))
+        graphs = [lab.client.get_schedule_handle(names.sync_schedule_id(slug)) for slug in slugs]
+        sides = {
+            "SyncGraph": (graphs, worker, RUNS),
+            "Toy": (toys, toy_worker, "WorkflowType='Toy'"),
+        }
+        await asyncio.gather(*(handle.pause() for handles, _, _ in sides.values() for handle in handles))
+        rounds: dict[str, list[Spent]] = {name: [] for name in sides}
+        for _ in range(3):
+            for name, (handles, child, query) in sides.items():
+                await asyncio.gather(*(handle.unpause() for handle in handles))
+                await asyncio.sleep(15)
+                rounds[name].append(await _spent(lab, child, query, minutes * 60))
+                await asyncio.gather(*(handle.pause() for handle in handles))
+                print(name, rounds[name][-1], flush=True)
+                await asyncio.sleep(5)
+    ratios = [ours.worker / theirs.worker for ours, theirs in zip(*rounds.values(), strict=True)]
+    return [
+        *(
+            (
+                f"{name}, worker CPU per run, each round; server",
+                f"{', '.join(f'{each.worker:.1f}' for each in found)} ms; "
+                f"{statistics.median(each.server for each in found):.0f} ms",
+            )
+            for name, found in rounds.items()
+        ),
+        ("Toy = 1, each round", ", ".join(f"**{ratio:.2f}**" for ratio in ratios)),
+    ]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Milliseconds of CPU per run: the worker's, and the Temporal server's."""
+
+    worker: float
+    server: float
+    runs: int
+
+
+async def _spent(lab: FleetLab, worker: ChildProcess, query: str, seconds: float) -> Spent:
+    began, before = datetime.now(UTC), (usage(worker.pid), usage(lab.temporal.pid))
+    await asyncio.sleep(seconds)
+    after = (usage(worker.pid), usage(lab.temporal.pid))
+    runs = (await lab.client.count_workflows(f"{query} AND StartTime > '{began.isoformat()}'")).count
+    return Spent(
+        *((late.cpu - early.cpu) * 1000 / runs for early, late in zip(before, after, strict=True)), runs
+    )
+
+
+async def _toys(lab: FleetLab, schedules: int, *, every: int) -> list[ScheduleHandle]:
+    """Create Schedules of the toy, spread over their interval of so many seconds."""
+    return [
+        await lab.client.create_schedule(
+            f"toy/{number}",
+            Schedule(
+                action=ScheduleActionStartWorkflow(Toy.run, id=f"toy/{number}", task_queue=TASK_QUEUE),
+                spec=ScheduleSpec(
+                    intervals=[
+                        ScheduleIntervalSpec(
+                            every=timedelta(seconds=every),
+                            offset=timedelta(seconds=every) * number / schedules,
+                        )
+                    ]
+                ),
+            ),
+        )
+        for number in range(schedules)
     ]
 
 
@@ -315,36 +466,47 @@ def _range(seconds: Sequence[float]) -> str:
     return f"{min(seconds):.1f} s, {max(seconds):.1f} s" if seconds else "none ran twice"
 
 
-async def measure(part: str, graphs: int, minutes: float) -> Lines:
+async def measure(part: str, graphs: int, minutes: float, rows: int, *, apart: bool) -> Lines:
     """Return the lines of one part, on servers of its own."""
     with tempfile.TemporaryDirectory(prefix="syncline-bench-") as folder:
-        async with fleet_lab(Path(folder)) as lab:
+        async with fleet_lab(Path(folder), apart=apart) as lab:
             slugs = [f"fleet{number}" for number in range(graphs)]
             started = time.perf_counter()
             await make_schemas(lab, slugs)
             print(f"{graphs:,} schemas in {time.perf_counter() - started:.0f} s", flush=True)
             if part == "minute":
                 return [*await every_minute(lab, slugs, minutes), *await toy(lab, graphs, min(minutes, 2))]
+            if part == "idle":
+                return await idle(lab, slugs, minutes / 10)
+            if part == "tenant":
+                return await tenant(lab, slugs, minutes, rows)
             return await woken(lab, slugs, minutes)
 
 
 HEADS = {
     "minute": "| {graphs:,} graphs, each every minute, over {minutes:g} minutes | |\n|---|---|",
     "woken": "| {graphs:,} graphs under adaptive cadence with notification, 5% of them changing, over {minutes:g} minutes | |\n|---|---|",
+    "idle": "| Idle runs of {graphs:,} graphs, each every 10 s, and as many of a toy of two empty activities, in turn | |\n|---|---|",
+    "tenant": "| {graphs:,} graphs under adaptive cadence with notification, one far behind, over {minutes:g} minutes each | |\n|---|---|",
 }
+GRAPHS = {"minute": 500, "woken": 2000, "idle": 20, "tenant": 200}
 
 
 def main() -> None:
     """Measure, print, and replace the tables in docs/performance.md."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--part", choices=["minute", "woken"], action="append")
+    arguments.add_argument("--part", choices=list(GRAPHS), action="append")
     arguments.add_argument("--minutes", type=float, default=10)
-    arguments.add_argument("--graphs", type=int, help="instead of 500, and of 2,000")
+    arguments.add_argument("--graphs", type=int, help="instead of 500, 2,000, 20 and 200")
+    arguments.add_argument("--rows", type=int, default=5_000_000, help="that the tenant's graph is behind")
+    arguments.add_argument(
+        "--apart", action="store_true", help="a PostgreSQL each for the write-db and the graph-db"
+    )
     arguments.add_argument("--dry", action="store_true", help="leave the report as it is")
     options = arguments.parse_args()
-    for part in options.part or ["minute", "woken"]:
-        graphs = options.graphs or {"minute": 500, "woken": 2000}[part]
-        lines = asyncio.run(measure(part, graphs, options.minutes))
+    for part in options.part or GRAPHS:
+        graphs = options.graphs or GRAPHS[part]
+        lines = asyncio.run(measure(part, graphs, options.minutes, options.rows, apart=options.apart))
         rows = "\n".join(f"| {what} | {value} |" for what, value in lines)
         text = f"{HEADS[part].format(graphs=graphs, minutes=options.minutes)}\n{rows}"
         print(text, flush=True)

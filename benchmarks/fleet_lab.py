@@ -46,7 +46,8 @@ class FleetLab:
     """Servers and a worker, running."""
 
     folder: Path
-    postgres: EmbeddedPostgres
+    servers: dict[str, EmbeddedPostgres]
+    """Database -> its server: one for both, or one each."""
     stores: StackStores
     temporal: ChildProcess
     client: Client
@@ -102,13 +103,15 @@ class FleetLab:
 
     def postgres_usage(self) -> Usage:
         """Return what PostgreSQL uses, all of its processes together."""
-        pid = int((self.postgres.data_dir / "postmaster.pid").read_text().split()[0])
-        return usage(pid, *(child.pid for child in psutil.Process(pid).children(recursive=True)))
+        folders = {server.data_dir for server in self.servers.values()}
+        pids = [int((folder / "postmaster.pid").read_text().split()[0]) for folder in folders]
+        children = (psutil.Process(pid).children(recursive=True) for pid in pids)
+        return usage(*pids, *(child.pid for each in children for child in each))
 
     async def connections(self) -> Counter[str]:
         """Return how many connections there are, by application."""
         connection = await asyncpg.connect(
-            self.postgres.dsn(GRAPH), server_settings={"application_name": "benchmark"}
+            self.servers[GRAPH].dsn(GRAPH), server_settings={"application_name": "benchmark"}
         )
         try:
             rows = await connection.fetch(
@@ -135,24 +138,32 @@ def usage(*pids: int) -> Usage:
 
 
 @asynccontextmanager
-async def fleet_lab(folder: Path) -> AsyncIterator[FleetLab]:
-    """Start PostgreSQL and a Temporal dev server over a database file; stop them at the end."""
-    server = PostgresServer(folder / "postgres")
-    postgres = await asyncio.to_thread(server.start)
+async def fleet_lab(folder: Path, *, apart: bool = False) -> AsyncIterator[FleetLab]:
+    """Start PostgreSQL and a Temporal dev server over a database file; stop them at the end.
+
+    `apart`: a PostgreSQL each for the write-db and the graph-db.
+    """
+    names_of = {WRITE: "postgres", GRAPH: "postgres-graph" if apart else "postgres"}
+    started = {name: PostgresServer(folder / name) for name in dict.fromkeys(names_of.values())}
+    running = {name: await asyncio.to_thread(server.start) for name, server in started.items()}
+    servers = {database: running[name] for database, name in names_of.items()}
     declared = TemporalDeclaration(port=free_port(), ui_port=free_port())
     temporal = TemporalServer(declared, database=folder / "temporal.db", log=folder / "temporal.log")
     try:
-        for database in (WRITE, GRAPH):
+        for database, postgres in servers.items():
             postgres.ensure_database(database)
         child = await temporal.start()
         client = await temporal.ready()
         stores = StackStores(
-            write_dsn=postgres.dsn(WRITE), graph_dsn=postgres.dsn(GRAPH), qdrant_path=folder / "qdrant"
+            write_dsn=servers[WRITE].dsn(WRITE),
+            graph_dsn=servers[GRAPH].dsn(GRAPH),
+            qdrant_path=folder / "qdrant",
         )
-        yield FleetLab(folder, postgres, stores, child, client, declared.address)
+        yield FleetLab(folder, servers, stores, child, client, declared.address)
     finally:
         await temporal.stop()
-        await asyncio.to_thread(server.stop)
+        for server in started.values():
+            await asyncio.to_thread(server.stop)
 
 
 async def make_schemas(lab: FleetLab, slugs: Sequence[str]) -> None:
@@ -163,7 +174,7 @@ async def make_schemas(lab: FleetLab, slugs: Sequence[str]) -> None:
         pattern = await services.graphs.add(draft_graph({"slug": "pattern", "status": "archived"}))
         await services.prepare_graph(pattern)
     await asyncio.gather(
-        *(asyncio.to_thread(_copy_schema, lab.postgres, name, slugs) for name in (WRITE, GRAPH))
+        *(asyncio.to_thread(_copy_schema, server, name, slugs) for name, server in lab.servers.items())
     )
 
 

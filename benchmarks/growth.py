@@ -1,19 +1,24 @@
-"""Growth: synthetic graphs of growing size, each loaded by the engine and by hand in a process of its own."""
+"""Growth: synthetic graphs of growing size, each loaded by the engine and by hand in a process of its own.
+
+`python -m benchmarks.growth ROWS [--alone]` is one of them; `--alone`: without the load by hand.
+"""
 
 import asyncio
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks.lab import SCHEMA, NoEmbedding, fresh_store, timed_by_hand, timed_cycle
-from syncline.devstack.postgres import PostgresServer
+from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.migrations import migrate_graph, migrate_write
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 
-SIZES = (10_000, 100_000, 1_000_000)
+SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
+IDLE = 200
 
 # In WordNet's proportions: one node, one fact with its source, three edges.
 FILL = """
@@ -33,8 +38,11 @@ INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type, 
 """
 
 
-async def load(size: int) -> dict[str, float]:
-    """Load a graph of about `size` rows of the write-db; return rows, seconds, MiB and CPU seconds."""
+async def load(size: int, *, compared: bool = True) -> dict[str, float]:
+    """Load a graph of about `size` rows of the write-db; return rows, seconds, MiB, CPU seconds, and an idle cycle's.
+
+    `compared`: load it by hand too.
+    """
     nodes = size // 6
     with tempfile.TemporaryDirectory(prefix="syncline-bench-") as folder:
         postgres = PostgresServer(Path(folder) / "postgres")
@@ -51,18 +59,31 @@ async def load(size: int) -> dict[str, float]:
                 server.psql("CHECKPOINT")
                 vectors = EmbeddedQdrantStore("benchmark", Path(folder) / "qdrant")
                 timing = await timed_cycle(write, target, vectors, NoEmbedding())
-                await vectors.close()
                 memory = peak_memory()
-                by_hand, _, _ = await timed_by_hand(server, write, bare)
+                await _forget_points(server, target)
+                idle = [await timed_cycle(write, target, vectors, NoEmbedding()) for _ in range(IDLE)]
+                await vectors.close()
+                by_hand = (await timed_by_hand(server, write, bare))[0] if compared else 0.0
                 return {
                     "bare": by_hand,
                     "rows": nodes * 6 + 4,
                     "seconds": timing.rows_seconds,
                     "cpu": timing.cpu_seconds,
                     "memory": memory,
+                    "idle": statistics.median(each.rows_seconds + each.vector_seconds for each in idle),
+                    "idle_cpu": statistics.mean(each.cpu_seconds for each in idle),
                 }
         finally:
             postgres.stop()
+
+
+async def _forget_points(server: EmbeddedPostgres, target: PostgresStore) -> None:
+    """Empty the queue of points, as if all were written: an idle cycle has none to look at."""
+    async with target.driver() as connection:
+        await connection.execute(
+            f"DELETE FROM {SCHEMA}.sync_outbox; DELETE FROM {SCHEMA}.sync_vector_delay", timeout=None
+        )
+    server.psql("VACUUM ANALYZE", "graph")
 
 
 def peak_memory() -> float:
@@ -88,6 +109,7 @@ async def fill(write: PostgresStore, nodes: int) -> None:
 def measure_growth() -> list[tuple[str, str]]:
     """Return the lines of the report."""
     lines = []
+    idle: list[float] = []
     speeds: dict[str, list[float]] = {"seconds": [], "bare": []}
     for size in SIZES:
         told = subprocess.run(
@@ -101,14 +123,17 @@ def measure_growth() -> list[tuple[str, str]]:
                 f"{found['rows']:,} rows",
                 f"{found['seconds']:.1f} s, {speeds['seconds'][-1]:,.0f} rows/s, worker CPU "
                 f"{found['cpu']:.1f} s, peak memory {found['memory']:.0f} MiB; "
-                f"bare {found['bare']:.1f} s, {found['bare'] / found['seconds']:.2f}",
+                f"bare {found['bare']:.1f} s, {found['bare'] / found['seconds']:.2f}; "
+                f"an idle cycle {found['idle'] * 1000:.1f} ms, worker CPU {found['idle_cpu'] * 1000:.1f} ms",
             )
         )
+        idle.append(found["idle"])
         print(f"growth: {lines[-1][0]}: {lines[-1][1]}", flush=True)
     engine, bare = (measured[-1] / measured[-2] for measured in speeds.values())
     lines.append(("Rows/s at the largest size, at a tenth of it = 1", f"{engine:.2f}; bare {bare:.2f}"))
+    lines.append(("An idle cycle at the largest size, at a tenth of it = 1", f"{idle[-1] / idle[-2]:.2f}"))
     return lines
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(load(int(sys.argv[1])))))
+    print(json.dumps(asyncio.run(load(int(sys.argv[1]), compared="--alone" not in sys.argv))))

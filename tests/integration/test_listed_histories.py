@@ -20,7 +20,7 @@ def _array(random: Random) -> str:
     return "'{" + ",".join(random.sample(KEYS, random.randint(0, 3))) + "}'"
 
 
-def _change(random: Random) -> str:
+def change(random: Random) -> str:
     """One statement, often one that leads to a conflict."""
     key, other = random.choice(KEYS), random.choice(KEYS)
     id_ = random.choice([f"'{uuid(random.randint(1, 7))}'", f"'{uuid(random.randint(1, 7))}'", "NULL"])
@@ -72,7 +72,7 @@ async def _history(graph: TestGraph, seed: int, rounds: int) -> None:
     engine = SyncEngine(BOOK)
     await on_target(graph, THEIRS)
     for _ in range(rounds):
-        await write(graph, "; ".join(_change(random) for _ in range(random.randint(1, 6))))
+        await write(graph, "; ".join(change(random) for _ in range(random.randint(1, 6))))
         if random.random() < 0.7:
             result = await engine.run_cycle(graph.context())
             assert [table.error for table in result.tables if table.error] == []

@@ -560,7 +560,7 @@ async def test_adoption_of_an_earlier_release_is_handed_over_without_another_epo
     await superuser.execute(
         "CREATE FUNCTION syncline.capture_version() RETURNS trigger LANGUAGE plpgsql AS $$\n"
         "BEGIN\n    NEW.sync_xid := pg_current_xact_id();\n    RETURN NEW;\nEND\n$$;"
-        "DROP TRIGGER capture_version ON alice.item;"
+        "DROP TRIGGER capture_version ON alice.item; DROP TRIGGER capture_update ON alice.item;"
         "CREATE TRIGGER capture_version BEFORE INSERT OR UPDATE ON alice.item "
         "FOR EACH ROW EXECUTE FUNCTION syncline.capture_version(); DROP FUNCTION alice.capture_version();"
         "ALTER FUNCTION alice.sync_tombstone_item() OWNER TO postgres;"

@@ -42,6 +42,8 @@ class ColumnState:
     """Its type with length or digits; a domain's base type without."""
     generated: bool = False
     """Whether Postgres computes it from other columns."""
+    uncompressed: bool = False
+    """Whether long values are stored as they are, beside the row."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,7 +97,14 @@ _KEYS = {"text", "character varying", "name"}
 citext treats two texts as one, character(n) pads its values, and an enum cannot be collated.
 """
 
-_OURS = ("capture_version", "capture_delete", "capture_key", "capture_truncate", "capture_notify")
+_OURS = (
+    "capture_version",
+    "capture_update",
+    "capture_delete",
+    "capture_key",
+    "capture_truncate",
+    "capture_notify",
+)
 _TOMBSTONE_COLUMNS = {
     "seq": "bigint",
     "source_table": "text",

@@ -90,7 +90,7 @@ def _owned_steps(
             statements=(sql("version", function=function, body=body),),
         )
     own = {
-        TOMBSTONES: sql("tombstones", tombstones=qualified(catalog.schema, TOMBSTONES)),
+        TOMBSTONES: _tombstones(qualified(catalog.schema, TOMBSTONES)),
         POSITIONS: sql("positions", positions=qualified(catalog.schema, POSITIONS)),
     }
     missing = [name for name in own if name not in catalog.tables]
@@ -102,6 +102,8 @@ def _owned_steps(
         )
     if tenants and not _knows_tenants(catalog):
         yield _whose_step(catalog)
+    if TOMBSTONES in catalog.tables and not catalog.tables[TOMBSTONES].columns["key"].uncompressed:
+        yield _storage_step(catalog)
     yield from shared_steps(catalog)
     yield from notification_steps(catalog)
     for source, key in keys.items():
@@ -109,6 +111,21 @@ def _owned_steps(
         tenant = tenants.get(source)
         yield from _capture_steps(catalog, table, key, tenant, whose=bool(tenants) or _knows_tenants(catalog))
         yield from _index_steps(catalog, table, key, tenant)
+
+
+def _tombstones(tombstones: str) -> str:
+    storage = sql("tombstone_storage", tombstones=tombstones)
+    return sql("tombstones", tombstones=tombstones, storage=storage).rstrip()
+
+
+def _storage_step(catalog: Catalog) -> Step:
+    tombstones = qualified(catalog.schema, TOMBSTONES)
+    return Step(
+        sentence=f"Store keys of large deletes in {catalog.schema}.{TOMBSTONES} uncompressed.",
+        lock=f"LOCK TABLE {tombstones} IN ACCESS EXCLUSIVE MODE",
+        statements=(sql("tombstone_storage", tombstones=tombstones),),
+        locked=(tombstones,),
+    )
 
 
 def _knows_tenants(catalog: Catalog) -> bool:
@@ -191,7 +208,7 @@ def _capture_steps(
         # Changes may have been missed. A new sync_tombstone is a new epoch: every row is read again.
         tombstones = qualified(catalog.schema, TOMBSTONES)
         before = qualified(catalog.schema, f"{TOMBSTONES}_before")
-        create = sql("tombstones", tombstones=tombstones).rstrip()
+        create = _tombstones(tombstones)
         if whose:
             create = f"{create};\n{_whose(catalog.schema, tombstones)}".rstrip()
         # Keys are read only from a table that runs no other role's code.

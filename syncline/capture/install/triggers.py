@@ -47,6 +47,7 @@ __all__ = [
     "version_body",
 ]
 
+_VERSION = "capture_version"
 _FUNCTION_PREFIX = f"{TOMBSTONES}_"
 _PATH = ("search_path=pg_catalog, pg_temp",)
 """Of a function whose names are not all qualified. To set it costs a writer a sixth of a small statement."""
@@ -75,8 +76,8 @@ class Trigger:
     timing: str
     rows: str
     function: tuple[str, str]
-    earlier: tuple[str, str] | None = None
-    """The function that earlier releases used for the same purpose."""
+    stamps: bool = False
+    """Whether it stamps rows, which one trigger for INSERT and UPDATE did in earlier releases."""
     condition: str | None = None
     """Its WHEN clause, as Postgres prints it."""
     of_key: bool = False
@@ -91,16 +92,7 @@ class Trigger:
 
     def was_on(self, catalog: Catalog, table: TableState) -> bool:
         """Whether the table has it, in its current form or in that of an earlier release."""
-        if self.is_on(table):
-            return True
-        if self.earlier is None:
-            return False
-        before = catalog.functions.get(self.earlier)
-        same = before is not None and before.body.strip() == sql("shared_version_body").strip()
-        # Once it had no condition.
-        return self._calls(self.function, table, conditional=False) or (
-            same and self._calls(self.earlier, table, conditional=False)
-        )
+        return self.is_on(table) or (self.stamps and _stamped_by_one(catalog, table))
 
     def _calls(self, function: tuple[str, str], table: TableState, *, conditional: bool) -> bool:
         found = table.triggers.get(self.name)
@@ -136,15 +128,24 @@ class Trigger:
 def triggers_of(table: TableState, key: Sequence[str], tenant: str | None = None) -> list[Trigger]:
     """Return the triggers that a source table needs."""
     function = tombstone_function(table)
-    condition = sql("version_condition").strip()
+    stamp = (table.schema, VERSION_FUNCTION)
     version = Trigger(
-        name="capture_version",
-        kind=_ROW | _BEFORE | _INSERT | _UPDATE,
-        timing="BEFORE INSERT OR UPDATE",
-        rows=f"FOR EACH ROW WHEN ({condition})",
-        function=(table.schema, VERSION_FUNCTION),
-        earlier=SHARED_VERSION_FUNCTION,
-        condition=f"({condition.replace('NEW', 'new')})",
+        name=_VERSION,
+        kind=_ROW | _BEFORE | _INSERT,
+        timing="BEFORE INSERT",
+        rows=f"FOR EACH ROW WHEN ({_condition()})",
+        function=stamp,
+        condition=_as_printed(_condition()),
+        stamps=True,
+    )
+    # A condition would hold for nearly every row, and Postgres parses it anew for each statement.
+    update = Trigger(
+        name="capture_update",
+        kind=_ROW | _BEFORE | _UPDATE,
+        timing="BEFORE UPDATE",
+        rows="FOR EACH ROW",
+        function=stamp,
+        stamps=True,
     )
     # Statement triggers where possible. A row moved or deleted within partitions fires row triggers only.
     old_table = None if table.partitioned else "sync_old_rows"
@@ -168,7 +169,31 @@ def triggers_of(table: TableState, key: Sequence[str], tenant: str | None = None
         function=function,
         of_key=True,
     )
-    return [version, deletion, rekeying, truncate_trigger(table)]
+    return [version, update, deletion, rekeying, truncate_trigger(table)]
+
+
+def _stamped_by_one(catalog: Catalog, table: TableState) -> bool:
+    """Whether a trigger of an earlier release stamps inserted and updated rows."""
+    found = table.triggers.get(_VERSION)
+    if found is None or not found.enabled or found.kind != _ROW | _BEFORE | _INSERT | _UPDATE:
+        return False
+    if found.function == (table.schema, VERSION_FUNCTION):
+        return not found.conditional or found.condition == _as_printed(_condition())
+    shared = catalog.functions.get(SHARED_VERSION_FUNCTION)
+    return (
+        found.function == SHARED_VERSION_FUNCTION
+        and not found.conditional
+        and shared is not None
+        and shared.body.strip() == sql("shared_version_body").strip()
+    )
+
+
+def _condition() -> str:
+    return sql("version_condition").strip()
+
+
+def _as_printed(condition: str) -> str:
+    return f"({condition.replace('NEW', 'new')})"
 
 
 def _type_of(table: TableState, column: str) -> KeyType:

@@ -92,7 +92,7 @@ LEFT JOIN LATERAL (
             SELECT string_agg(concat_ws(':', t.oid, t.xmin, t.tgenabled, p.oid, p.xmin), ',' ORDER BY t.oid)
             FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
             WHERE t.tgrelid = c.oid
-              AND t.tgname IN ('capture_version', 'capture_delete', 'capture_key', 'capture_truncate')
+              AND t.tgname IN ('capture_version', 'capture_update', 'capture_delete', 'capture_key', 'capture_truncate')
         ),
         a.columns, a.stamps,
         c.relfilenode,
@@ -104,7 +104,7 @@ LEFT JOIN LATERAL (
                         SELECT string_agg(concat_ws(':', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid)
                         FROM pg_catalog.pg_trigger t
                         WHERE t.tgrelid = i.inhrelid
-                          AND t.tgname IN ('capture_version', 'capture_delete', 'capture_key')
+                          AND t.tgname IN ('capture_version', 'capture_update', 'capture_delete', 'capture_key')
                     ),
                     (
                         SELECT string_agg(concat_ws(':', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid)

@@ -57,7 +57,7 @@ SELECT a.attrelid AS relation, a.attname AS name, CASE WHEN n.nspname = $2 THEN 
        CASE WHEN n.nspname = $2 THEN substr(format_type(t.oid, k.modifier), length(quote_ident($2)) + 2)
            ELSE format_type(t.oid, k.modifier) END AS full_type,
        a.attnum::int AS number, a.attgenerated <> '' AS generated,
-       a.attnotnull AS not_null,
+       a.attnotnull AS not_null, a.attstorage = 'e' AS uncompressed,
        pg_get_expr(d.adbin, d.adrelid) AS default,
        a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '' AS filled
 FROM found a

@@ -9,7 +9,8 @@ CREATE OR REPLACE FUNCTION @{function}() RETURNS trigger
 LANGUAGE plpgsql AS $$@{body}$$
 
 -- name: tombstones
--- No index on the key: a key too long for it would make the writer's DELETE fail.
+-- No index on the key: a key too long for it would make the writer's DELETE fail. Keys of a large DELETE are not compressed:
+-- that would be a quarter of what it pays.
 CREATE TABLE @{tombstones} (
     seq          bigint GENERATED ALWAYS AS IDENTITY,
     source_table text NOT NULL,
@@ -17,7 +18,11 @@ CREATE TABLE @{tombstones} (
     sync_xid     xid8 NOT NULL DEFAULT pg_current_xact_id(),
     deleted_at   timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT sync_tombstone_order PRIMARY KEY (sync_xid, seq)
-)
+);
+@{storage}
+
+-- name: tombstone_storage
+ALTER TABLE @{tombstones} ALTER key SET STORAGE EXTERNAL
 
 -- name: whose
 -- Whose a deleted key was, in the form of its type, where graphs share tables and each has one tenant's rows. An

@@ -40,12 +40,12 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 ORDER BY s.name, l.pid
 
 -- name: earlier_capture
--- Schemas with tables whose stamping trigger is called for every row, as earlier releases made it.
+-- Schemas with tables that have one stamping trigger for INSERT and UPDATE, as earlier releases made it.
 SELECT n.nspname AS schema
 FROM pg_namespace n
 WHERE n.nspname = ANY ($1::text[]) AND EXISTS (
     SELECT FROM pg_depend d JOIN pg_trigger t ON t.tgrelid = d.objid
     WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid AND d.classid = 'pg_class'::regclass
-      AND t.tgname = 'capture_version' AND t.tgqual IS NULL
+      AND t.tgname = 'capture_version' AND t.tgtype & 16 <> 0
 )
 ORDER BY n.nspname

@@ -100,7 +100,8 @@ class BatchDrain(Batches):
     def fail(self, table: str, error: str) -> None:
         """Record that a table failed; other tables continue."""
         self.failed[table] = error
-        self._context.log.error("table failed", graph=self._context.graph.slug, table=table, error=error)
+        if self._progress.fails(table, error):
+            self._context.log.error("table failed", graph=self._context.graph.slug, table=table, error=error)
 
     @contextmanager
     def _failing_alone(self, name: str) -> Iterator[None]:

@@ -11,7 +11,17 @@ UPDATE @{stage} s SET @{changes} WHERE @{named}
 UPDATE @{stage} s SET @{reference_id} = f.id FROM @{found} f WHERE f.value = s.@{reference}
 
 -- name: list_values
-(SELECT v.value, @{id} AS id FROM (SELECT DISTINCT s.@{reference} AS value FROM @{stage} s) v OFFSET 0)
+-- One scan of the index for all of them, in its order: half of what a look-up of each costs. To be joined `by_hash`.
+(
+    WITH named AS MATERIALIZED (
+        SELECT v.value, @{row_id} AS row_id
+        FROM (SELECT DISTINCT s.@{reference} AS value FROM @{stage} s WHERE s.@{reference} IS NOT NULL) v
+    )
+    SELECT n.value, l.id FROM named n JOIN (
+        SELECT sync_row.row_id, @{id} AS id FROM sync_row
+        WHERE sync_row.table_name = '@{table}' AND sync_row.row_id = ANY (ARRAY(SELECT row_id FROM named)) OFFSET 0
+    ) l ON l.row_id = n.row_id OFFSET 0
+)
 
 -- name: list_reference_beside
 -- Those of rows of this batch, which may be listed only at its end, or under another id.
@@ -36,10 +46,34 @@ UPDATE @{stage} s SET sync_id = @{made} WHERE s.sync_present AND s.sync_id IS NU
 SELECT (SELECT row_id FROM sync_row WHERE table_name = '@{table}' ORDER BY table_name, row_id LIMIT 1) IS NOT NULL
 
 -- name: list_first
--- All of this at once, for rows of a table of which none is listed: what they refer to, each value looked up once, and
--- the id of each.
-UPDATE @{stage} s SET @{changes}, sync_id = CASE WHEN s.sync_present THEN @{made} END
+-- All of this at once: what rows refer to, each value looked up once; and of rows of which none is listed, the id of each.
+UPDATE @{stage} s SET @{changes}
 FROM (SELECT s.ctid AS at, @{found} FROM @{stage} s @{joins} OFFSET 0) r WHERE s.ctid = r.at
+
+-- name: list_made
+, sync_id = CASE WHEN s.sync_present THEN @{made} END
+
+-- name: list_many
+-- The same where some are listed: those keep their ids. Whether one was not listed.
+WITH identified AS (
+    UPDATE @{stage} s SET @{changes}, sync_id = coalesce(r.sync_kept@{natural}, CASE WHEN s.sync_present THEN @{made} END)
+    FROM (
+        SELECT s.ctid AS at, @{found}, k.id AS sync_kept@{natural_found}
+        FROM @{stage} s @{joins}
+        LEFT JOIN (
+            SELECT l.row_id, @{kept} AS id FROM sync_row l
+            WHERE l.table_name = '@{table}' AND l.row_id = ANY (ARRAY(SELECT s.sync_row_id FROM @{stage} s)) OFFSET 0
+        ) k ON k.row_id = s.sync_row_id@{natural_joined} OFFSET 0
+    ) r WHERE s.ctid = r.at
+    RETURNING s.sync_present AND r.sync_kept IS NULL AS unlisted
+)
+SELECT coalesce(bool_or(unlisted), false) FROM identified
+
+-- name: list_many_natural
+-- Whose it is, is asked for each that is found (the inner SELECT), not of all the list.
+ LEFT JOIN LATERAL (
+            SELECT t.@{id} AS id FROM @{target} t WHERE k.id IS NULL AND s.sync_present AND @{same} AND NOT (SELECT @{is_ours}) LIMIT 1
+        ) n ON true
 
 -- name: list_first_natural
 -- Where nothing stands in the target, nothing is looked up there.

@@ -54,7 +54,7 @@ class Deletes:
         self._gone = sql("deletes_gone", tables=commas(tables), stage=STAGE)
 
     async def stage(self, source: asyncpg.Connection, cursor: Cursor, horizon: int, limit: int) -> int:
-        """Copy up to `limit` keys into the stage and their rows into `sync_gone`; return the count.
+        """Copy up to `limit` keys into the stage and their rows into `sync_leaving`; return the count.
 
         Runs within the caller's graph-db transaction.
         """

@@ -82,7 +82,7 @@ async def apply_staged(
     put_off: "PutOff" = NOTHING,
     noted: str = "",
 ) -> Applied:
-    """Apply the staged rows, and the removals in `sync_gone`, inside the caller's transaction.
+    """Apply the staged rows, and the removals in `sync_leaving`, inside the caller's transaction.
 
     `noted`: SQL that notes them (`syncline.engine.checkpoints.RecentKeys`).
 
@@ -203,7 +203,7 @@ async def remove_gone(
     beside: str | None = None,
     put_off: "PutOff" = NOTHING,
 ) -> tuple[list[TableProgress], Refused]:
-    """Remove the rows in `sync_gone`; return the changes, and the rows whose removal was rejected.
+    """Remove the rows in `sync_leaving`; return the changes, and the rows whose removal was rejected.
 
     Other tables may refer to those. Runs inside the caller's transaction, which recounts at its end. `beside`
     is the query for rows to apply in the same transaction: if there are any, a few rejected removals are
@@ -221,14 +221,14 @@ async def remove_gone(
     refused: list[tuple[asyncpg.Record, StoreError]] = []
     accepted = False
     rows = await target.fetch(
-        "SELECT table_name, row_id, key, again FROM pg_temp.sync_gone ORDER BY table_name, row_id"
+        "SELECT table_name, row_id, key, again FROM pg_temp.sync_leaving ORDER BY table_name, row_id"
     )
     parts = [rows]
     while parts:
         part = parts.pop()
-        await target.execute("DELETE FROM pg_temp.sync_gone")
+        await target.execute("DELETE FROM pg_temp.sync_leaving")
         await target.executemany(
-            "INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again) VALUES ($1, $2, $3, $4)",
+            "INSERT INTO pg_temp.sync_leaving (table_name, row_id, key, again) VALUES ($1, $2, $3, $4)",
             [tuple(row) for row in part],
         )
         try:

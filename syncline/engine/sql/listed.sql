@@ -110,7 +110,7 @@ SELECT l.row_id FROM sync_row l WHERE l.table_name || '' = '@{table}' AND l.targ
 -- name: list_moved
 -- Rows under an id that their source has no longer are removed; they return under the new one with this batch.
 -- One whose new id is another's, which keeps it, stays as it is. OFFSET 0: each row is found by the index.
-INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
+INSERT INTO pg_temp.sync_leaving (table_name, row_id, key, again)
 SELECT '@{table}', s.sync_row_id, ARRAY[@{key}], NULL
 FROM @{stage} s
 CROSS JOIN LATERAL (
@@ -122,7 +122,7 @@ LEFT JOIN LATERAL (
 WHERE s.sync_present AND l.target_id <> @{id} AND (
     o.row_id IS NULL
     OR EXISTS (SELECT FROM @{stage} w WHERE w.sync_row_id = o.row_id)
-    OR EXISTS (SELECT FROM pg_temp.sync_gone g WHERE g.table_name = '@{table}' AND g.row_id = o.row_id)
+    OR EXISTS (SELECT FROM pg_temp.sync_leaving g WHERE g.table_name = '@{table}' AND g.row_id = o.row_id)
 )
 ON CONFLICT DO NOTHING
 
@@ -185,7 +185,7 @@ DELETE FROM sync_row WHERE ctid = ANY (ARRAY(
     SELECT coalesce(g.place, (
         SELECT l.ctid FROM sync_row l WHERE l.table_name = g.table_name AND l.row_id = g.row_id OFFSET 0
     ))
-    FROM pg_temp.sync_gone g WHERE g.table_name = ANY (ARRAY[@{tables}]::text[])
+    FROM pg_temp.sync_leaving g WHERE g.table_name = ANY (ARRAY[@{tables}]::text[])
 ))
 
 -- name: list_keys

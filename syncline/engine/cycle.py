@@ -503,7 +503,7 @@ class _Cycle:
         state = self._source_check.map_state
         if state is None or not any(change.anew for change in state.changes):
             ledger, pending = await begin_loads(
-                self._held, fence, self._statements, self._context, ledger, pending
+                self._held, fence, self._statements, self._context, ledger, pending, many=self._load.many
             )
         self.progress.loading = ledger.loads.keys()
         return ledger, pending

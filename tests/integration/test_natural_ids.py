@@ -148,7 +148,9 @@ async def test_many_rows_find_their_ids_and_those_of_their_parents_at_once(
     found = f"""SELECT n.text, coalesce((
         SELECT 'made' FROM unnest('{{n1,n2,n3,n4}}'::text[]) k WHERE n.id = syncline.uuid5('{SPACE}'::uuid, k)
     ), left(n.id::text, 8)), e.weight FROM notes n JOIN edges e ON e.id = n.edge_id ORDER BY 1"""
-    await on_target(site, "CREATE UNIQUE INDEX ON notes (edge_id); " + stands.format(note="00000009", weight=7))
+    await on_target(
+        site, "CREATE UNIQUE INDEX ON notes (edge_id); " + stands.format(note="00000009", weight=7)
+    )
     await cycle(site, book)
     assert await read(site, found) == [("one", "00000009", 1), ("two", "made", 3)]
     await on_target(site, stands.format(note="0000000a", weight=2))

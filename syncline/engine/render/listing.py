@@ -49,7 +49,7 @@ class Listing:
         """The same for many rows."""
         self._others = others
         self.any_listed = sql("list_any", table=literal(table.name)) if table.keeps_ids and others else None
-        """Whether a row of the table is listed: `first` or `many` does what `references` and `assigned` do."""
+        """Whether a row of the table is listed: `first` or `many` then does what the others do."""
         self.own_references: Sequence[str] = self._references(own)
         """The same for rows of this table: once it is clear which ones have their ids."""
         self.many_own_references = self._many_references(own)
@@ -157,7 +157,7 @@ class Listing:
         }
 
     def _natural(self, found: str) -> dict[str, str]:
-        """Return the fragments by which a row that stands is found; `found`: an id that was looked up there."""
+        """Return the fragments by which a standing row is found; `found`: where an id was looked up."""
         table = self.table
         if table.id is None or not table.id.natural:
             return {}

@@ -20,6 +20,7 @@ from syncline.engine.deletes import STAGE, letter_of
 from syncline.engine.keys import hex_of, is_text, key_of_bytes, reading_of
 from syncline.engine.limits import with_setting
 from syncline.engine.mapped import recount_step
+from syncline.engine.merge import are_many
 from syncline.engine.render.statements import DELETES, Cursor, TableStatements
 from syncline.engine.schema_transaction import BY_INDEX, FRESH_PLANS
 from syncline.engine.state import Ledger
@@ -169,6 +170,8 @@ class BatchDrain(Batches):
                                 progress = await self._insert_letters(progress, {name: suspects.letters})
                             written = progress.written(name) - self._progress.run.written(name)
                             batch.ends(progress, moved=(self._stream(name), after))
+                            if are_many(staged):
+                                await self._target.execute(table.drop_stage)
                         suspects.landed(written)
                         cursor = after
                         if staged < limit:

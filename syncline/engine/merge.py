@@ -25,7 +25,16 @@ from syncline.errors import StoreError
 from syncline.messages.sync import TableProgress
 from syncline.sql import literal
 
-__all__ = ["NOTHING", "Applied", "PutOff", "Refused", "apply_staged", "remove_gone", "shared_stages"]
+__all__ = [
+    "NOTHING",
+    "Applied",
+    "PutOff",
+    "Refused",
+    "apply_staged",
+    "are_many",
+    "remove_gone",
+    "shared_stages",
+]
 
 _ANALYZE_FROM = 2_000
 """Fewer staged rows use the planner's defaults; for more, a wrong join costs more than ANALYZE."""
@@ -67,6 +76,11 @@ class Applied:
     """Whether it released or requested rows that were not waiting before."""
 
 
+def are_many(staged: int) -> bool:
+    """Return whether so many rows are applied by the ways for many."""
+    return staged >= _ANALYZE_FROM
+
+
 def shared_stages(statements: SchemaStatements) -> tuple[str, str]:
     """Return the statements that create the temporary tables shared by all tables, if missing."""
     return statements.removal.create, statements.recount.create
@@ -89,7 +103,7 @@ async def apply_staged(
     Plans of other batches are forgotten, and constraints immediate, since it began.
     The bookkeeping tables are checked once, so that a graph without parked rows pays for one probe only.
     """
-    few = staged < _ANALYZE_FROM
+    few = not are_many(staged)
     if not few:
         await target.execute(_MANY_ROWS)
     for statement in table.waiting.resolve:

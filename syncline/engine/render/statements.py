@@ -135,6 +135,7 @@ class TableStatements:
         self.stage_columns = ["sync_xid", "sync_present", *names]
         self._selection = selection(table)
         self.create_stage = stage_creation(schema_map, table, self.stage)
+        self.drop_stage = sql("stage_drop", stage=self.stage)
         self.analyze_stage = f"ANALYZE {self.stage} ({commas(generated_columns(table))})"
         descending = commas(
             [

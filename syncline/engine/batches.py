@@ -254,7 +254,9 @@ class Batches:
 
     async def _remove(self) -> RunProgress:
         store = self._context.target.store.name
-        effects, refused = await remove_gone(self._target, self._statements, store, put_off=self._put_off)
+        effects, refused = await remove_gone(
+            self._target, self._statements, store, put_off=self._put_off, likely=True
+        )
         counted = await self._statements.recount.run(self._target, put_off=self._put_off.counts)
         self._more |= counted or bool(effects)
         return await self._insert_letters(self._progress.run.plus(effects), refused)

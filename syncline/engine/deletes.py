@@ -59,10 +59,8 @@ class Deletes:
         Runs within the caller's graph-db transaction.
         """
         write = self._context.write
-        query = self._statements.capture_deleted(write.schema, cursor, limit=limit)
-        parameters = (*cursor.parameters(), str(horizon))
-        sources = self._sources()
-        async with Reading(source, query, parameters, write.store.name, tables=sources) as keys:
+        query = self._statements.capture_deleted_at(write.schema, cursor, horizon=horizon, limit=limit)
+        async with Reading(source, query, (), write.store.name, tables=self._sources()) as keys:
             staged = await keys.copy_into(self._target, STAGE, _COLUMNS)
         await self._target.execute(self._gone)
         return staged

@@ -216,14 +216,15 @@ async def remove_gone(
     *,
     beside: str | None = None,
     put_off: "PutOff" = NOTHING,
+    likely: bool = False,
 ) -> tuple[list[TableProgress], Refused]:
     """Remove the rows in `sync_leaving`; return the changes, and the rows whose removal was rejected.
 
     Other tables may refer to those. Runs inside the caller's transaction, which recounts at its end. `beside`
     is the query for rows to apply in the same transaction: if there are any, a few rejected removals are
-    blamed on the rows themselves.
+    blamed on the rows themselves. `likely`: there are some, which need not be asked first.
     """
-    if not await schema.removal.any(target):
+    if not likely and not await schema.removal.any(target):
         return [], {}
     try:
         async with target.transaction():

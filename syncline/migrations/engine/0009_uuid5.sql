@@ -41,3 +41,6 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- Keys that were read are noted for a few minutes, and hardly ever read again: to compress them takes longer than to write them.
+ALTER TABLE sync_recent ALTER COLUMN keys SET STORAGE EXTERNAL;

@@ -7,7 +7,6 @@ import asyncpg
 
 from syncline.engine.dead_letters import DeadLetter
 from syncline.engine.render.listing import Listing
-from syncline.engine.schema_transaction import by_hash
 from syncline.engine.template import sql
 from syncline.sql import quoted
 
@@ -36,13 +35,13 @@ async def identify(
     if many and listing.any_listed is not None:
         made = await _made(target, listing, assigning=assigning)
         known = await target.fetchval(listing.any_listed)
-        async with by_hash(target):
-            if known:
-                return bool(await target.fetchval(listing.many(made)))
-            await target.execute(listing.first(made))
-            return True
+        if known:
+            return bool(await target.fetchval(listing.many(made)))
+        await target.execute(listing.first(made))
+        return True
     # What is referred to first: it may be of the natural key, by which a row is known.
-    await _fill_in(target, listing.many_references if many else listing.references, many=many)
+    for statement in listing.many_references if many else listing.references:
+        await target.execute(statement)
     if listing.kept is not None:
         await target.execute(listing.kept)
     if not listing.table.keeps_ids:
@@ -96,20 +95,10 @@ async def refer_beside(
     target: asyncpg.Connection, listing: Listing, *, entered: bool, many: bool = False
 ) -> None:
     """Fill in the ids of rows of the same table that staged rows refer to."""
-    await _fill_in(target, listing.many_own_references if many else listing.own_references, many=many)
+    for statement in listing.many_own_references if many else listing.own_references:
+        await target.execute(statement)
     if not entered:
         for statement in listing.references_beside:
-            await target.execute(statement)
-
-
-async def _fill_in(target: asyncpg.Connection, statements: Sequence[str], *, many: bool) -> None:
-    """Fill in ids that rows refer to."""
-    if many and statements:
-        async with by_hash(target):
-            for statement in statements:
-                await target.execute(statement)
-    else:
-        for statement in statements:
             await target.execute(statement)
 
 

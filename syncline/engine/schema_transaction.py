@@ -4,10 +4,9 @@ Each sets its search_path in the round trip that begins it. The only session sta
 lock, and the fence stops a cycle that has lost it unnoticed.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
 
 import asyncpg
 
@@ -19,7 +18,6 @@ __all__ = [
     "PLAN_EACH",
     "SCHEMA_PATH",
     "HeldSchema",
-    "by_hash",
     "looking_up",
     "schema_transaction",
 ]
@@ -149,26 +147,11 @@ async def looking_up(connection: asyncpg.Connection, *, few: bool) -> AsyncItera
     which every join has an index: others would compare every pair of rows.
     """
     if few:
-        await connection.execute(_set(_BY_LOOP, "off"))
+        await connection.execute(_set("off"))
     yield
     if few:
-        await connection.execute(_set(_BY_LOOP, "DEFAULT"))
+        await connection.execute(_set("DEFAULT"))
 
 
-@asynccontextmanager
-async def by_hash(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """Make joins of many rows hash them, in the caller's transaction, and read entries by an index.
-
-    Without statistics the planner expects few rows, of a list of keys ten, and compares every pair.
-    """
-    await connection.execute(_set(_BY_HASH, "off"))
-    yield
-    await connection.execute(_set(_BY_HASH, "DEFAULT"))
-
-
-_BY_LOOP: Final = ("hashjoin", "mergejoin", "seqscan")
-_BY_HASH: Final = ("nestloop", "mergejoin", "seqscan")
-
-
-def _set(ways: Sequence[str], value: str) -> str:
-    return ";".join(f"SET LOCAL enable_{way} TO {value}" for way in ways)
+def _set(value: str) -> str:
+    return ";".join(f"SET LOCAL enable_{way} TO {value}" for way in ("hashjoin", "mergejoin", "seqscan"))

@@ -215,8 +215,7 @@ class Listing:
             "list_values",
             stage=self._stage,
             reference=quoted(reference.column),
-            table=literal(parent.table.name),
-            id=read(parent.table.id_type, "sync_row.target_id"),
+            id=parent.listed_id("n.row_id"),
             row_id=self._named(reference, parent, "v.value"),
         ).strip()
 

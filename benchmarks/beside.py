@@ -79,9 +79,9 @@ async def measure(rows: int, rounds: int, chosen: Sequence[str]) -> dict[str, st
             postgres.stop()
     tables: dict[str, str] = {}
     for of_a_rule, section in SECTIONS.items():
-        costs = {name: each for name, each in found.items() if name.startswith("`") is of_a_rule}
-        if costs:
-            tables[section] = _table(costs, rows, rounds)
+        of_section = {name: costs for name, costs in found.items() if name.startswith("`") is of_a_rule}
+        if of_section:
+            tables[section] = _table(of_section, rows, rounds)
     return tables
 
 

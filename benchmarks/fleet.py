@@ -183,11 +183,21 @@ async def observe(
             most = max(most, sum((await lab.connections()).values()))
         ended = datetime.now(UTC)
         after = usage(worker), usage(lab.temporal.pid), lab.postgres_usage()
-    used = [Usage(late.cpu - early.cpu, late.mib) for early, late in zip(before, after, strict=True)]
+    of_worker, of_temporal, of_postgres = (
+        Usage(late.cpu - early.cpu, late.mib) for early, late in zip(before, after, strict=True)
+    )
     starts = await _starts(lab.client, began, ended)
     by_name = ", ".join(f"{number} {name}" for name, number in sorted((await lab.connections()).items()))
     elapsed = (ended - began).total_seconds() / 60
-    return Window(elapsed, starts, *used, f"{most} at most ({by_name} at the end)", changes)
+    return Window(
+        elapsed,
+        starts,
+        of_worker,
+        of_temporal,
+        of_postgres,
+        f"{most} at most ({by_name} at the end)",
+        changes,
+    )
 
 
 async def every_minute(lab: FleetLab, slugs: Sequence[str], minutes: float) -> Lines:

@@ -11,6 +11,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -66,7 +67,7 @@ async def measure_latency(
             await services.prepare_control()
             await worker.start()
             graphs = {}
-            sides = (
+            sides: tuple[tuple[str, str, Mapping[str, object]], ...] = (
                 (_TOLD, "told", {}),
                 (_ENDING, "ending", {"linger_seconds": 0}),
                 (_MINUTE, "minute", {"notify": False}),

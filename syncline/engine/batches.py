@@ -159,14 +159,16 @@ class Batches:
         return self._batch(table.create_stage, FRESH_PLANS, "SET CONSTRAINTS ALL IMMEDIATE")
 
     @asynccontextmanager
-    async def _batch(self, *first: str) -> AsyncIterator[Batch]:
+    async def _batch(self, *first: str, stages: bool = True) -> AsyncIterator[Batch]:
         """Run one transaction on the graph-db with empty stages, and the statements `first` at its start.
+
+        Without `stages` it touches no temporary table: Postgres would empty all of the session at its end.
 
         The cursor and the progress commit with the batch; the progress is reported after the commit. Driver
         errors name the graph-db.
         """
-        stages, batch = shared_stages(self._statements), Batch()
-        async with self._transaction(*stages, *first):
+        shared, batch = shared_stages(self._statements) if stages else (), Batch()
+        async with self._transaction(*shared, *first):
             yield batch
             if batch.progress is not None:
                 await self._fence.commit(self._target, batch.progress, moved=batch.moved)
@@ -252,7 +254,9 @@ class Batches:
 
     async def _remove(self) -> RunProgress:
         store = self._context.target.store.name
-        effects, refused = await remove_gone(self._target, self._statements, store, put_off=self._put_off)
+        effects, refused = await remove_gone(
+            self._target, self._statements, store, put_off=self._put_off, likely=True
+        )
         counted = await self._statements.recount.run(self._target, put_off=self._put_off.counts)
         self._more |= counted or bool(effects)
         return await self._insert_letters(self._progress.run.plus(effects), refused)

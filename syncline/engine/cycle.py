@@ -213,8 +213,14 @@ class SyncEngine:
             # closed, which releases it too.
             sizes = self._sizes.setdefault(_place(context), {})
 
-            async def cycle(before: Progress | None = None) -> _Cycle:
-                fit = await self._schema_problems(context, target)
+            async def cycle(before: _Cycle | None = None) -> _Cycle:
+                # Tables that fail as in the pass before are not checked again: turns of a load are short.
+                known = before is not None and not before.progress.failed_anew
+                fit = (
+                    before.fit
+                    if before is not None and known
+                    else await self._schema_problems(context, target)
+                )
                 check = SourceCheck(
                     self.statements,
                     context,
@@ -234,7 +240,7 @@ class SyncEngine:
                     self._pruning,
                     sizes,
                     fast_load,
-                    Progress(context, before),
+                    Progress(context, None if before is None else before.progress),
                 )
 
             result = await self._look(context, held, cycle, passes, ledger)
@@ -273,7 +279,7 @@ class SyncEngine:
             context.log.info(
                 "cycle repeated", graph=context.graph.slug, filling=look.filling, turn_over=look.turn_over
             )
-            look = await cycle(look.progress)
+            look = await cycle(look)
             result = add_up(result, await look.run(passes.begun(again)))
             passes.ended(look.progress.run, look.horizon)
             self._recheck_after_failure(context, result)
@@ -426,7 +432,8 @@ class _Cycle:
         self._failed = self._source_check.fit.failed
         owed = pending.tables or pending.deletes or ledger.released or ledger.requeued or ledger.outbox_due
         for name, error in self._failed.items():
-            context.log.error("table failed", graph=context.graph.slug, table=name, error=error)
+            if self.progress.fails(name, error):
+                context.log.error("table failed", graph=context.graph.slug, table=name, error=error)
         busy = bool(
             owed
             or pending.ahead
@@ -504,7 +511,7 @@ class _Cycle:
         state = self._source_check.map_state
         if state is None or not any(change.anew for change in state.changes):
             ledger, pending = await begin_loads(
-                self._held, fence, self._statements, self._context, ledger, pending
+                self._held, fence, self._statements, self._context, ledger, pending, many=self._load.many
             )
         self.progress.loading = ledger.loads.keys()
         return ledger, pending
@@ -719,6 +726,11 @@ class _Cycle:
         live = vectors.second if vectors.second is not None and vectors.second.live else None
         error = vectors.error or (live and live.error)
         return CycleStatus.VECTORS_DELAYED if error else CycleStatus.DRAINED
+
+    @property
+    def fit(self) -> Fit:
+        """The schema check that it went by."""
+        return self._source_check.fit
 
     def out_of_time(self) -> bool:
         """Return whether the time budget is spent."""

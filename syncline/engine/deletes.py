@@ -54,15 +54,13 @@ class Deletes:
         self._gone = sql("deletes_gone", tables=commas(tables), stage=STAGE)
 
     async def stage(self, source: asyncpg.Connection, cursor: Cursor, horizon: int, limit: int) -> int:
-        """Copy up to `limit` keys into the stage and their rows into `sync_gone`; return the count.
+        """Copy up to `limit` keys into the stage and their rows into `sync_leaving`; return the count.
 
         Runs within the caller's graph-db transaction.
         """
         write = self._context.write
-        query = self._statements.capture_deleted(write.schema, cursor, limit=limit)
-        parameters = (*cursor.parameters(), str(horizon))
-        sources = self._sources()
-        async with Reading(source, query, parameters, write.store.name, tables=sources) as keys:
+        query = self._statements.capture_deleted_at(write.schema, cursor, horizon=horizon, limit=limit)
+        async with Reading(source, query, (), write.store.name, tables=self._sources()) as keys:
             staged = await keys.copy_into(self._target, STAGE, _COLUMNS)
         await self._target.execute(self._gone)
         return staged

@@ -60,6 +60,6 @@ class FillDrain(TurnDrain):
         return f"{FILL}{table}"
 
     async def _end(self, name: str) -> None:
-        async with self._batch() as batch:
+        async with self._batch(stages=False) as batch:
             await self._target.execute(sql("mapped_filled"), [name], [self._stream(name)])
             batch.ends(self._progress.run, landed=False)

@@ -134,6 +134,8 @@ class FirstLoad:
     """Why keys and indexes were kept, in sentences."""
     due: bool = False
     """Whether it is time to put them back, once all is read."""
+    many: bool = False
+    """Whether it was found that new tables have many rows."""
 
     @property
     def owing(self) -> bool:
@@ -161,7 +163,10 @@ class FirstLoad:
         said = referring(self.statements.schema_map)
         new = [name for name in pending.tables if name not in self.ledger.stored]
         tables = [table for table, name in said.tables.items() if name in new]
-        if not tables or not await are_many(self.context, self.statements, new):
+        if not tables:
+            return
+        self.many = await are_many(self.context, self.statements, new)
+        if not self.many:
             return
         store, log, graph = self.context.target.store, self.context.log, self.context.graph.slug
         try:

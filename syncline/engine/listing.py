@@ -32,8 +32,12 @@ async def identify(
     Return whether a row was not listed, as far as this tells. For `many` rows it first asks whether any
     row of the table is, and looks up what they refer to once. Unless `assigning`, the target assigns no ids.
     """
-    if many and listing.any_listed is not None and not await target.fetchval(listing.any_listed):
-        await target.execute(listing.first(await _made(target, listing, assigning=assigning)))
+    if many and listing.any_listed is not None:
+        made = await _made(target, listing, assigning=assigning)
+        known = await target.fetchval(listing.any_listed)
+        if known:
+            return bool(await target.fetchval(listing.many(made)))
+        await target.execute(listing.first(made))
         return True
     # What is referred to first: it may be of the natural key, by which a row is known.
     for statement in listing.many_references if many else listing.references:

@@ -69,7 +69,7 @@ class LoadDrain(TurnDrain):
         return f"{LOAD}{table}"
 
     async def _end(self, name: str) -> None:
-        async with self._batch() as batch:
+        async with self._batch(stages=False) as batch:
             await self._target.execute(sql("load_ends"), self._stream(name))
             batch.ends(self._progress.run, landed=False)
 
@@ -81,15 +81,17 @@ async def begin_loads(
     context: SyncContext,
     ledger: Ledger,
     pending: Pending,
+    *,
+    many: bool = False,
 ) -> tuple[Ledger, Pending]:
     """Begin the loads of tables that are read from the start, if they are large enough for turns to matter.
 
-    Return the ledger with them, and what is pending beside them.
+    Return the ledger with them, and what is pending beside them. `many`: whether they are known to be.
     """
     names = [
         name for name in statements.tables if name in pending.tables and ledger.cursors[name] == Cursor()
     ]
-    if not names or not await are_many(context, statements, names):
+    if not names or not (many or await are_many(context, statements, names)):
         return ledger, pending
     try:
         async with held.transaction() as target:

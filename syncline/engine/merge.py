@@ -25,7 +25,16 @@ from syncline.errors import StoreError
 from syncline.messages.sync import TableProgress
 from syncline.sql import literal
 
-__all__ = ["NOTHING", "Applied", "PutOff", "Refused", "apply_staged", "remove_gone", "shared_stages"]
+__all__ = [
+    "NOTHING",
+    "Applied",
+    "PutOff",
+    "Refused",
+    "apply_staged",
+    "are_many",
+    "remove_gone",
+    "shared_stages",
+]
 
 _ANALYZE_FROM = 2_000
 """Fewer staged rows use the planner's defaults; for more, a wrong join costs more than ANALYZE."""
@@ -73,6 +82,11 @@ class Applied:
     """Whether it released or requested rows that were not waiting before."""
 
 
+def are_many(staged: int) -> bool:
+    """Return whether so many rows are applied by the ways for many."""
+    return staged >= _ANALYZE_FROM
+
+
 def shared_stages(statements: SchemaStatements) -> tuple[str, str]:
     """Return the statements that create the temporary tables shared by all tables, if missing."""
     return statements.removal.create, statements.recount.create
@@ -88,14 +102,14 @@ async def apply_staged(
     put_off: "PutOff" = NOTHING,
     noted: str = "",
 ) -> Applied:
-    """Apply the staged rows, and the removals in `sync_gone`, inside the caller's transaction.
+    """Apply the staged rows, and the removals in `sync_leaving`, inside the caller's transaction.
 
     `noted`: SQL that notes them (`syncline.engine.checkpoints.RecentKeys`).
 
     Plans of other batches are forgotten, and constraints immediate, since it began.
     The bookkeeping tables are checked once, so that a graph without parked rows pays for one probe only.
     """
-    few = staged < _ANALYZE_FROM
+    few = not are_many(staged)
     if not few:
         await target.execute(_MANY_ROWS)
     for statement in table.waiting.resolve:
@@ -208,14 +222,15 @@ async def remove_gone(
     *,
     beside: str | None = None,
     put_off: "PutOff" = NOTHING,
+    likely: bool = False,
 ) -> tuple[list[TableProgress], Refused]:
-    """Remove the rows in `sync_gone`; return the changes, and the rows whose removal was rejected.
+    """Remove the rows in `sync_leaving`; return the changes, and the rows whose removal was rejected.
 
     Other tables may refer to those. Runs inside the caller's transaction, which recounts at its end. `beside`
     is the query for rows to apply in the same transaction: if there are any, a few rejected removals are
-    blamed on the rows themselves.
+    blamed on the rows themselves. `likely`: there are some, which need not be asked first.
     """
-    if not await schema.removal.any(target):
+    if not likely and not await schema.removal.any(target):
         return [], {}
     try:
         async with target.transaction():
@@ -227,14 +242,14 @@ async def remove_gone(
     refused: list[tuple[asyncpg.Record, StoreError]] = []
     accepted = False
     rows = await target.fetch(
-        "SELECT table_name, row_id, key, again FROM pg_temp.sync_gone ORDER BY table_name, row_id"
+        "SELECT table_name, row_id, key, again FROM pg_temp.sync_leaving ORDER BY table_name, row_id"
     )
     parts = [rows]
     while parts:
         part = parts.pop()
-        await target.execute("DELETE FROM pg_temp.sync_gone")
+        await target.execute("DELETE FROM pg_temp.sync_leaving")
         await target.executemany(
-            "INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again) VALUES ($1, $2, $3, $4)",
+            "INSERT INTO pg_temp.sync_leaving (table_name, row_id, key, again) VALUES ($1, $2, $3, $4)",
             [tuple(row) for row in part],
         )
         try:

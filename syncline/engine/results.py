@@ -32,6 +32,10 @@ class Progress:
         """Rows a second of the loads of tables, in their last turns."""
         self.refused: set[int] = set() if before is None else before.refused
         """What a first load has put off, and Postgres did not let it put back, by number."""
+        self.failures: set[tuple[str, str]] = set() if before is None else before.failures
+        """Table and error of each failure that was logged."""
+        self.failed_anew = False
+        """Whether a table failed in this pass that did not fail so before."""
         self.loading: Collection[str] = ()
         """Tables whose load goes on."""
         self.vectors = VectorProgress()
@@ -41,6 +45,14 @@ class Progress:
         """Record the progress committed with one more batch."""
         self.run = run
         self._heartbeat_progress("capture")
+
+    def fails(self, table: str, error: str) -> bool:
+        """Record that a table failed; return whether it did not fail so in an earlier pass of the cycle."""
+        if (table, error) in self.failures:
+            return False
+        self.failures.add((table, error))
+        self.failed_anew = True
+        return True
 
     def heartbeat(self) -> None:
         """Report that the graph-db has got further, without rows."""

@@ -186,9 +186,10 @@ async def _of_graph(connection: asyncpg.Connection, graph: Graph, schema: str) -
             graph=graph.slug, status=graph.status, kept=False, max_lag_seconds=graph.max_lag_seconds
         )
         return none, ()
-    row = await connection.fetchrow(_sql("graph_numbers", schema=named))
+    row = await connection.fetchrow(
+        _sql("graph_numbers", schema=named, withheld=_sql("withheld", schema=named))
+    )
     delays: list[dict[str, str]] = json.loads(row["delays"])
-    withheld = await connection.fetchrow(_sql("withheld", schema=named))
     owes = await connection.fetchrow(_sql("graph_owes", schema=named)) if row["owing"] else None
     numbers = GraphNumbers(
         graph=graph.slug,
@@ -211,8 +212,8 @@ async def _of_graph(connection: asyncpg.Connection, graph: Graph, schema: str) -
         ),
         owed=0 if owes is None else owes["owed"],
         owed_problem=None if owes is None else owes["problem"],
-        withheld=withheld["rows"] or 0,
-        withheld_tables=withheld["tables"],
+        withheld=row["withheld"] or 0,
+        withheld_tables=row["withheld_tables"],
         behind_since=row["behind_since"],
         lag_seconds=row["behind_seconds"],
         max_lag_seconds=graph.max_lag_seconds,

@@ -195,15 +195,14 @@ async def test_a_changed_key_is_the_end_of_the_old_row(graph: TestGraph) -> None
 async def test_whether_a_deleted_key_is_there_again_is_found_by_index_and_told_byte_by_byte(
     graph: TestGraph,
 ) -> None:
-    query = SchemaStatements(KNOWLEDGE_GRAPH).capture_deleted("kg", Cursor(), limit=10)
+    query = SchemaStatements(KNOWLEDGE_GRAPH).capture_deleted_at("kg", Cursor(), horizon=9, limit=10)
     connection = await graph.connect_write()
     try:
         await connection.execute(
             "INSERT INTO write_llm_usage (id, model_id) SELECT i, 'm' FROM generate_series(1, 5000) i;"
             "DELETE FROM write_llm_usage WHERE id = '1'; ANALYZE write_llm_usage, sync_tombstone"
         )
-        await connection.execute(f"PREPARE deleted AS {query}")
-        plan = "\n".join(row[0] for row in await connection.fetch("EXPLAIN EXECUTE deleted ('0', '9')"))
+        plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {query}"))
     finally:
         await connection.close()
     assert re.search(r"Index Cond: \(id = \(\S.*key\)\[1\]\)", plan)
@@ -226,8 +225,8 @@ async def test_packed_keys_are_read_one_by_one_from_any_position(graph: TestGrap
         found: list[tuple[str, tuple[str, ...]]] = []
         sizes = [1000, 8, 990, 1, *(next(limits) for _ in range(30))]
         for limit in sizes:
-            query = statements.capture_deleted("kg", cursor, limit=limit)
-            rows = await connection.fetch(query, *cursor.parameters(), horizon)
+            query = statements.capture_deleted_at("kg", cursor, horizon=int(horizon), limit=limit)
+            rows = await connection.fetch(query)
             found += [(row["source_table"], tuple(row["key"])) for row in rows]
             first = await connection.fetchrow(
                 statements.next_deleted("kg", cursor), *cursor.parameters(), horizon

@@ -5,14 +5,17 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.embeddings.service import Vectors
-from syncline.engine import KNOWLEDGE_GRAPH, news, run_cycle
+from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, news, run_cycle
 from syncline.engine.live_lane import LoadDrain
 from syncline.engine.news import News
+from syncline.engine.schema_problems import schema_problems
 from syncline.messages.sync import CycleProgress, CycleStatus, SyncResult
 from syncline.messages.verification import RelationKind
 from syncline.operator.explain import explain
@@ -182,6 +185,31 @@ async def test_waits_are_granted_while_a_load_goes_on(
     assert any(table.loading and (table.expected or 0) >= 20 for table in told)
     assert not told[-1].loading
     assert await differences(graph) == []
+
+
+async def test_table_that_fails_is_logged_and_checked_once_in_a_load(
+    graph: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each turn is a pass of the cycle: what failed before fails in silence, and the catalogs are not read again."""
+    checks: list[object] = []
+
+    async def checked(*given: Any, **named: Any) -> Any:
+        checks.append(given)
+        return await schema_problems(*given, **named)
+
+    monkeypatch.setattr("syncline.engine.cycle.schema_problems", checked)
+    await write(graph, SEED)
+    await on_target(graph, "ALTER TABLE edges DROP COLUMN weight")
+    with capture_logs() as logs:
+        # An engine of its own knows of no earlier test's tables.
+        result = await SyncEngine(KNOWLEDGE_GRAPH).run_cycle(graph.context(batch_rows=3))
+    events = [line["event"] for line in logs]
+    assert (result.status, [table.table for table in result.tables if table.error]) == (
+        CycleStatus.FAILED,
+        ["edges"],
+    )
+    assert events.count("cycle repeated") > 5
+    assert (events.count("table failed"), len(checks)) == (1, 2)
 
 
 async def test_a_table_that_is_read_again_is_overtaken_too(

@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from uuid import UUID, uuid5
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
@@ -13,6 +15,7 @@ from syncline.errors import StoreRejected
 from syncline.migrations import (
     ENGINE_VERSION_TABLE,
     VERSION_TABLE,
+    migrate_bookkeeping,
     migrate_control,
     migrate_graph,
     migrate_write,
@@ -69,6 +72,30 @@ async def test_being_up_to_date_is_one_statement_for_the_engine_state_and_one_fo
     assert [statement.split()[0] for statement in statements] == ["BEGIN", "SELECT", "COMMIT"] * 2
     assert ENGINE_VERSION_TABLE in statements[1]
     assert VERSION_TABLE in statements[4]
+
+
+@pytest.mark.parametrize("extension", ["pgcrypto", "uuid-ossp"])
+async def test_uuid5_is_that_of_an_extension_that_all_may_use(store: PostgresStore, extension: str) -> None:
+    """Also where the bookkeeping tables were there before it; in both ways ids are the same as without it."""
+    space = UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
+    texts = [("aé\\'x\"" * length)[:length] for length in (0, 1, 38, 39, 40, 55, 56, 500)]
+    async with store.driver() as connection:
+        await migrate_bookkeeping(store, "before")
+        try:
+            await connection.execute(f'CREATE SCHEMA tools; CREATE EXTENSION "{extension}" SCHEMA tools')
+        except asyncpg.PostgresError:
+            pytest.skip(f"this server comes without {extension}: that of `make test-versions` has one")
+        for usable in (False, True):
+            if usable:
+                await connection.execute("GRANT USAGE ON SCHEMA tools TO PUBLIC")
+            await connection.execute("UPDATE before.sync_engine_version SET version_num = 'engine_0008'")
+            assert await migrate_bookkeeping(store, "before") == ["engine_0009"]
+            made = "SELECT prosrc || coalesce(pg_get_function_sqlbody(oid), '') FROM pg_proc WHERE proname = 'uuid5'"
+            assert ("tools." in await connection.fetchval(made)) is usable
+            for text in texts:
+                assert await connection.fetchval("SELECT syncline.uuid5($1, $2)", space, text) == uuid5(
+                    space, text
+                )
 
 
 @pytest.mark.long("test_a_second_migration_changes_nothing")

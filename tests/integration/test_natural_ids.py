@@ -135,6 +135,37 @@ async def equal(graph: TestGraph, schema_map: SchemaMap) -> None:
     assert [one for one in found.relations if one.damaged or one.problem] == []
 
 
+async def test_many_rows_find_their_ids_and_those_of_their_parents_at_once(
+    site: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a batch of which nothing is listed, and of one with listed rows, rows that stand there, and new ones."""
+    monkeypatch.setattr("syncline.engine.merge._ANALYZE_FROM", 1)
+    book = shape(RULES["uuid5"])
+    nodes, edges_, notes = book
+    noted = replace(notes, id=Id(rule=IdRule.UUID5, namespace=SPACE, natural=("edge_id",), beside=True))
+    book = replace(book, tables=(nodes, edges_, noted))
+    stands = "INSERT INTO notes SELECT '{note}-0000-4000-8000-000000000000', id, 'theirs' FROM edges WHERE weight = {weight}"
+    found = f"""SELECT n.text, coalesce((
+        SELECT 'made' FROM unnest('{{n1,n2,n3,n4}}'::text[]) k WHERE n.id = syncline.uuid5('{SPACE}'::uuid, k)
+    ), left(n.id::text, 8)), e.weight FROM notes n JOIN edges e ON e.id = n.edge_id ORDER BY 1"""
+    await on_target(
+        site, "CREATE UNIQUE INDEX ON notes (edge_id); " + stands.format(note="00000009", weight=7)
+    )
+    await cycle(site, book)
+    assert await read(site, found) == [("one", "00000009", 1), ("two", "made", 3)]
+    await on_target(site, stands.format(note="0000000a", weight=2))
+    await cycle(
+        site,
+        book,
+        "UPDATE w_notes SET text = 'one again' WHERE key = 'n1'; INSERT INTO w_nodes VALUES ('d');"
+        "INSERT INTO w_notes VALUES ('n4', 'bc', 'four'), ('n5', 'nowhere', 'waits')",
+    )
+    assert await read(site, found) == [
+        ("four", "0000000a", 2), ("one again", "00000009", 1), ("two", "made", 3), ("waits", "made", 4),
+    ]  # fmt: skip
+    await equal(site, book)
+
+
 @pytest.mark.long(after=1)
 @pytest.mark.parametrize("rule", RULES)
 async def test_a_row_that_stands_there_keeps_its_id_whatever_the_rule(site: TestGraph, rule: str) -> None:

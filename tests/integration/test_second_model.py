@@ -760,6 +760,7 @@ async def test_roles_that_may_queue_points_may_do_so_after_the_migration(embedde
         "engine_0006",
         "engine_0007",
         "engine_0008",
+        "engine_0009",
     ]
     queue = f"SET ROLE {role}; INSERT INTO sync_outbox SELECT 'nodes', id FROM nodes; RESET ROLE"
     connection = await embedded.graph.connect_target()

@@ -95,10 +95,8 @@ async def test_one_tenant_is_read_by_its_index_however_many_rows_the_others_have
             assert await reads(connection, table.behind(SHARED, cursor), *given) < 100
             assert await reads(connection, table.next_key(SHARED, cursor), *given) < 100
         for deleted in (Cursor(), Cursor(xid=100, key=("5",))):
-            given = [*deleted.parameters(), horizon]
-            assert (
-                await reads(connection, statements.capture_deleted(SHARED, deleted, limit=1000), *given) < 100
-            )
+            query = statements.capture_deleted_at(SHARED, deleted, horizon=int(horizon), limit=1000)
+            assert await reads(connection, query) < 100
     finally:
         await connection.close()
 

@@ -44,7 +44,7 @@ class _Keeping:
 
 
 class Removal:
-    """The statements that remove the rows in `sync_gone` from the graph-db.
+    """The statements that remove the rows in `sync_leaving` from the graph-db.
 
     Parents may be removed before or after their children, in one transaction or several: a child that cannot
     exist without its parent is removed with it and requested again by key, so it is parked if the write-db
@@ -73,9 +73,9 @@ class Removal:
         self._kept_removed = sql("kept_removed", asides=commas(asides))
 
     async def run(self, target: asyncpg.Connection, *, indexed: bool = True) -> list[TableProgress]:
-        """Remove the rows in `sync_gone` within the caller's transaction; return the changes per table.
+        """Remove the rows in `sync_leaving` within the caller's transaction; return the changes per table.
 
-        Unless `indexed`, no index need find what hangs on them. `sync_gone` is emptied at the commit: a
+        Unless `indexed`, no index need find what hangs on them. `sync_leaving` is emptied at the commit: a
         transaction runs this once, or empties it before it does so again.
         """
         rows = await target.fetch(self._counted)
@@ -134,7 +134,7 @@ class Removal:
         return found
 
     async def any(self, target: asyncpg.Connection) -> bool:
-        """Return whether there are rows in `sync_gone`."""
+        """Return whether there are rows in `sync_leaving`."""
         return await target.fetchval(sql("gone_any")) is not None
 
     def _children_of(self, table: TableMap) -> Iterator[tuple[str, str]]:

@@ -335,7 +335,7 @@ class Identity:
         Each has its target id as `sync_target_id`, made once: a join would make it for each comparison.
         """
         if not self.table.identified or self.hashed:
-            return "pg_temp.sync_gone"
+            return "pg_temp.sync_leaving"
         return sql("gone_rows", id=self._removed_id("g"), table=literal(self.table.name)).strip()
 
     def gone_row_is(self, target_id: str, gone: str = "g") -> str:

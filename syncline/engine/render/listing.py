@@ -49,7 +49,7 @@ class Listing:
         """The same for many rows."""
         self._others = others
         self.any_listed = sql("list_any", table=literal(table.name)) if table.keeps_ids and others else None
-        """Whether a row of the table is listed: if not, `first` does what `references` and `assigned` do."""
+        """Whether a row of the table is listed: `first` or `many` then does what the others do."""
         self.own_references: Sequence[str] = self._references(own)
         """The same for rows of this table: once it is clear which ones have their ids."""
         self.many_own_references = self._many_references(own)
@@ -120,31 +120,54 @@ class Listing:
 
     def first(self, made: str) -> str:
         """Return the statement that gives ids to rows of which none is listed, and to what they refer to."""
-        table = self.table
-        names = [reference_id(reference.column) for reference, _ in self._others]
-        if table.id is not None and table.id.natural:
-            values = merged_values(table)
-            found = {f"s.{name}": f"r.{name}" for name in names}
-            made = sql(
-                "list_first_natural",
-                id=self._own.column,
-                target=quoted(table.name),
-                same=" AND ".join(
-                    f"t.{quoted(name)} = {found.get(values[name], values[name])}" for name in table.id.natural
-                ),
-                made=made,
-            ).strip()
+        if natural := self._natural("r.{name}"):
+            made = sql("list_first_natural", **natural, made=made).strip()
+        return self._joined(self._others, made=sql("list_made", made=made).rstrip())
+
+    def many(self, made: str) -> str:
+        """Return the same where some are listed: it tells whether one is not."""
+        natural = self._natural("f{number}.id")
+        is_ours = self._own.is_ours("t") if natural else ""
         return sql(
-            "list_first",
+            "list_many",
             stage=self._stage,
-            changes=commas([f"{name} = r.{name}" for name in names]),
-            found=commas([f"f{number}.id AS {name}" for number, name in enumerate(names)]),
-            joins=" ".join(
-                f"LEFT JOIN {self._values(*pair)} f{number} ON f{number}.value = s.{quoted(pair[0].column)}"
-                for number, pair in enumerate(self._others)
-            ),
+            table=self._names["table"],
+            kept=read(self.table.id_type, "l.target_id"),
+            natural=", r.sync_natural" if natural else "",
+            natural_found=", n.id AS sync_natural" if natural else "",
+            natural_joined=sql("list_many_natural", **natural, is_ours=is_ours).rstrip() if natural else "",
             made=made,
+            **self._found(self._others),
         )
+
+    def _joined(self, references: Sequence[tuple[Reference, Identity]], *, made: str = "") -> str:
+        found = self._found(references)
+        return sql("list_first", stage=self._stage, **found | {"changes": found["changes"] + made})
+
+    def _found(self, references: Sequence[tuple[Reference, Identity]]) -> dict[str, str]:
+        """Return the fragments for what staged rows refer to, each value looked up once."""
+        names = [reference_id(reference.column) for reference, _ in references]
+        return {
+            "changes": commas([f"{name} = r.{name}" for name in names]),
+            "found": commas([f"f{number}.id AS {name}" for number, name in enumerate(names)]),
+            "joins": " ".join(
+                f"LEFT JOIN {self._values(*pair)} f{number} ON f{number}.value = s.{quoted(pair[0].column)}"
+                for number, pair in enumerate(references)
+            ),
+        }
+
+    def _natural(self, found: str) -> dict[str, str]:
+        """Return the fragments by which a standing row is found; `found`: where an id was looked up."""
+        table = self.table
+        if table.id is None or not table.id.natural:
+            return {}
+        values = merged_values(table)
+        ids = {
+            f"s.{name}": found.format(name=name, number=number)
+            for number, name in enumerate(reference_id(reference.column) for reference, _ in self._others)
+        }
+        same = [f"t.{quoted(name)} = {ids.get(values[name], values[name])}" for name in table.id.natural]
+        return {"id": self._own.column, "target": quoted(table.name), "same": " AND ".join(same)}
 
     def _kept(self) -> str:
         return sql("list_kept", **self._names, kept=read(self.table.id_type, "o.target_id"))
@@ -174,7 +197,7 @@ class Listing:
     def _many_references(self, references: Sequence[tuple[Reference, Identity]]) -> Sequence[str]:
         """Return the same for many rows; of several references, the stage is still written once."""
         if len(references) != 1:
-            return self._references(references)
+            return [self._joined(references)] if references else []
         [(reference, parent)] = references
         return [
             sql(
@@ -192,7 +215,8 @@ class Listing:
             "list_values",
             stage=self._stage,
             reference=quoted(reference.column),
-            id=parent.listed_id(self._named(reference, parent, "v.value")),
+            id=parent.listed_id("n.row_id"),
+            row_id=self._named(reference, parent, "v.value"),
         ).strip()
 
     def _beside(self, reference: Reference, parent: Identity) -> str:

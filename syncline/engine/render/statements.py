@@ -135,6 +135,7 @@ class TableStatements:
         self.stage_columns = ["sync_xid", "sync_present", *names]
         self._selection = selection(table)
         self.create_stage = stage_creation(schema_map, table, self.stage)
+        self.drop_stage = sql("stage_drop", stage=self.stage)
         # Arrays too: how many members one has by them, Postgres 17 and later know.
         counted = [*generated_columns(table), *dict.fromkeys(quoted(links.source) for links in table.links)]
         self.analyze_stage = f"ANALYZE {self.stage} ({commas(counted)})"
@@ -393,15 +394,21 @@ class SchemaStatements:
 
     def after_deleted(self, cursor: Cursor, first_parameter: int) -> str:
         """Return the condition for deleted keys after the cursor, like `TableStatements.after_cursor`."""
+        return self._after_deleted(cursor, [f"${first_parameter}", f"${first_parameter + 1}"])
+
+    def _after_deleted(self, cursor: Cursor, given: Sequence[str]) -> str:
         if cursor.key is None:
-            return f"sync_xid >= ${first_parameter}::text::xid8"
-        return f"(sync_xid, seq) > (${first_parameter}::text::xid8, ${first_parameter + 1}::text::bigint)"
+            return f"sync_xid >= {given[0]}::text::xid8"
+        return f"(sync_xid, seq) > ({given[0]}::text::xid8, {given[1]}::text::bigint)"
 
     def rows_after_deleted(self, cursor: Cursor, first_parameter: int) -> str:
         """Return the condition for rows that have such a key, by the index; same parameters."""
+        return self._rows_after_deleted(cursor, [f"${first_parameter}", f"${first_parameter + 1}"])
+
+    def _rows_after_deleted(self, cursor: Cursor, given: Sequence[str]) -> str:
         if cursor.key is None:
-            return self.after_deleted(cursor, first_parameter)
-        xid, position = f"${first_parameter}::text::xid8", f"${first_parameter + 1}::text::bigint"
+            return self._after_deleted(cursor, given)
+        xid, position = f"{given[0]}::text::xid8", f"{given[1]}::text::bigint"
         return sql("rows_after", xid=xid, position=position).strip()
 
     def sources(self, schema: str, tables: Sequence[str]) -> list[str]:
@@ -409,20 +416,25 @@ class SchemaStatements:
         named = [self.tables[name].source(schema) for name in tables]
         return list(dict.fromkeys([*named, deleted_keys(schema)]))
 
-    def capture_deleted(self, schema: str, cursor: Cursor, *, limit: int) -> str:
-        """Return the COPY source query for deleted keys; parameters: the cursor's, then the horizon."""
-        return sql("capture_deletes", limit=str(limit), **self._deleted(schema, cursor, limit))
+    def capture_deleted_at(self, schema: str, cursor: Cursor, *, horizon: int, limit: int) -> str:
+        """Return the COPY source query for deleted keys, with its values as `TableStatements.capture_at`."""
+        given = [string_literal(value) for value in (*cursor.parameters(), str(horizon))]
+        return sql("capture_deletes", limit=str(limit), **self._deleted(schema, cursor, limit, given))
 
     def next_deleted(self, schema: str, cursor: Cursor) -> str:
-        """Return the query for the first of them, with its source and its key in bytes; same parameters."""
+        """Return the query for the first of them, with its source and its key in bytes.
+
+        Parameters: the cursor's, then the horizon.
+        """
+        given = [f"${number}" for number in range(1, 2 + len(cursor.parameters()))]
         return sql(
             "next_delete",
             source_bytes=key_bytes("d.source_table"),
             part_bytes=key_bytes("k.part"),
-            **self._deleted(schema, cursor, 1),
+            **self._deleted(schema, cursor, 1, given),
         )
 
-    def _deleted(self, schema: str, cursor: Cursor, limit: int) -> dict[str, str]:
+    def _deleted(self, schema: str, cursor: Cursor, limit: int, given: Sequence[str]) -> dict[str, str]:
         cases = [
             sql(
                 "alive",
@@ -435,14 +447,14 @@ class SchemaStatements:
             ).strip()
             for table in self.schema_map
         ]
-        horizon = f"${1 + len(cursor.parameters())}::text::xid8"
+        horizon = f"{given[-1]}::text::xid8"
         return {
             "tombstones": deleted_keys_of(
                 tenant_of(self.schema_map),
                 deleted_keys(schema),
-                rows=f"{self.rows_after_deleted(cursor, 1)} AND sync_xid < {horizon}",
+                rows=f"{self._rows_after_deleted(cursor, given)} AND sync_xid < {horizon}",
                 limit=limit,
             ),
             "cases": " ".join(cases),
-            "after_cursor": self.after_deleted(cursor, 1),
+            "after_cursor": self._after_deleted(cursor, given),
         }

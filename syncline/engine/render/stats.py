@@ -339,7 +339,7 @@ def _statement(
         id=column_name(table.id_column),
         touched=f"u.id::{table.id_type.native} AS id" if as_text else "u.id",
         columns=commas([quoted(owner), *names]),
-        found=commas([f"o.{column_name(table.id_column)} AS {quoted(owner)}", *found]),
+        found=commas([f"u.id AS {quoted(owner)}", *found]),
         joins="".join(
             f" LEFT JOIN n{number} ON n{number}.sync_touched_id = u.id CROSS JOIN none{number}"
             for number in range(len(counted))

@@ -4,7 +4,7 @@
 -- The keys of a batch, before anything leaves the stage: in the statement that comes first.
 WITH noted AS (
     INSERT INTO sync_recent (table_name, number, keys)
-    SELECT '@{table}', count(*), jsonb_agg(to_jsonb(ARRAY[@{key}])) FROM @{stage} s HAVING count(*) > 0
+    SELECT '@{table}', count(*), to_jsonb(array_agg(ARRAY[@{key}])) FROM @{stage} s HAVING count(*) > 0
 )
 
 -- name: recent_asked
@@ -16,7 +16,7 @@ HAVING count(*) > 0
 -- name: recent_deletes
 -- The deleted keys of a batch, those too that were there again when it was read. What lacks parts of a key is no row.
 INSERT INTO sync_recent (table_name, number, keys)
-SELECT m.name, count(*), jsonb_agg(to_jsonb(d.key))
+SELECT m.name, count(*), to_jsonb(array_agg(d.key))
 FROM @{stage} d JOIN (VALUES @{tables}) AS m (name, source, parts) ON m.source = d.source_table AND m.parts = cardinality(d.key)
 GROUP BY m.name
 

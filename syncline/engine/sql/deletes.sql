@@ -57,7 +57,7 @@ SELECT sync_xid, seq FROM @{stage} ORDER BY sync_xid DESC, seq DESC LIMIT 1
 -- Of all tables at once: several may have one source. A key that was deleted twice is one row. They are the first ones
 -- there: looking for each before it is entered would cost more than to sort them. Those of listed tables are looked up
 -- in the list once, in its order, for all that is to be known of them. OFFSET 0: each is found by the index.
-INSERT INTO pg_temp.sync_gone (table_name, row_id, key, place, target_id)
+INSERT INTO pg_temp.sync_leaving (table_name, row_id, key, place, target_id)
 SELECT g.name, g.id, g.key, l.place, l.target_id
 FROM (
     SELECT DISTINCT ON (m.name, r.id) m.name, r.id, d.key, m.listed
@@ -72,14 +72,14 @@ LEFT JOIN LATERAL (
 
 -- name: gone_children
 -- A row that cannot exist without a removed row is removed with it.
-INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
+INSERT INTO pg_temp.sync_leaving (table_name, row_id, key, again)
 SELECT '@{child_name}', t.@{child_id}, ARRAY[@{key}], true
 FROM @{child} t JOIN @{gone_rows} g ON g.table_name = '@{parent_name}' AND @{gone}
 ON CONFLICT DO NOTHING
 
 -- name: gone_keyed_children
 -- The same, where a row's id is not its row id, or its key is its parents' keys.
-INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
+INSERT INTO pg_temp.sync_leaving (table_name, row_id, key, again)
 SELECT '@{child_name}', syncline.row_uuid(k.key), k.key, true
 FROM @{child} t
 JOIN @{gone_rows} g ON g.table_name = '@{parent_name}' AND @{gone}
@@ -89,7 +89,7 @@ ON CONFLICT DO NOTHING
 
 -- name: gone_listed_children
 -- The same of listed rows. OFFSET 0: each is found by the index, whatever the planner thinks of the list.
-INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
+INSERT INTO pg_temp.sync_leaving (table_name, row_id, key, again)
 SELECT '@{child_name}', k.row_id, k.key, true
 FROM @{child} t
 JOIN @{gone_rows} g ON g.table_name = '@{parent_name}' AND @{gone}
@@ -98,7 +98,7 @@ ON CONFLICT DO NOTHING
 
 -- name: gone_any
 -- None, for nearly every batch of rows.
-SELECT true FROM pg_temp.sync_gone LIMIT 1
+SELECT true FROM pg_temp.sync_leaving LIMIT 1
 
 -- name: gone_counted
 -- How many rows of each table are to be removed, and whether any of this graph's may wait, or has to be read again: first
@@ -107,13 +107,13 @@ SELECT table_name, count(*), 0 AS others,
        bool_or(again) OR (SELECT row_id FROM sync_parked_row ORDER BY table_name, row_id LIMIT 1) IS NOT NULL
            OR (SELECT owner FROM sync_parked_reference ORDER BY owner LIMIT 1) IS NOT NULL
            OR (SELECT row_id FROM sync_dead_letter ORDER BY table_name, row_id LIMIT 1) IS NOT NULL AS waits
-FROM pg_temp.sync_gone GROUP BY 1
+FROM pg_temp.sync_leaving GROUP BY 1
 
 -- name: gone_counted_listed
 -- The same, and how many of all were set aside: those of these tables that are in no list are others', whatever key
 -- their id is made of. OFFSET 0: each is found by the index.
 WITH others AS (
-    UPDATE pg_temp.sync_gone g SET table_name = g.table_name || '/others'
+    UPDATE pg_temp.sync_leaving g SET table_name = g.table_name || '/others'
     WHERE g.table_name = ANY (ARRAY[@{tables}]::text[]) AND g.place IS NULL AND (
         SELECT true FROM sync_row l WHERE l.table_name = g.table_name AND l.row_id = g.row_id OFFSET 0
     ) IS NULL
@@ -123,7 +123,7 @@ SELECT c.table_name, c.count, (SELECT count(*) FROM others) AS others, c.waits F
 
 -- name: others_back
 -- Nothing of a row that never landed stays parked or rejected.
-UPDATE pg_temp.sync_gone SET table_name = left(table_name, -length('/others')) WHERE table_name LIKE '%/others'
+UPDATE pg_temp.sync_leaving SET table_name = left(table_name, -length('/others')) WHERE table_name LIKE '%/others'
 
 -- name: aside_constraints
 -- The foreign keys that act on other tables' rows when a row of this table is removed, and those tables'
@@ -169,7 +169,7 @@ WITH removed AS (
 ), parked AS (
     INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key@{also})
     SELECT '@{child_name}', '@{links_name}', @{owner_row}, '@{parent_name}', @{member_row}, r.sync_member_key@{owner_key} FROM removed r
-    WHERE NOT EXISTS (SELECT FROM pg_temp.sync_gone g WHERE g.table_name = '@{child_name}' AND @{owner_gone})@{is_ours}@{listed}
+    WHERE NOT EXISTS (SELECT FROM pg_temp.sync_leaving g WHERE g.table_name = '@{child_name}' AND @{owner_gone})@{is_ours}@{listed}
     ON CONFLICT DO NOTHING
 )@{recorded}@{touched}
 SELECT count(*) FROM removed
@@ -179,7 +179,7 @@ SELECT count(*) FROM removed
 WITH changed AS (
     UPDATE @{child} t SET @{reference} = NULL FROM @{gone_rows} g
     WHERE g.table_name = '@{parent_name}' AND @{gone}
-      AND NOT EXISTS (SELECT FROM pg_temp.sync_gone o WHERE o.table_name = '@{child_name}' AND @{child_gone})@{ours}
+      AND NOT EXISTS (SELECT FROM pg_temp.sync_leaving o WHERE o.table_name = '@{child_name}' AND @{child_gone})@{ours}
     RETURNING t.@{child_id}, g.row_id AS parent, @{parent_key} AS parent_key@{owner}
 ), parked AS (
     INSERT INTO sync_parked_reference (table_name, name, owner, waits_for_table, waits_for, waits_for_key@{also})
@@ -209,23 +209,23 @@ SELECT count(*) FROM changed
 -- Nothing of a removed row stays parked; rows removed with their parent are requested again, and so are rows
 -- rejected for a unique value that it had.
 WITH RECURSIVE freed AS (
-    SELECT d.table_name, d.row_id, d.key FROM sync_dead_letter d JOIN pg_temp.sync_gone g
+    SELECT d.table_name, d.row_id, d.key FROM sync_dead_letter d JOIN pg_temp.sync_leaving g
         ON d.table_name = g.table_name AND d.held_by = g.row_id
     UNION
     SELECT d.table_name, d.row_id, d.key FROM freed f JOIN sync_dead_letter d
         ON d.table_name = f.table_name AND d.held_by = f.row_id
 ), rows AS (
-    DELETE FROM sync_parked_row r USING pg_temp.sync_gone g
+    DELETE FROM sync_parked_row r USING pg_temp.sync_leaving g
     WHERE NOT g.again AND r.table_name = g.table_name AND r.row_id = g.row_id
 ), parts AS (
-    DELETE FROM sync_parked_reference r USING pg_temp.sync_gone g
+    DELETE FROM sync_parked_reference r USING pg_temp.sync_leaving g
     WHERE r.table_name = g.table_name AND r.owner = g.row_id
 ), letters AS (
-    DELETE FROM sync_dead_letter d USING pg_temp.sync_gone g
+    DELETE FROM sync_dead_letter d USING pg_temp.sync_leaving g
     WHERE NOT g.again AND d.table_name = g.table_name AND d.row_id = g.row_id
 )
 INSERT INTO sync_requeue (table_name, row_id, key, reason, queued_at)
-SELECT table_name, row_id, key, 'its parent left', clock_timestamp() FROM pg_temp.sync_gone WHERE again
+SELECT table_name, row_id, key, 'its parent left', clock_timestamp() FROM pg_temp.sync_leaving WHERE again
 UNION ALL
 SELECT table_name, row_id, key, 'a value it wants is free',
        clock_timestamp() + row_number() OVER () * interval '1 microsecond'

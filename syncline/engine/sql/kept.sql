@@ -25,27 +25,27 @@ SELECT count(*) FROM changed
 
 -- name: marked_aside
 -- Marked rows are not removed, nor what refers to them.
-UPDATE pg_temp.sync_gone g SET table_name = '@{aside}'
+UPDATE pg_temp.sync_leaving g SET table_name = '@{aside}'
 FROM sync_kept k
 WHERE g.table_name = '@{table}' AND g.again IS FALSE
   AND k.table_name = '@{table}' AND k.row_id = g.row_id AND NOT k.stub
 
 -- name: stubs_aside
 -- Nor are stubs to which a row still refers.
-UPDATE pg_temp.sync_gone g SET table_name = '@{aside}'
+UPDATE pg_temp.sync_leaving g SET table_name = '@{aside}'
 FROM sync_kept k
 WHERE g.table_name = '@{table}' AND g.again IS FALSE
   AND k.table_name = '@{table}' AND k.row_id = g.row_id AND k.stub AND @{referred}
 
 -- name: kept_back
-UPDATE pg_temp.sync_gone g SET table_name = '@{table}' WHERE g.table_name = '@{aside}'
+UPDATE pg_temp.sync_leaving g SET table_name = '@{table}' WHERE g.table_name = '@{aside}'
 
 -- name: kept_removed
 -- What was removed after all is in the list no longer, and only what was marked is left.
 WITH removed AS (
-    DELETE FROM sync_kept k USING pg_temp.sync_gone g WHERE k.table_name = g.table_name AND k.row_id = g.row_id
+    DELETE FROM sync_kept k USING pg_temp.sync_leaving g WHERE k.table_name = g.table_name AND k.row_id = g.row_id
 )
-DELETE FROM pg_temp.sync_gone g WHERE g.table_name <> ALL (ARRAY[@{asides}]::text[])
+DELETE FROM pg_temp.sync_leaving g WHERE g.table_name <> ALL (ARRAY[@{asides}]::text[])
 
 -- name: unkept
 -- A marked row waits for nothing.
@@ -117,7 +117,7 @@ JOIN @{stage} s ON t.@{by} = @{value} AND t.@{by}::text COLLATE "C" = @{value} A
 
 -- name: oust_stubs
 -- A row that is in the target already takes over what refers to the stub: it is removed, and that is read again.
-INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
+INSERT INTO pg_temp.sync_leaving (table_name, row_id, key, again)
 SELECT '@{table}', k.row_id, k.key, NULL
 FROM @{found}
 WHERE k.table_name = '@{table}' AND k.stub AND s.sync_present AND EXISTS (SELECT FROM @{target} o WHERE o.@{id} = s.@{staged})
@@ -157,9 +157,9 @@ WITH held AS (
     SELECT DISTINCT l.row_id FROM @{stage} s CROSS JOIN LATERAL (@{holder} OFFSET 0) l
     WHERE s.sync_present AND l.row_id <> s.sync_row_id
 ), leaving AS (
-    UPDATE pg_temp.sync_gone g SET again = NULL FROM held h
+    UPDATE pg_temp.sync_leaving g SET again = NULL FROM held h
     WHERE g.table_name = '@{table}' AND g.row_id = h.row_id AND g.again IS FALSE
 )
-INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
+INSERT INTO pg_temp.sync_leaving (table_name, row_id, key, again)
 SELECT '@{table}', k.row_id, k.key, NULL FROM held h JOIN sync_kept k ON k.table_name = '@{table}' AND k.row_id = h.row_id
 ON CONFLICT DO NOTHING

@@ -223,4 +223,4 @@ SELECT @{row_id} AS row_id FROM @{target} h WHERE h.@{id} = @{target_id}
 (SELECT made.id FROM (SELECT @{id} AS id OFFSET 0) made WHERE NOT EXISTS (SELECT FROM (@{holder}) l WHERE l.row_id <> @{row_id}))
 
 -- name: gone_rows
-(SELECT g.*, @{id} AS sync_target_id FROM pg_temp.sync_gone g WHERE g.table_name = '@{table}' OFFSET 0)
+(SELECT g.*, @{id} AS sync_target_id FROM pg_temp.sync_leaving g WHERE g.table_name = '@{table}' OFFSET 0)

@@ -23,7 +23,7 @@ WITH orphan AS (
     RETURNING s.*
 ), outdated AS (
     -- The version that has landed is no longer true.
-    INSERT INTO pg_temp.sync_gone (table_name, row_id, key, again)
+    INSERT INTO pg_temp.sync_leaving (table_name, row_id, key, again)
     SELECT '@{table}', @{row_id}, ARRAY[@{key}], NULL
     FROM orphan s WHERE EXISTS (SELECT FROM @{target} t WHERE @{same_row})
     ON CONFLICT DO NOTHING

@@ -5,6 +5,11 @@
 -- crash.
 CREATE TEMP TABLE IF NOT EXISTS @{stage} (@{definitions}) ON COMMIT DELETE ROWS
 
+-- name: stage_drop
+-- After many rows: each stage that a session keeps costs every transaction with one a part of a millisecond, in which
+-- Postgres empties it, its TOAST table and that one's index.
+DROP TABLE IF EXISTS @{stage}
+
 -- name: stage_of_other_types
 -- Types by these names may be those of another graph's schema, or have been made again.
 DO $stage$ BEGIN
@@ -34,24 +39,23 @@ CREATE TEMP TABLE IF NOT EXISTS @{noted} (counted text NOT NULL, id @{type} NOT 
 -- name: gone_create
 -- The rows to remove from the graph-db in this transaction. `again`: removed with a parent, so requested
 -- again; NULL if the row is parked already. `place`: where the list has the row, and `target_id` what it has of it, if that
--- was looked up; nothing moves it under the graph's lock. These columns are apart: a pooler's session may have the table
--- of an earlier worker.
-CREATE TEMP TABLE IF NOT EXISTS sync_gone (
+-- was looked up; nothing moves it under the graph's lock. Another layout needs another name: a pooler's session may have
+-- the table of an earlier worker.
+CREATE TEMP TABLE IF NOT EXISTS sync_leaving (
     table_name text NOT NULL, row_id uuid NOT NULL, key text[] NOT NULL, again boolean DEFAULT false,
-    PRIMARY KEY (table_name, row_id)
-) ON COMMIT DELETE ROWS;
-ALTER TABLE pg_temp.sync_gone ADD COLUMN IF NOT EXISTS place tid, ADD COLUMN IF NOT EXISTS target_id text
+    place tid, target_id text, PRIMARY KEY (table_name, row_id)
+) ON COMMIT DELETE ROWS
 
 -- name: gone_absent
 -- Staged rows that do not belong in the target are removed from it, if present, and unparked.
 WITH absent AS (DELETE FROM @{stage} s WHERE NOT s.sync_present RETURNING s.*)
-INSERT INTO pg_temp.sync_gone (table_name, row_id, key)
+INSERT INTO pg_temp.sync_leaving (table_name, row_id, key)
 SELECT '@{table}', @{row_id}, ARRAY[@{key}] FROM absent s
 ON CONFLICT DO NOTHING
 
 -- name: gone_missing
 -- Requested keys that the write-db does not have.
-INSERT INTO pg_temp.sync_gone (table_name, row_id, key)
+INSERT INTO pg_temp.sync_leaving (table_name, row_id, key)
 SELECT '@{table}', asked.row_id, asked.key
 FROM unnest($1::uuid[], $2::text[]) AS given (row_id, key_json),
      LATERAL (SELECT given.row_id, ARRAY(SELECT jsonb_array_elements_text(given.key_json::jsonb)) AS key) AS asked

@@ -18,7 +18,7 @@ INSERT INTO @{stats} (@{columns})
 SELECT @{columns} FROM found f WHERE NOT EXISTS (SELECT FROM @{stats} t WHERE t.@{owner} = f.@{owner})
 
 -- name: counters
--- The same for counts that stand in the row: no other column is written, and no point.
+-- The same for counts that stand in the row, which has to be found only to be written: no other column is, and no point.
 WITH touched AS MATERIALIZED (
     SELECT DISTINCT @{touched} FROM pg_temp.@{noted} u WHERE u.counted IN (@{labels})
 )@{numbers}, found AS MATERIALIZED (

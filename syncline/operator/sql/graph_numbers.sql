@@ -50,8 +50,8 @@ SELECT (SELECT coalesce(sum(entries), 0)::bigint FROM @{schema}.sync_count WHERE
            ORDER BY e.collection
        ) AS collections,
        s.behind_since, coalesce(extract(epoch FROM clock_timestamp() - s.behind_since), 0)::float8 AS behind_seconds,
-       to_jsonb(s) ->> 'load_below' IS NOT NULL AS owing
-FROM @{schema}.sync_state s
+       to_jsonb(s) ->> 'load_below' IS NOT NULL AS owing, w.rows AS withheld, w.tables AS withheld_tables
+FROM @{schema}.sync_state s CROSS JOIN (@{withheld}) AS w
 
 -- name: graph_owes
 SELECT count(*) FILTER (WHERE kind <> 'counts') AS owed,

@@ -32,6 +32,7 @@ __all__ = [
     "FactDecompositionProvider",
     "GraphSchema",
     "GraphVectors",
+    "Lanes",
     "Linger",
     "Meter",
     "NoOptions",
@@ -220,6 +221,20 @@ MUTED_SECONDS: Final = 4.0
 """How long a lingering cycle mutes its writers at a time: so late is what it misses if it is killed."""
 
 
+class Lanes(Protocol):
+    """Lets several lanes read the load of a large table, in ranges: one is the cycle's own."""
+
+    @property
+    def number(self) -> int:
+        """How many lanes a load may have in all."""
+
+    async def call(self) -> None:
+        """Ask for the others, of this worker or of another: there are ranges. They may come late, or never.
+
+        Raises nothing; asked again it does nothing.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class SyncContext:
     """Everything that one cycle may use. Only the pools are shared with cycles of other graphs."""
@@ -263,6 +278,8 @@ class SyncContext:
     working; False if unknown. None outside a worker."""
     linger: Linger | None = None
     """May let the cycle stay open for further changes; None: it ends when it has drained."""
+    lanes: Lanes | None = None
+    """May let others take part in its loads; None: it loads alone."""
 
     @property
     def embeddings(self) -> Sequence[EmbeddingService]:

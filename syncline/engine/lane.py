@@ -1,0 +1,105 @@
+"""Lane: takes part in the loads of a graph, beside the cycle that has it, until no range of them is left."""
+
+import asyncio
+import time
+from typing import Final
+
+from syncline.engine.bisect import TableStands
+from syncline.engine.checkpoints import RecentKeys
+from syncline.engine.ranges import RangeDrain, read_ranges
+from syncline.engine.render.statements import SchemaStatements
+from syncline.engine.results import Progress
+from syncline.engine.schema_transaction import HeldSchema
+from syncline.engine.state import Fence, RunProgress
+from syncline.errors import CycleFenced, StoreError
+from syncline.messages.sync import LaneEnd, LaneResult
+from syncline.provider import SyncContext
+
+__all__ = ["run_lane"]
+
+_PAUSE: Final = 0.2
+"""Seconds until it looks for a range again: others have the last ones of a table."""
+
+
+async def run_lane(
+    statements: SchemaStatements, context: SyncContext, *, lane: str, seconds: float
+) -> LaneResult:
+    """Apply ranges of the graph's loads for so many seconds, and to the end of the last one.
+
+    `context.run` is the attempt that has the graph: when another one takes it, the lane ends without a word.
+    A failure ends it too, and is told in the result: the cycle meets it itself, and reports it.
+    """
+    one = _Lane(statements, context, lane=lane, until=time.monotonic() + seconds)
+    while (end := await one.step()) is None:
+        pass
+    return one.result(end)
+
+
+class _Lane:
+    def __init__(self, statements: SchemaStatements, context: SyncContext, *, lane: str, until: float) -> None:
+        self._statements, self._context, self._lane, self._until = statements, context, lane, until
+        self._progress = Progress(context)
+        self._progress.run = RunProgress(run_id=context.run.run_id)
+        self._recent = RecentKeys(statements, noting=False)
+        self._sizes: dict[str, int] = {}
+        self._ranges = 0
+        self._problem: str | None = None
+
+    def result(self, end: LaneEnd) -> LaneResult:
+        """Return what it has done."""
+        run = self._progress.run
+        return LaneResult(
+            end=end,
+            ranges=self._ranges,
+            batches=run.batches,
+            captured=sum(table.captured for table in run.tables.values()),
+            problem=self._problem,
+        )
+
+    async def step(self) -> LaneEnd | None:
+        """Take one range, over connections that others may have in between; return why it ends, None if not."""
+        if self._out_of_time():
+            return LaneEnd.TIME
+        try:
+            async with self._context.target.store.driver() as target:
+                held = HeldSchema(target, self._context.target.schema)
+                async with held.transaction():
+                    open_, _ = await read_ranges(target)
+                # The rows of later tables refer to those of the first.
+                name = next((name for name in self._statements.tables if name in open_), None)
+                if name is None:
+                    return LaneEnd.DONE
+                self._progress.ranges = [ranges.said for ranges in open_.values()]
+                drain = self._drain(held).in_ranges(open_, lane=self._lane)
+                table, below = self._statements.tables[name], open_[name].below
+                found = await drain.next_range(table, below)
+                if found is not None:
+                    await drain.take(table, found, below)
+                    self._ranges += 1
+                    self._progress.committed(self._progress.run.joined(drain.done))
+                    return None
+        except CycleFenced:
+            return LaneEnd.FENCED
+        except (StoreError, TableStands) as error:
+            self._problem = str(error.error if isinstance(error, TableStands) else error)
+            return LaneEnd.FAILED
+        self._progress.heartbeat()
+        await asyncio.sleep(_PAUSE)
+        return None
+
+    def _drain(self, held: HeldSchema) -> RangeDrain:
+        return RangeDrain(
+            self._statements,
+            self._context,
+            held,
+            Fence(graph=self._context.graph.slug, schema=held.schema, fence=0),
+            self._progress,
+            failed={},
+            out_of_time=self._out_of_time,
+            sizes=self._sizes,
+            recent=self._recent,
+            beside_lanes=True,
+        )
+
+    def _out_of_time(self) -> bool:
+        return time.monotonic() >= self._until

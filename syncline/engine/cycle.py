@@ -27,7 +27,16 @@ from syncline.engine.lock import Holder, end_dead_holder, find_holder, holder_na
 from syncline.engine.news import News
 from syncline.engine.position import Position
 from syncline.engine.pruning import Pruning
-from syncline.engine.ranges import CYCLE, OpenRanges, RangeDrain, forget_ranges, read_ranges, worth_ranges
+from syncline.engine.ranges import (
+    CYCLE,
+    OpenRanges,
+    RangeDrain,
+    forget_ranges,
+    lane_session,
+    read_ranges,
+    stop_lanes,
+    worth_ranges,
+)
 from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.results import Progress, add_up
 from syncline.engine.schema_problems import Fit, schema_problems
@@ -42,7 +51,7 @@ from syncline.engine.vectors.outbox import due_sql
 from syncline.engine.visible import Look, advance, answer, look, notify, request
 from syncline.errors import RowsFiltered, SchemaMoved, StatementOutdated, StoreError
 from syncline.maps.one_tenant import of_tenant, tenant_of
-from syncline.messages.sync import CycleStatus, LaneResult, SyncResult, TableProgress, Withheld
+from syncline.messages.sync import CycleStatus, LaneResult, OpenWriter, SyncResult, TableProgress, Withheld
 from syncline.provider import SyncContext
 from syncline.tracing import span
 
@@ -416,7 +425,12 @@ class _Cycle:
                 expected=context.vectors.prefix,
             )
         self.progress.run = ledger.progress
-        pending, ledger = await self._source_check.ask(ledger)
+        pending, asked = await self._source_check.ask(ledger)
+        if ledger.ranged and pending.held and self._is_lane(pending.oldest_writer):
+            # Both databases are in one cluster: what is fresh is behind a lane's batch.
+            await stop_lanes(self._held)
+            pending, asked = await self._source_check.ask(ledger)
+        ledger = asked
         self.horizon = pending.horizon
         self._withheld = ledger.withheld
         self._load = load = FirstLoad(
@@ -490,6 +504,9 @@ class _Cycle:
         else:
             await self._held.unlock(ledger.marks)
         return self._result(ledger, pending, not_landed)
+
+    def _is_lane(self, writer: OpenWriter | None) -> bool:
+        return writer is not None and writer.application_name == lane_session(self._context.target.schema)
 
     def _batches(self, kind: type[_Drain], fence: Fence, failed: Mapping[str, str]) -> _Drain:
         return kind(

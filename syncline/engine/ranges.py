@@ -45,9 +45,20 @@ from syncline.engine.template import sql
 from syncline.errors import CycleFenced, StoreError, StoreRejected
 from syncline.messages.sync import LoadRanges
 from syncline.provider import SyncContext
+from syncline.sql import string_literal
 from syncline.stores.tenants import reading
 
-__all__ = ["CYCLE", "OpenRanges", "Range", "RangeDrain", "forget_ranges", "read_ranges", "worth_ranges"]
+__all__ = [
+    "CYCLE",
+    "OpenRanges",
+    "Range",
+    "RangeDrain",
+    "forget_ranges",
+    "lane_session",
+    "read_ranges",
+    "stop_lanes",
+    "worth_ranges",
+]
 
 WORTH_ROWS = 200_000
 """Fewer rows to load than this are loaded by one lane: they are a few batches."""
@@ -94,6 +105,19 @@ class OpenRanges:
     below: int
     """Its rows are of transactions below this one."""
     said: LoadRanges
+
+
+def lane_session(schema: str) -> str:
+    """Return the name of a session while it is in a lane's batch, as Postgres shows it."""
+    return f"syncline lane {schema}".encode()[:63].decode(errors="ignore")
+
+
+async def stop_lanes(held: HeldSchema) -> None:
+    """Return once the lanes' batches are committed; none begins for a moment."""
+    async with held.transaction() as target:
+        await target.execute(sql("lanes_stop"))
+    async with held.transaction(lane_lock(held.schema, alone=True)):
+        pass
 
 
 async def read_ranges(target: asyncpg.Connection) -> tuple[dict[str, OpenRanges], bool]:
@@ -360,7 +384,7 @@ class RangeDrain(LoadDrain):
     async def _enter(self, transaction: AsyncExitStack, taken: Range, *first: str) -> None:
         """Begin a transaction that has the range, once fresh changes leave time for it."""
         lock, stages = lane_lock(self._held.schema, alone=self._alone), shared_stages(self._statements)
-        first = lock, sql("lane_counts"), *stages, *first
+        first = *self._named(), lock, sql("lane_counts"), *stages, *first
         while await (
             target := await transaction.enter_async_context(self._transaction(*first))
         ).fetchval(sql("lanes_wait")):
@@ -377,6 +401,12 @@ class RangeDrain(LoadDrain):
         self._before = _of_lane(row["progress"])
         self._put_off = PutOff(indexes=row["indexes"], counts=frozenset(row["counts"]))
         self._began = time.monotonic()
+
+    def _named(self) -> Sequence[str]:
+        """Return what names the session of a lane. The cycle's has a name: it holds the graph's lock."""
+        if self._lane == CYCLE:
+            return ()
+        return (f"SET LOCAL application_name = {string_literal(lane_session(self._held.schema))}",)
 
     async def _move(self, taken: Range, progress: RunProgress, after: Cursor) -> None:
         """Commit a batch with its range, for the holder of the graph alone."""

@@ -213,7 +213,7 @@ async def test_lanes_that_die_cost_the_rest_of_their_batch(roomy: TestGraph) -> 
                 roomy,
                 "SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid"
                 " WHERE l.locktype = 'advisory' AND l.mode = 'ShareLock' AND l.granted"
-                " AND a.application_name NOT LIKE 'syncline %#%'",
+                " AND a.application_name = 'syncline lane kg'",
             )
             for task in [task for task in lanes.running if task.done()]:
                 assert task.result().end in (LaneEnd.FAILED, LaneEnd.DONE)

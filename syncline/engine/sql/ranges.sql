@@ -8,7 +8,7 @@ SELECT pg_advisory_xact_lock@{shared}(hashtextextended('syncline load:@{schema}'
 SET LOCAL lock_timeout TO DEFAULT; SET LOCAL statement_timeout TO DEFAULT
 
 -- name: lane_counts
--- What is counted of a lane's rows until its end (sync_keep_counts).
+-- What is counted of a lane's rows is kept apart until its end (sync_keep_counts).
 SET LOCAL syncline.lane = 'on';
 CREATE TEMP TABLE IF NOT EXISTS sync_counted (
     counted text NOT NULL, name text NOT NULL, refused boolean NOT NULL, entries bigint NOT NULL
@@ -37,6 +37,9 @@ SELECT coalesce(lanes_after > clock_timestamp(), false) FROM sync_state
 
 -- name: lanes_let
 , lanes_after = CASE WHEN lanes_after IS NOT NULL THEN '-infinity'::timestamptz END
+
+-- name: lanes_stop
+UPDATE sync_state SET lanes_after = clock_timestamp() + interval '2 s' WHERE lanes_after IS NOT NULL
 
 -- name: lanes_begin
 UPDATE sync_state SET lanes_after = '-infinity'

@@ -15,7 +15,7 @@ from syncline import names
 from syncline.embeddings.service import EmbeddingService
 from syncline.errors import EmbeddingError
 from syncline.messages.base import GraphRef
-from syncline.messages.sync import CycleProgress, SyncResult
+from syncline.messages.sync import CycleProgress, LaneResult, SyncResult
 from syncline.settings import Settings
 from syncline.stores.collection_options import CollectionOptions
 from syncline.stores.postgres import PostgresStore
@@ -34,6 +34,7 @@ __all__ = [
     "GraphVectors",
     "Lanes",
     "Linger",
+    "LoadingProvider",
     "Meter",
     "NoOptions",
     "NullMeter",
@@ -386,6 +387,23 @@ class PreparingProvider(SyncProvider, Protocol):
         where nothing is missing (`CREATE TABLE IF NOT EXISTS`). It must not write to the write-db. It has the
         time limits of the cycle, which waits for it; what it raises fails the cycle, which is retried as
         ever. If `context.target.store.owner_role` is set, act as that role, which owns the schema.
+        """
+
+
+@runtime_checkable
+class LoadingProvider(SyncProvider, Protocol):
+    """A `SyncProvider` whose loads several lanes may read, over connections of several workers: optional.
+
+    Only a provider that has it is given `SyncContext.lanes`.
+    """
+
+    @abstractmethod
+    async def load_ranges(
+        self, context: SyncContext, *, lane: str, over: Callable[[], bool]
+    ) -> LaneResult:
+        """Take part in the loads of a running cycle, whose run and attempt `context.run` is, until `over`.
+
+        It must commit nothing once another attempt or run has the graph.
         """
 
 

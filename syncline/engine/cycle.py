@@ -144,14 +144,16 @@ class SyncEngine:
 
         return await linger(context, self.statements, passes, await once(), once)
 
-    async def load_ranges(self, context: SyncContext, *, lane: str, seconds: float) -> LaneResult:
+    async def load_ranges(
+        self, context: SyncContext, *, lane: str, over: Callable[[], bool]
+    ) -> LaneResult:
         """Take part in the loads of the graph, beside its cycle (`syncline.engine.lane`).
 
         `context.run` is the attempt of the cycle; `lane` is the name by which ranges say who has taken them.
         Raises TenantInvalid like `run_cycle`.
         """
         tenant_of(self.schema_map)
-        return await run_lane(self.statements, context, lane=lane, seconds=seconds)
+        return await run_lane(self.statements, context, lane=lane, over=over)
 
     async def _run_pass(
         self,

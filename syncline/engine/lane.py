@@ -1,7 +1,7 @@
 """Lane: takes part in the loads of a graph, beside the cycle that has it, until no range of them is left."""
 
 import asyncio
-import time
+from collections.abc import Callable
 from typing import Final
 
 from syncline.engine.bisect import TableStands
@@ -22,22 +22,24 @@ _PAUSE: Final = 0.2
 
 
 async def run_lane(
-    statements: SchemaStatements, context: SyncContext, *, lane: str, seconds: float
+    statements: SchemaStatements, context: SyncContext, *, lane: str, over: Callable[[], bool]
 ) -> LaneResult:
-    """Apply ranges of the graph's loads for so many seconds, and to the end of the last one.
+    """Apply ranges of the graph's loads, one by one, until it is `over`, or none is left.
 
     `context.run` is the attempt that has the graph: when another one takes it, the lane ends without a word.
     A failure ends it too, and is told in the result: the cycle meets it itself, and reports it.
     """
-    one = _Lane(statements, context, lane=lane, until=time.monotonic() + seconds)
+    one = _Lane(statements, context, lane=lane, over=over)
     while (end := await one.step()) is None:
         pass
     return one.result(end)
 
 
 class _Lane:
-    def __init__(self, statements: SchemaStatements, context: SyncContext, *, lane: str, until: float) -> None:
-        self._statements, self._context, self._lane, self._until = statements, context, lane, until
+    def __init__(
+        self, statements: SchemaStatements, context: SyncContext, *, lane: str, over: Callable[[], bool]
+    ) -> None:
+        self._statements, self._context, self._lane, self._over = statements, context, lane, over
         self._progress = Progress(context)
         self._progress.run = RunProgress(run_id=context.run.run_id)
         self._recent = RecentKeys(statements, noting=False)
@@ -58,7 +60,7 @@ class _Lane:
 
     async def step(self) -> LaneEnd | None:
         """Take one range, over connections that others may have in between; return why it ends, None if not."""
-        if self._out_of_time():
+        if self._over():
             return LaneEnd.TIME
         try:
             async with self._context.target.store.driver() as target:
@@ -95,11 +97,8 @@ class _Lane:
             Fence(graph=self._context.graph.slug, schema=held.schema, fence=0),
             self._progress,
             failed={},
-            out_of_time=self._out_of_time,
+            out_of_time=self._over,
             sizes=self._sizes,
             recent=self._recent,
             beside_lanes=True,
         )
-
-    def _out_of_time(self) -> bool:
-        return time.monotonic() >= self._until

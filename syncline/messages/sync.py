@@ -266,6 +266,31 @@ class LoadRanges(Message):
     """Lanes that have taken a range in the last seconds, the cycle's own with them."""
 
 
+class LanesCalled(Message):
+    """Payload of signal `lanes_called`."""
+
+    attempt: int = 1
+    """The attempt of the cycle. Lanes of an earlier one end by themselves."""
+    lanes: int = 1
+    """How many it wants beside its own."""
+
+
+class LoadRangesRequest(SparseMessage):
+    """Input of activity `load_ranges`."""
+
+    graph: GraphRef
+    lane: int = 1
+    """Its number in the run, from 1."""
+    attempt: int = 1
+    """The attempt of the cycle that it belongs to."""
+    provider_id: str | None = None
+    batch_rows: int | None = None
+    shadow: bool = False
+    fingerprint: str | None = None
+    map: UsedMap | None = None
+    """As the cycle has them."""
+
+
 class LaneEnd(StrEnum):
     """Why a lane beside a cycle ended."""
 
@@ -706,6 +731,8 @@ class SyncState(Message):
     """State carried to this run until it has resolved or ended, then its own."""
     signals: tuple[ProviderFallback | ProviderHeld | ProviderReturned, ...] = ()
     """Provider signals that this run has received."""
+    lanes: tuple[LaneResult, ...] = ()
+    """What lanes beside the cycle have done, one entry a time that an activity of them has ended."""
     error: str | None = None
     """Why the run failed, once it has."""
 

@@ -1,7 +1,7 @@
 """Lanes for the loads of one graph, in the process of a test; and loads of a few rows that are read in ranges."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -37,12 +37,12 @@ class Lanes:
         if not self.running:
             self.running += [self.start(f"lane {number}") for number in range(1, self.number)]
 
-    def start(self, name: str, *, seconds: float = 600) -> "asyncio.Task[LaneResult]":
+    def start(self, name: str, *, over: Callable[[], bool] = lambda: False) -> "asyncio.Task[LaneResult]":
         """Start one lane of the present cycle."""
         if self.context is None:
             raise RuntimeError("no cycle has begun")
         context = replace(self.context, heartbeat=lambda _: None)
-        return asyncio.create_task(self.engine.load_ranges(context, lane=name, seconds=seconds))
+        return asyncio.create_task(self.engine.load_ranges(context, lane=name, over=over))
 
     async def cycle(self, context: SyncContext) -> SyncResult:
         """Run one cycle with its lanes, which end after it."""

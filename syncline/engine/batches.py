@@ -67,6 +67,9 @@ class Batch:
 class Batches:
     """State and helpers shared by every stream of a cycle's batches."""
 
+    _lanes_wait = True
+    """Whether other lanes are to wait for the batches that follow."""
+
     def __init__(
         self,
         statements: SchemaStatements,
@@ -173,9 +176,8 @@ class Batches:
         async with self._transaction(*lock, *stages, *first):
             yield batch
             if batch.progress is not None:
-                await self._fence.commit(
-                    self._target, batch.progress, moved=batch.moved, lanes_wait=self._beside_lanes
-                )
+                wait = self._beside_lanes and self._lanes_wait
+                await self._fence.commit(self._target, batch.progress, moved=batch.moved, lanes_wait=wait)
         if batch.progress is not None:
             # Only after the commit: a rolled-back batch must not be counted.
             self._landed |= batch.landed

@@ -205,6 +205,7 @@ class RangeDrain(LoadDrain):
     Loads that are not read in ranges are read as ever.
     """
 
+    _lanes_wait = False
     _batch_seconds = 2.0
     """Fresh changes wait for a batch of each lane."""
     _ranges: Mapping[str, "OpenRanges"] = MappingProxyType({})

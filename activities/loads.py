@@ -18,7 +18,15 @@ from syncline.control.services import Services
 from syncline.logs import get_log
 from syncline.messages.base import GraphStatus
 from syncline.messages.sync import CycleProgress, LaneEnd, LaneResult, LanesCalled, LoadRangesRequest
-from syncline.provider import CycleBudget, Lanes, LoadingProvider, NoOptions, RetryRules, RunIdentity, SyncContext
+from syncline.provider import (
+    CycleBudget,
+    Lanes,
+    LoadingProvider,
+    NoOptions,
+    RetryRules,
+    RunIdentity,
+    SyncContext,
+)
 
 __all__ = ["CycleLanes", "LoadActivities"]
 
@@ -42,9 +50,7 @@ class CycleLanes(Lanes):
         if self._called:
             return
         try:
-            await signal_run(
-                names.LANES_CALLED, LanesCalled(attempt=self._attempt, lanes=self._number - 1)
-            )
+            await signal_run(names.LANES_CALLED, LanesCalled(attempt=self._attempt, lanes=self._number - 1))
         except RPCError as error:
             get_log().info("lanes not called", error=str(error))
         else:
@@ -95,7 +101,9 @@ class LoadActivities:
         def over() -> bool:
             return time.monotonic() >= until or activity.is_worker_shutdown()
 
-        return await work(context, lane=f"lane {request.lane} of {activity.info().workflow_run_id}", over=over)
+        return await work(
+            context, lane=f"lane {request.lane} of {activity.info().workflow_run_id}", over=over
+        )
 
     def _services(self) -> Services:
         if self._opened is None:

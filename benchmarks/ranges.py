@@ -11,11 +11,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 from pydantic import SecretStr
@@ -28,7 +28,15 @@ from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine
 from syncline.messages.base import GraphRef
 from syncline.messages.sync import CycleProgress, SyncResult
 from syncline.migrations import migrate_graph
-from syncline.provider import CycleBudget, GraphSchema, GraphVectors, NoOptions, NullMeter, RunIdentity, SyncContext
+from syncline.provider import (
+    CycleBudget,
+    GraphSchema,
+    GraphVectors,
+    NoOptions,
+    NullMeter,
+    RunIdentity,
+    SyncContext,
+)
 from syncline.settings import Settings
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
@@ -164,7 +172,9 @@ class Load:
         return (self.postgres + self.python) / self.seconds
 
 
-async def measure(server: EmbeddedPostgres, folder: Path, write: PostgresStore, way: str, number: int) -> Load:
+async def measure(
+    server: EmbeddedPostgres, folder: Path, write: PostgresStore, way: str, number: int
+) -> Load:
     """Load an empty graph-db in one way."""
     name, engine = f"graph{number}", SyncEngine(KNOWLEDGE_GRAPH)
     async with fresh_store(server, name) as target:

@@ -66,9 +66,7 @@ class DefaultSyncProvider(LoadingProvider):
 
         return await decided(result, context, options, maps=self._maps, graphs=self._graphs)
 
-    async def load_ranges(
-        self, context: SyncContext, *, lane: str, over: Callable[[], bool]
-    ) -> LaneResult:
+    async def load_ranges(self, context: SyncContext, *, lane: str, over: Callable[[], bool]) -> LaneResult:
         """Take part in the loads of a cycle of the engine."""
         from syncline.engine import load_ranges
 

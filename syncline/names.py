@@ -303,7 +303,9 @@ def waits_task_queue(task_queue: str) -> str:
 
 
 def loads_task_queue(task_queue: str) -> str:
-    """Return the task queue of lanes of loads: they take no slot from a cycle, and older workers do not poll it."""
+    """Return the task queue of lanes of loads: they take no slot from a cycle, and older workers do not
+    poll it.
+    """
     return f"{task_queue}/loads"
 
 

@@ -398,9 +398,7 @@ class LoadingProvider(SyncProvider, Protocol):
     """
 
     @abstractmethod
-    async def load_ranges(
-        self, context: SyncContext, *, lane: str, over: Callable[[], bool]
-    ) -> LaneResult:
+    async def load_ranges(self, context: SyncContext, *, lane: str, over: Callable[[], bool]) -> LaneResult:
         """Take part in the loads of a running cycle, whose run and attempt `context.run` is, until `over`.
 
         It must commit nothing once another attempt or run has the graph.

@@ -388,8 +388,8 @@ class Settings(_SecondEmbedding, EmbeddingSettings, _Stores):
         default=2,
         ge=1,
         le=16,
-        description="Lanes that read the first load of a large table side by side, over two connections each; "
-        "1: the cycle alone.",
+        description="Lanes that read the first load of a large table side by side, over two connections "
+        "each; 1: the cycle alone.",
     )
     cycle_seconds: float = Field(
         default=600, gt=0, le=3600, description="Time budget of a cycle; the next one continues from there."

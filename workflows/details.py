@@ -126,7 +126,8 @@ def _lingered(result: SyncResult) -> str:
 def _ranges(loads: tuple[LoadRanges, ...]) -> Iterator[str]:
     if any(load.cut for load in loads):
         told = [
-            f"**{load.table}** {load.done:,} of {counted(load.cut, 'range')} so far, by {counted(load.lanes, 'lane')}"
+            f"**{load.table}** {load.done:,} of {counted(load.cut, 'range')} so far,"
+            f" by {counted(load.lanes, 'lane')}"
             for load in loads
             if load.cut
         ]

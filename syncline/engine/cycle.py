@@ -144,9 +144,7 @@ class SyncEngine:
 
         return await linger(context, self.statements, passes, await once(), once)
 
-    async def load_ranges(
-        self, context: SyncContext, *, lane: str, over: Callable[[], bool]
-    ) -> LaneResult:
+    async def load_ranges(self, context: SyncContext, *, lane: str, over: Callable[[], bool]) -> LaneResult:
         """Take part in the loads of the graph, beside its cycle (`syncline.engine.lane`).
 
         `context.run` is the attempt of the cycle; `lane` is the name by which ranges say who has taken them.

@@ -59,7 +59,7 @@ class _Lane:
         )
 
     async def step(self) -> LaneEnd | None:
-        """Take one range, over connections that others may have in between; return why it ends, None if not."""
+        """Take one range, over connections that others have in between; return why it ends, None if not."""
         if self._over():
             return LaneEnd.TIME
         try:

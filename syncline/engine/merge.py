@@ -210,7 +210,12 @@ async def apply_staged(
 
 
 async def release_awaited(
-    target: asyncpg.Connection, schema: SchemaStatements, table: TableStatements, *, store: str, put_off: PutOff
+    target: asyncpg.Connection,
+    schema: SchemaStatements,
+    table: TableStatements,
+    *,
+    store: str,
+    put_off: PutOff,
 ) -> list[TableProgress]:
     """Release rows and references that wait for rows of the same table which are there; return the effects.
 

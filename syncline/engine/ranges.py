@@ -31,9 +31,8 @@ from syncline.engine.batches import Batch
 from syncline.engine.capture import Reading
 from syncline.engine.dead_letters import DeadLetter
 from syncline.engine.deletes import letter_of
-from syncline.engine.drain import BatchDrain
-from syncline.engine.keys import key_of_bytes
 from syncline.engine.first_load import without_rows
+from syncline.engine.keys import key_of_bytes
 from syncline.engine.live_lane import FEWEST, LoadDrain
 from syncline.engine.merge import Applied, PutOff, release_awaited, shared_stages
 from syncline.engine.owed import COUNTS
@@ -184,7 +183,9 @@ def _of_lane(text: str) -> RunProgress:
 class _BatchProgress(Progress):
     """The progress of one batch of a lane alone: what came before is kept with its range."""
 
-    def __init__(self, context: SyncContext, whole: Progress, committed: Callable[[RunProgress], None]) -> None:
+    def __init__(
+        self, context: SyncContext, whole: Progress, committed: Callable[[RunProgress], None]
+    ) -> None:
         super().__init__(context, whole)
         self.run = RunProgress(run_id="")
         self._whole, self._hear = whole, committed
@@ -297,7 +298,8 @@ class RangeDrain(LoadDrain):
         self._range, self._name, self._below, self._alone = taken, table.table.name, below, False
         self._progress = _BatchProgress(self._context, whole, self._heard)
         try:
-            await BatchDrain._drain_rows(self, table, taken.cursor, below)
+            # Its pace is that of its batches, which wait for others.
+            await super(LoadDrain, self)._drain_rows(table, taken.cursor, below)
         except _RangeLost:
             pass
         finally:
@@ -386,9 +388,9 @@ class RangeDrain(LoadDrain):
         """Begin a transaction that has the range, once fresh changes leave time for it."""
         lock, stages = lane_lock(self._held.schema, alone=self._alone), shared_stages(self._statements)
         first = *self._named(), lock, sql("lane_counts"), *stages, *first
-        while await (
-            target := await transaction.enter_async_context(self._transaction(*first))
-        ).fetchval(sql("lanes_wait")):
+        while await (target := await transaction.enter_async_context(self._transaction(*first))).fetchval(
+            sql("lanes_wait")
+        ):
             await transaction.pop_all().aclose()
             if self._out_of_time():
                 raise _RangeLost

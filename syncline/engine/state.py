@@ -98,9 +98,7 @@ class RunProgress:
         for sums, more in ((tables, other.tables), (owed_events, other.owed_events)):
             for name, table in more.items():
                 sums[name] = _sum(sums.get(name), table)
-        return replace(
-            self, batches=self.batches + other.batches, tables=tables, owed_events=owed_events
-        )
+        return replace(self, batches=self.batches + other.batches, tables=tables, owed_events=owed_events)
 
     @property
     def unannounced(self) -> dict[str, TableProgress]:

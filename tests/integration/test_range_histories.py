@@ -9,7 +9,13 @@ from typing import TypeVar
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from pydantic import SecretStr
 
 from syncline.embeddings.hashing import DevelopmentEmbedding
@@ -116,9 +122,7 @@ class World:
         if then_end:
             await self.writers[by].end(commit=commit)
 
-    async def cycle(
-        self, batch_rows: int = 1000, number: int = 1, meanwhile: Sequence[Write] = ()
-    ) -> None:
+    async def cycle(self, batch_rows: int = 1000, number: int = 1, meanwhile: Sequence[Write] = ()) -> None:
         lanes = replace(self.engine, number=number)
         async with lanes.beside(self.context(batch_rows)) as running:
             for what in meanwhile:

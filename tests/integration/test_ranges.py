@@ -1,16 +1,13 @@
 """Ranges: several lanes read the load of one table side by side."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 
-import asyncpg
 import pytest
 
-from syncline.engine import KNOWLEDGE_GRAPH, ranges
-from syncline.engine.ranges import Range, RangeDrain
-from syncline.errors import CycleFenced, StoreUnavailable
+from syncline.engine import KNOWLEDGE_GRAPH
+from syncline.engine.ranges import RangeDrain
 from syncline.messages.sync import CycleStatus, LaneEnd, SyncResult
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences
@@ -37,17 +34,21 @@ def _ranges(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def roomy(graph: TestGraph) -> AsyncIterator[TestGraph]:
+def roomy(graph: TestGraph) -> TestGraph:
     """The graph, with connections for several lanes."""
     for store in (graph.write, graph.target):
         store._engine.pool._max_overflow = 8  # type: ignore[attr-defined]
-    yield graph
+    return graph
 
 
 async def _damage(graph: TestGraph) -> list[str]:
     context = graph.context()
     found = await verify(
-        KNOWLEDGE_GRAPH, write=context.write, target=context.target, vectors=None, embedding=graph.embedding.name
+        KNOWLEDGE_GRAPH,
+        write=context.write,
+        target=context.target,
+        vectors=None,
+        embedding=graph.embedding.name,
     )
     return [str(relation) for relation in found.relations if relation.damaged or relation.problem]
 
@@ -68,7 +69,9 @@ async def test_lanes_load_a_graph_side_by_side(roomy: TestGraph) -> None:
     assert [lane.end for lane in helped] == [LaneEnd.DONE] * 2
     assert sum(lane.ranges for lane in helped) > 0
     done = _done(result)
-    assert {name: done[name][0] for name in ("facts", "nodes", "edges")} == dict.fromkeys(("facts", "nodes", "edges"), 81)
+    assert {name: done[name][0] for name in ("facts", "nodes", "edges")} == dict.fromkeys(
+        ("facts", "nodes", "edges"), 81
+    )
     assert (done["nodes"][1] >= 81, done["facts"][1]) == (True, 74)
     assert await read(roomy, RANGES) == []
     assert [row["lanes_after"] for row in await read(roomy, "SELECT lanes_after FROM sync_state")] == [None]
@@ -101,7 +104,7 @@ class HeldLanes(Lanes):
     ) -> None:
         super().__init__(number=2)
         self._hold, self._then, self._until = hold, then, until
-        self.let: "asyncio.Task[None] | None" = None
+        self.let: asyncio.Task[None] | None = None
 
     async def call(self) -> None:
         if self.running:
@@ -113,7 +116,7 @@ class HeldLanes(Lanes):
 
     async def _let(self) -> None:
         async with asyncio.timeout(60):
-            while not await self._until():
+            while not await self._until():  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         self._hold.go.set()
 
@@ -125,7 +128,10 @@ async def test_a_delete_waits_for_the_lane_that_has_read_the_row(
     await write(roomy, SEED)
 
     async def delete() -> None:
-        await write(roomy, "DELETE FROM write_facts WHERE id = 'f100'; UPDATE write_facts SET content = 'newer' WHERE id = 'f101'")
+        await write(
+            roomy,
+            "DELETE FROM write_facts WHERE id = 'f100'; UPDATE write_facts SET content = 'newer' WHERE id = 'f101'",
+        )
 
     async def waits_or_has_passed() -> bool:
         [row] = await read(
@@ -192,7 +198,8 @@ async def test_a_lane_commits_nothing_once_another_run_has_the_graph(
         await roomy.wait_until_free()
         cycle = asyncio.create_task(Lanes().engine.run_cycle(later))
         async with asyncio.timeout(60):
-            while (await read(roomy, "SELECT holder_run_id FROM sync_state"))[0][0] != later.run.run_id:
+            holder = "SELECT holder_run_id FROM sync_state"
+            while (await read(roomy, holder))[0][0] != later.run.run_id:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         hold.go.set()
         [lane] = await asyncio.gather(*lanes.running)

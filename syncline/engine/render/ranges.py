@@ -1,4 +1,4 @@
-"""Ranges: which loads may be read in ranges side by side, and what rows of them may not have seen of each other."""
+"""Ranges: which loads several lanes may read, and what rows of them may not have seen of each other."""
 
 from collections.abc import Iterator
 

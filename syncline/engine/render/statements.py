@@ -173,12 +173,18 @@ class TableStatements:
         return self._capture(schema, self._selection, cursor, limit, *_given(cursor, below), upto=upto)
 
     def key_at(self, schema: str, cursor: Cursor, upto: Cursor, *, below: int, place: int) -> str:
-        """Return the query for the stamp and key, as of `next_key`, of the row at this place after the cursor.
+        """Return the query for stamp and key, as of `next_key`, of the row at this place after the cursor.
 
         The first row is at place 0. No row comes after `upto`.
         """
         return self._capture(
-            schema, self._stamped_key(), cursor, 1, *_given(cursor, below), upto=upto, offset=f" OFFSET {place}"
+            schema,
+            self._stamped_key(),
+            cursor,
+            1,
+            *_given(cursor, below),
+            upto=upto,
+            offset=f" OFFSET {place}",
         )
 
     def after_cursor(self, cursor: Cursor, first_parameter: int) -> str:

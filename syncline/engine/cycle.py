@@ -27,10 +27,10 @@ from syncline.engine.lock import Holder, end_dead_holder, find_holder, holder_na
 from syncline.engine.news import News
 from syncline.engine.position import Position
 from syncline.engine.pruning import Pruning
+from syncline.engine.range_drain import RangeDrain
 from syncline.engine.ranges import (
     CYCLE,
     OpenRanges,
-    RangeDrain,
     forget_ranges,
     lane_session,
     read_ranges,

@@ -6,7 +6,8 @@ from typing import Final
 
 from syncline.engine.bisect import TableStands
 from syncline.engine.checkpoints import RecentKeys
-from syncline.engine.ranges import RangeDrain, read_ranges
+from syncline.engine.range_drain import RangeDrain
+from syncline.engine.ranges import read_ranges
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.results import Progress
 from syncline.engine.schema_transaction import HeldSchema

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from syncline.engine import KNOWLEDGE_GRAPH
-from syncline.engine.ranges import RangeDrain
+from syncline.engine.range_drain import RangeDrain
 from syncline.messages.sync import CycleStatus, LaneEnd, SyncResult
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences

@@ -1,15 +1,25 @@
 """Ranges: several lanes read the load of one table side by side."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
+from syncline.devstack.postgres import PostgresServer
+from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import KNOWLEDGE_GRAPH
 from syncline.engine.range_drain import RangeDrain
+from syncline.engine.ranges import Range
+from syncline.engine.render.statements import Cursor, TableStatements
+from syncline.engine.state import RunProgress
 from syncline.messages.sync import CycleStatus, LaneEnd, SyncResult
-from syncline.testing.graphs import TestGraph, on_target, read, write
+from syncline.migrations import migrate_write
+from syncline.stores.postgres import PostgresStore
+from syncline.stores.qdrant_edge import EmbeddedQdrantStore
+from syncline.testing.graphs import SCHEMA, TestGraph, on_target, read, write
 from syncline.testing.truth import differences
 from syncline.verify import verify
 from tests.kit.lanes import Lanes, every_load_in_ranges
@@ -121,21 +131,41 @@ class HeldLanes(Lanes):
         self._hold.go.set()
 
 
-async def test_a_delete_waits_for_the_lane_that_has_read_the_row(
-    roomy: TestGraph, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else the row would be deleted before it is inserted, and stay."""
-    await write(roomy, SEED)
+@pytest.fixture
+async def apart(
+    graph_templates: tuple[str, str], new_database: Callable[..., str], tmp_path: Path
+) -> AsyncIterator[TestGraph]:
+    """A graph whose write-db is in a cluster of its own: a lane's open batch does not hold back its horizon."""
+    server = PostgresServer(tmp_path / "write" / "data")
+    write_dsn, target_dsn = server.start().dsn("postgres"), new_database(graph_templates[1])
+    graph = TestGraph(
+        write=PostgresStore("write", SecretStr(write_dsn), pool_size=8, application_name="apart"),
+        target=PostgresStore("graph", SecretStr(target_dsn), pool_size=8, application_name="apart"),
+        write_dsn=write_dsn,
+        target_dsn=target_dsn,
+        vectors=EmbeddedQdrantStore("vectors", tmp_path / "qdrant"),
+        embedding=DevelopmentEmbedding(16),
+    )
+    await migrate_write(graph.write, SCHEMA)
+    yield graph
+    await graph.vectors.close()
+    await graph.write.close()
+    await graph.target.close()
+    server.stop()
+
+
+async def _deletes_while_a_lane_is_held(graph: TestGraph, monkeypatch: pytest.MonkeyPatch) -> None:
+    await write(graph, SEED)
 
     async def delete() -> None:
         await write(
-            roomy,
+            graph,
             "DELETE FROM write_facts WHERE id = 'f100'; UPDATE write_facts SET content = 'newer' WHERE id = 'f101'",
         )
 
     async def waits_or_has_passed() -> bool:
         [row] = await read(
-            roomy,
+            graph,
             "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
             " OR (SELECT xid FROM sync_cursor WHERE table_name = 'sync_tombstone')"
             " > (SELECT below FROM sync_cursor WHERE table_name = 'sync_load/facts') AS so",
@@ -143,11 +173,48 @@ async def test_a_delete_waits_for_the_lane_that_has_read_the_row(
         return bool(row["so"])
 
     lanes = HeldLanes(Hold(monkeypatch, "lane 1"), delete, waits_or_has_passed)
-    result = await lanes.cycle(roomy.context(batch_rows=7))
+    result = await lanes.cycle(graph.context(batch_rows=7))
     assert (result.status, result.failures) == (CycleStatus.DRAINED, 0)
     assert [task.result().end for task in lanes.running] == [LaneEnd.DONE]
-    assert await read(roomy, "SELECT content FROM facts WHERE key IN ('f100', 'f101')") == [("newer",)]
-    assert await differences(roomy) == []
+    assert await read(graph, "SELECT content FROM facts WHERE key IN ('f100', 'f101')") == [("newer",)]
+    assert await differences(graph) == []
+
+
+async def test_a_delete_waits_for_the_lane_that_has_read_the_row(
+    apart: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the row would be deleted before it is inserted, and stay."""
+    await _deletes_while_a_lane_is_held(apart, monkeypatch)
+
+
+async def test_fresh_changes_do_not_wait_for_lanes_of_the_same_cluster(
+    roomy: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lane's open batch holds back the horizon there: the cycle has lanes pause, and looks again."""
+    await _deletes_while_a_lane_is_held(roomy, monkeypatch)
+
+
+async def test_a_lane_goes_by_what_a_range_says(roomy: TestGraph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another lane has taken it meanwhile, and got to its middle: only what is left is read."""
+    await write(roomy, SEED)
+    take, moved = RangeDrain.take, list[Range]()
+
+    async def taken(drain: RangeDrain, table: TableStatements, range_: Range, below: int) -> None:
+        if table.table.name == "nodes" and not moved:
+            moved.append(range_)
+            await on_target(
+                roomy,
+                "UPDATE sync_range SET xid = upto_xid, key = ARRAY['n103'] WHERE table_name = 'nodes' AND number = $1",
+                range_.number,
+            )
+        await take(drain, table, range_, below)
+
+    monkeypatch.setattr(RangeDrain, "take", taken)
+    result = await Lanes().cycle(roomy.context(batch_rows=7))
+    assert [range_.number for range_ in moved] == [1]
+    # Of the others nobody knows: no lane has applied them.
+    assert _done(result)["nodes"][0] == 77
+    assert await read(roomy, "SELECT count(*) FROM nodes WHERE key <= 'n104'") == [(1,)]
 
 
 async def test_rows_of_two_lanes_that_refer_to_each_other_are_released(
@@ -236,7 +303,10 @@ async def test_lanes_that_die_cost_the_rest_of_their_batch(roomy: TestGraph) -> 
     assert {_done(result)[name][0] for name in ("facts", "nodes", "edges")} == {81}
 
 
-async def test_a_row_that_is_rejected_fails_alone_in_a_range(roomy: TestGraph) -> None:
+async def test_a_row_that_is_rejected_fails_alone_in_a_range(
+    roomy: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its batch is applied while no other lane is at work, as it was when there was one."""
     await write(roomy, SEED)
     await on_target(
         roomy,
@@ -246,7 +316,16 @@ async def test_a_row_that_is_rejected_fails_alone_in_a_range(roomy: TestGraph) -
         " CREATE TRIGGER refuse BEFORE INSERT ON edges FOR EACH ROW EXECUTE FUNCTION refuse()",
     )
     await write(roomy, "UPDATE write_facts SET content = 'same' WHERE id IN ('f100', 'f180')")
+    move, alone = RangeDrain._move, list[bool]()
+
+    async def moved(drain: RangeDrain, taken: Range, progress: RunProgress, after: Cursor) -> None:
+        if any(table.failures for table in progress.tables.values()):
+            alone.append(drain._alone)
+        await move(drain, taken, progress, after)
+
+    monkeypatch.setattr(RangeDrain, "_move", moved)
     result = await Lanes().cycle(roomy.context(batch_rows=7))
+    assert alone == [True] * 3
     letters = await read(roomy, "SELECT table_name, key[1] AS key FROM sync_dead_letter ORDER BY 1, 2")
     assert result.status is CycleStatus.DRAINED
     assert {(row["table_name"], row["key"]) for row in letters} >= {("nodes", "n117"), ("edges", "e180")}

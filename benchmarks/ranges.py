@@ -165,6 +165,7 @@ class Load:
     """CPU seconds of the server, of all its processes."""
     python: float
     """CPU seconds of the workers."""
+    batches: int
 
     @property
     def cores(self) -> float:
@@ -218,7 +219,7 @@ async def _load(
     timing = await timed_cycle(write, target, vectors, NoEmbedding(), run=run)
     postgres, python = clock.seconds() - postgres, cpu_seconds(os.getpid()) - python
     others = 0.0 if lanes is None else await lanes.ended()
-    return Load(timing.rows_seconds, last[0] - started, postgres, python + others)
+    return Load(timing.rows_seconds, last[0] - started, postgres, python + others, timing.result.batches)
 
 
 def report(loads: dict[str, list[Load]], rows: int) -> list[str]:
@@ -250,7 +251,9 @@ async def _measure(rows: int, rounds: int, say: Callable[[str], object]) -> None
                     for place, (way, measured) in enumerate(loads.items()):
                         load = await measure(server, Path(folder), write, way, number * 10 + place)
                         measured.append(load)
-                        say(f"round {number + 1}, {way}: {load.seconds:.1f} s, {load.cores:.2f} cores")
+                        say(
+                            f"round {number + 1}, {way}: {load.seconds:.1f} s, {load.batches} batches, {load.postgres:.1f} s Postgres, {load.python:.1f} s workers, {load.cores:.2f} cores"
+                        )
         finally:
             postgres.stop()
     for line in report(loads, nodes * 6 + 4):

@@ -1,13 +1,13 @@
 """Lane: takes part in the loads of a graph, beside the cycle that has it, until no range of them is left."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from syncline.engine.bisect import TableStands
 from syncline.engine.checkpoints import RecentKeys
 from syncline.engine.range_drain import RangeDrain
-from syncline.engine.ranges import read_ranges
+from syncline.engine.ranges import OpenRanges, first_load_of, read_ranges
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.results import Progress
 from syncline.engine.schema_transaction import HeldSchema
@@ -68,18 +68,12 @@ class _Lane:
                 held = HeldSchema(target, self._context.target.schema)
                 async with held.transaction():
                     open_, _ = await read_ranges(target)
-                # The rows of later tables refer to those of the first.
-                name = next((name for name in self._statements.tables if name in open_), None)
-                if name is None:
+                    first = await first_load_of(target, self._statements.tables)
+                if not open_:
                     return LaneEnd.DONE
                 self._progress.ranges = [ranges.said for ranges in open_.values()]
-                drain = self._drain(held).in_ranges(open_, lane=self._lane)
-                table, below = self._statements.tables[name], open_[name].below
-                found = await drain.next_range(table, below)
-                if found is not None:
-                    await drain.take(table, found, below)
-                    self._ranges += 1
-                    self._progress.committed(self._progress.run.joined(drain.done))
+                # Rows of later tables refer to its rows: until it is loaded they would all be parked.
+                if first in open_ and await self._take(held, first, open_):
                     return None
         except CycleFenced:
             return LaneEnd.FENCED
@@ -89,6 +83,17 @@ class _Lane:
         self._progress.heartbeat()
         await asyncio.sleep(_PAUSE)
         return None
+
+    async def _take(self, held: HeldSchema, name: str, ranges: Mapping[str, OpenRanges]) -> bool:
+        drain, below = self._drain(held).in_ranges(ranges, lane=self._lane), ranges[name].below
+        table = self._statements.tables[name]
+        found = await drain.next_range(table, below)
+        if found is None:
+            return False
+        await drain.take(table, found, below)
+        self._ranges += 1
+        self._progress.committed(self._progress.run.joined(drain.done))
+        return True
 
     def _drain(self, held: HeldSchema) -> RangeDrain:
         return RangeDrain(

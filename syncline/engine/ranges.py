@@ -16,7 +16,7 @@ cycle is a lane itself, so it depends on no other. What keeps it right:
 What lanes have committed is kept with their ranges, and added to the run's progress by its cycle, once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -37,6 +37,7 @@ __all__ = [
     "OpenRanges",
     "Range",
     "committed_of",
+    "first_load_of",
     "forget_ranges",
     "lane_session",
     "read_ranges",
@@ -102,6 +103,12 @@ async def read_ranges(target: asyncpg.Connection) -> tuple[dict[str, OpenRanges]
         if row["below"] is not None
     }
     return found, len(found) < len(rows)
+
+
+async def first_load_of(target: asyncpg.Connection, tables: Iterable[str]) -> str | None:
+    """Return the first of these tables whose load goes on, in ranges or not; None if none does."""
+    loads = {row["name"] for row in await target.fetch(sql("loads_open"), LOAD)}
+    return next((name for name in tables if name in loads), None)
 
 
 async def worth_ranges(

@@ -201,7 +201,7 @@ writer = st.integers(0, WRITERS - 1)
 key = st.integers(0, KEYS - 1)
 refers = st.tuples(*[st.integers(0, WRITERS * KEYS - 1)] * 3)
 table = st.sampled_from([*SOURCES, *["write_nodes"] * 6, *["write_facts"] * 2, *["write_edges"] * 2])
-batch_rows = st.sampled_from([1, 2, 3])
+batch_rows = st.sampled_from([1, 3, 5])
 number = st.sampled_from([2, 3])
 written = st.tuples(writer, table, key, refers, st.booleans(), st.sampled_from([True, True, False]))
 

@@ -281,7 +281,7 @@ async def test_lanes_that_die_cost_the_rest_of_their_batch(roomy: TestGraph) -> 
     """Their sessions are ended, in and between batches; the run counts each row once all the same."""
     await write(roomy, SEED)
     lanes, number = Lanes(), 0
-    async with lanes.beside(roomy.context(batch_rows=3)) as running:
+    async with lanes.beside(roomy.context(batch_rows=6)) as running:
         while not running.done():
             ended = await read(
                 roomy,

@@ -55,6 +55,9 @@ SELECT r.table_name AS name, c.below, count(r.upto_xid) AS cut, count(*) FILTER 
 FROM sync_range r LEFT JOIN sync_cursor c ON c.table_name = $1 || r.table_name AND c.below IS NOT NULL
 GROUP BY r.table_name, c.below
 
+-- name: loads_open
+SELECT substr(table_name, length($1::text) + 1) AS name FROM sync_cursor WHERE below IS NOT NULL
+
 -- name: ranges_begin
 -- All of a load is one range, which was not cut yet.
 INSERT INTO sync_range (table_name, number, xid) SELECT name, 1, 0 FROM unnest($1::text[]) AS u (name)

@@ -24,8 +24,9 @@ TAKEN = "SELECT count(*) > 0 FROM sync_range WHERE lane <> 'cycle' AND batches >
 
 
 @pytest.fixture(autouse=True)
-def _ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+def _ranges(monkeypatch: pytest.MonkeyPatch, lab: SyncLab) -> None:
     every_load_in_ranges(monkeypatch)
+    monkeypatch.setitem(lab.services.settings.__dict__, "load_lanes", 2)
 
 
 @asynccontextmanager

@@ -305,7 +305,7 @@ class LaneEnd(StrEnum):
 
 
 class LaneResult(Message):
-    """Result of activity `load_ranges`: what one lane has done. The run's result has it too."""
+    """Result of activity `load_ranges`: what one lane has done. Query `sync_state` has it too."""
 
     end: LaneEnd = LaneEnd.DONE
     ranges: int = 0

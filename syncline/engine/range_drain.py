@@ -167,7 +167,7 @@ class RangeDrain(LoadDrain):
         """Apply a range to its end, unless another lane takes it or the time is over."""
         whole = self._progress
         self._range, self._name, self._below, self._alone = taken, table.table.name, below, False
-        self._progress = _BatchProgress(self._context, whole, self._heard)
+        self._progress = _BatchProgress(self._context, whole, self._add_to_done)
         try:
             # Its pace is that of its batches, which wait for others.
             await super(LoadDrain, self)._drain_rows(table, taken.cursor, below)
@@ -178,7 +178,7 @@ class RangeDrain(LoadDrain):
             # Of this table there may be more.
             self.unfinished.discard(table.table.name)
 
-    def _heard(self, run: RunProgress) -> None:
+    def _add_to_done(self, run: RunProgress) -> None:
         self._progress.lands |= {name for name, table in run.tables.items() if table.rows}
         self.done = self.done.joined(run)
 

@@ -58,8 +58,8 @@ class Lanes:
             yield running
         finally:
             running.cancel()
+            [ended] = await asyncio.gather(running, return_exceptions=True)
             for task in self.running:
-                if running.cancelled() or not running.done():
+                if isinstance(ended, BaseException):
                     task.cancel()
-            await asyncio.gather(running, return_exceptions=True)
             await asyncio.gather(*self.running, return_exceptions=True)

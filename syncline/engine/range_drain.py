@@ -40,7 +40,7 @@ _PAUSE: Final = 0.05
 _WAIT: Final = 0.5
 """Longest wait of a cycle for a range, before it looks for changes again."""
 _PATIENT: Final = "SET LOCAL lock_timeout = 0"
-"""Another lane that cuts a range is waited for."""
+"""Another lane that cuts a range, or commits one, is waited for."""
 
 
 class _RangeLost(Exception):
@@ -286,7 +286,8 @@ class RangeDrain(LoadDrain):
         """Commit a batch with its range, for the holder of the graph alone."""
         name, whole = self._name, self._before.joined(progress)
         rows = progress.tables[name].captured if name in progress.tables else 0
-        await self._target.execute(sql("lane_counted"))
+        # From here on others are waited for, for a moment, whatever a role's settings are.
+        await self._target.execute(f"{_PATIENT}; {sql('lane_counted')}")
         position = after.xid, after.stored(), after.end >= self._below
         await self._target.execute(
             sql("range_moves"), name, taken.number, *position, whole.to_json(), rows, self._lane

@@ -47,7 +47,14 @@ WORKFLOWS = (
     DescribeGraphs,
     WaitVisible,
 )
-ACTIVITIES = (SyncActivities, LoadActivities, ScheduleActivities, OperationActivities, FleetActivities, VisibilityActivities)
+ACTIVITIES = (
+    SyncActivities,
+    LoadActivities,
+    ScheduleActivities,
+    OperationActivities,
+    FleetActivities,
+    VisibilityActivities,
+)
 _BASES = (errors.SynclineError, errors.StoreError, errors.VectorStoreError, errors.EmbeddingError)
 ERRORS = [
     cls

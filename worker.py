@@ -15,6 +15,7 @@ from temporalio.worker import Worker
 import workflows
 from activities.errors import not_logged_yet
 from activities.isolation.thread import ProviderThread, run, slots_of_this_loop
+from activities.loads import LoadActivities
 from activities.metrics import TemporalMeter, record_providers
 from activities.operations import FleetActivities, OperationActivities
 from activities.probes.thread import probing
@@ -56,6 +57,7 @@ from workflows.sync_graph import SyncGraph
 from workflows.visibility import WaitVisible
 
 __all__ = [
+    "create_loads_worker",
     "create_operations_worker",
     "create_provider_worker",
     "create_schedules_worker",
@@ -166,6 +168,7 @@ async def serving(
             create_operations_worker(client, OperationActivities(services), settings),
             create_schedules_worker(client, ScheduleActivities(services), settings),
             create_waits_worker(client, VisibilityActivities(services), settings),
+            create_loads_worker(client, LoadActivities(services), settings),
         ]
 
     async with (
@@ -298,6 +301,20 @@ def create_waits_worker(client: Client, activities: VisibilityActivities, settin
     )
 
 
+def create_loads_worker(client: Client, activities: LoadActivities, settings: Settings) -> Worker:
+    """Return the worker for lanes of loads. They begin after all cycles, and take no slot from one."""
+    return _aside(
+        client,
+        settings,
+        names.loads_task_queue(settings.task_queue),
+        [activities.load_ranges],
+        # Also of a graph whose cycle another worker runs.
+        at_once=settings.load_lanes,
+        polls=1,
+        heartbeats=_HEARTBEATS,
+    )
+
+
 def _aside(
     client: Client,
     settings: Settings,
@@ -306,6 +323,7 @@ def _aside(
     *,
     at_once: int,
     polls: int,
+    heartbeats: timedelta = timedelta(seconds=5),
 ) -> Worker:
     """Return a worker for activities with a task queue and slots separate from those of cycles."""
     return Worker(
@@ -314,7 +332,7 @@ def _aside(
         activities=activities,
         max_concurrent_activities=at_once,
         max_concurrent_activity_task_polls=polls,
-        max_heartbeat_throttle_interval=timedelta(seconds=5),
+        max_heartbeat_throttle_interval=heartbeats,
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
         **deployment_version(settings),
     )

@@ -23,6 +23,7 @@ from activities.heartbeat import Heartbeater
 from activities.isolation.limits import GRACE, RunCycle, contained
 from activities.isolation.thread import RunningCycles
 from activities.linger import LingerPlaces
+from activities.loads import CycleLanes
 from activities.metrics import record_cycle, record_cycle_error, record_fallback, record_held
 from activities.preparation import Preparation
 from activities.run import (
@@ -310,6 +311,7 @@ class SyncActivities:
                     embedding_of=partial(services.embedding_of, graph),
                     run_is_over=run_is_over,
                     linger=self._linger(services, request, graph),
+                    lanes=_lanes(services, request, run),
                 ),
                 distribution=served.distribution,
                 plugin=plugin,
@@ -399,6 +401,13 @@ def _errors_counted(
             meter, error, graph=graph or (named if isinstance(named, str) else ""), activity=activity
         )
         raise
+
+
+def _lanes(services: Services, request: SyncCycleRequest, run: RunIdentity) -> CycleLanes | None:
+    """Return what calls lanes for the cycle's loads: a plugin's provider has none."""
+    ours = request.provider_id in (None, names.DEFAULT_PROVIDER)
+    number = services.settings.load_lanes
+    return CycleLanes(number, attempt=run.attempt) if ours and number > 1 else None
 
 
 async def _pace(services: Services, graph: Graph) -> int | None:

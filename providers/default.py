@@ -1,6 +1,7 @@
 """The built-in engine behind the provider contract, for graphs that name provider `default`."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, ClassVar
 
@@ -9,7 +10,8 @@ from pydantic import BaseModel
 from syncline import names
 from syncline.control.graphs import GraphRepository
 from syncline.control.maps import FirstLoadPolicy, MapOptions, MapRepository, NewColumns
-from syncline.provider import ProviderServices, SyncContext, SyncProvider, SyncResult
+from syncline.messages.sync import LaneResult
+from syncline.provider import LoadingProvider, ProviderServices, SyncContext, SyncResult
 
 if TYPE_CHECKING:
     from syncline.engine import SyncEngine
@@ -21,7 +23,7 @@ _MOST_ENGINES = 100
 """Engines that are kept: one a version of a map. Another one is made again when its graph comes."""
 
 
-class DefaultSyncProvider(SyncProvider):
+class DefaultSyncProvider(LoadingProvider):
     """Runs the built-in engine by the stored map that its options name.
 
     Without one by the built-in map, exactly as a cycle in fallback does.
@@ -63,6 +65,18 @@ class DefaultSyncProvider(SyncProvider):
         from syncline.operator.new_columns import decided
 
         return await decided(result, context, options, maps=self._maps, graphs=self._graphs)
+
+    async def load_ranges(self, context: SyncContext, *, lane: str, over: Callable[[], bool]) -> LaneResult:
+        """Take part in the loads of a cycle of the engine."""
+        from syncline.engine import load_ranges
+
+        if self._maps is None:
+            raise RuntimeError("provider 'default' is not initialized; use Registry.initialized")
+        options = context.options if isinstance(context.options, MapOptions) else MapOptions()
+        if options.map is None:
+            return await load_ranges(context, lane=lane, over=over)
+        engine = await self._engine(self._maps, options)
+        return await engine.of_tenant(options.tenant).load_ranges(context, lane=lane, over=over)
 
     async def close(self) -> None:
         """Release the engines; they hold no resources between cycles."""

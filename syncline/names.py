@@ -96,6 +96,8 @@ RESOLVE_PROVIDER: Final = "resolve_provider"
 """Activity: resolve the provider of the graph, or the reason why there is none."""
 SYNC_CYCLE: Final = "sync_cycle"
 """Activity: one cycle of the provider, or of the built-in engine in fallback."""
+LOAD_RANGES: Final = "load_ranges"
+"""Activity: one lane of a running cycle's loads, which has no part in anything else."""
 RECONCILE_SCHEDULES_ACTIVITY: Final = "reconcile_schedules"
 """Activity: compare all graphs with all Schedules, and create, update or delete what differs."""
 DESCRIBE_FLEET_ACTIVITY: Final = "describe_fleet"
@@ -151,6 +153,9 @@ Not sent if that cycle failed. If Temporal rejects the signal, the worker logs a
 """
 CYCLE_PROGRESS: Final = "cycle_progress"
 """Signal: progress of a long cycle, sent every 60 s, or every `progress_seconds` if that is longer."""
+
+LANES_CALLED: Final = "lanes_called"
+"""Signal: the running cycle has loads that further lanes may take part in."""
 
 SYNC_STATE: Final = "sync_state"
 """Query: phase, provider, fallback, progress, last result, carried totals."""
@@ -295,6 +300,13 @@ def schedules_task_queue(task_queue: str) -> str:
 def waits_task_queue(task_queue: str) -> str:
     """Return the task queue of activities that wait for what is visible: many at once, which do nothing."""
     return f"{task_queue}/waits"
+
+
+def loads_task_queue(task_queue: str) -> str:
+    """Return the task queue of lanes of loads: they take no slot from a cycle, and older workers do not
+    poll it.
+    """
+    return f"{task_queue}/loads"
 
 
 def provider_task_queue(task_queue: str, provider_id: str) -> str:

@@ -15,7 +15,7 @@ from syncline import names
 from syncline.embeddings.service import EmbeddingService
 from syncline.errors import EmbeddingError
 from syncline.messages.base import GraphRef
-from syncline.messages.sync import CycleProgress, SyncResult
+from syncline.messages.sync import CycleProgress, LaneResult, SyncResult
 from syncline.settings import Settings
 from syncline.stores.collection_options import CollectionOptions
 from syncline.stores.postgres import PostgresStore
@@ -32,7 +32,9 @@ __all__ = [
     "FactDecompositionProvider",
     "GraphSchema",
     "GraphVectors",
+    "Lanes",
     "Linger",
+    "LoadingProvider",
     "Meter",
     "NoOptions",
     "NullMeter",
@@ -220,6 +222,20 @@ MUTED_SECONDS: Final = 4.0
 """How long a lingering cycle mutes its writers at a time: so late is what it misses if it is killed."""
 
 
+class Lanes(Protocol):
+    """Lets several lanes read the load of a large table, in ranges: one is the cycle's own."""
+
+    @property
+    def number(self) -> int:
+        """How many lanes a load may have in all."""
+
+    async def call(self) -> None:
+        """Ask for the others, of this worker or of another: there are ranges. They may come late, or never.
+
+        Raises nothing; asked again it does nothing.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class SyncContext:
     """Everything that one cycle may use. Only the pools are shared with cycles of other graphs."""
@@ -263,6 +279,8 @@ class SyncContext:
     working; False if unknown. None outside a worker."""
     linger: Linger | None = None
     """May let the cycle stay open for further changes; None: it ends when it has drained."""
+    lanes: Lanes | None = None
+    """May let others take part in its loads; None: it loads alone."""
 
     @property
     def embeddings(self) -> Sequence[EmbeddingService]:
@@ -369,6 +387,21 @@ class PreparingProvider(SyncProvider, Protocol):
         where nothing is missing (`CREATE TABLE IF NOT EXISTS`). It must not write to the write-db. It has the
         time limits of the cycle, which waits for it; what it raises fails the cycle, which is retried as
         ever. If `context.target.store.owner_role` is set, act as that role, which owns the schema.
+        """
+
+
+@runtime_checkable
+class LoadingProvider(SyncProvider, Protocol):
+    """A `SyncProvider` whose loads several lanes may read, over connections of several workers: optional.
+
+    Only a provider that has it is given `SyncContext.lanes`.
+    """
+
+    @abstractmethod
+    async def load_ranges(self, context: SyncContext, *, lane: str, over: Callable[[], bool]) -> LaneResult:
+        """Take part in the loads of a running cycle, whose run and attempt `context.run` is, until `over`.
+
+        It must commit nothing once another attempt or run has the graph.
         """
 
 

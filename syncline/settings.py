@@ -384,6 +384,13 @@ class Settings(_SecondEmbedding, EmbeddingSettings, _Stores):
         le=1_000_000,
         description="Maximum rows of one committed batch; fewer if rows are large (about 256 MiB a batch).",
     )
+    load_lanes: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="Lanes that read the first load of a large table side by side, over two connections "
+        "each, in this worker and others; 1: the cycle alone. More pay where the graph-db has idle cores.",
+    )
     cycle_seconds: float = Field(
         default=600, gt=0, le=3600, description="Time budget of a cycle; the next one continues from there."
     )

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from syncline.messages.provider_state import ProviderReturned, ProviderState
-from syncline.messages.sync import CycleStatus, SyncResult, SyncState, TableProgress
+from syncline.messages.sync import CycleStatus, LoadRanges, SyncResult, SyncState, TableProgress
 from syncline.messages.takeover import Takeover
 from syncline.messages.verification import Relation, Verdict, Verification
 from syncline.quoting import counted
@@ -80,6 +80,7 @@ def _paragraphs(state: SyncState, result: SyncResult | None) -> Iterator[str]:
         yield from _tables(result.tables)
     elif state.progress is not None:
         yield f"Phase {state.progress.phase}, {state.progress.vectors:,} vectors so far"
+        yield from _ranges(state.progress.ranges)
         yield from _tables(state.progress.tables)
 
 
@@ -120,6 +121,17 @@ def _lingered(result: SyncResult) -> str:
         f"found some {counted(result.lingered_passes, 'time')}" if result.lingered_passes else "found none"
     )
     return f" It lingered {result.lingered_seconds:.1f} s for further changes, and {found}."
+
+
+def _ranges(loads: tuple[LoadRanges, ...]) -> Iterator[str]:
+    if any(load.cut for load in loads):
+        told = [
+            f"**{load.table}** {load.done:,} of {counted(load.cut, 'range')} so far,"
+            f" by {counted(load.lanes, 'lane')}"
+            for load in loads
+            if load.cut
+        ]
+        yield f"Read in ranges: {'; '.join(told)}"
 
 
 def _tables(tables: tuple[TableProgress, ...]) -> Iterator[str]:

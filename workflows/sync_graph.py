@@ -37,6 +37,9 @@ with workflow.unsafe.imports_passed_through():
         CycleProgress,
         CycleStatus,
         HandedOn,
+        LaneResult,
+        LanesCalled,
+        LoadRangesRequest,
         ProviderResolution,
         ResolveProviderRequest,
         RunPhase,
@@ -63,6 +66,7 @@ with workflow.unsafe.imports_passed_through():
         what_failed,
     )
     from workflows.details import describe_provider, describe_run
+    from workflows.lanes import RunLanes
     from workflows.priorities import lacks_fairness, priority_of_sync
 
 __all__ = [
@@ -77,6 +81,8 @@ _GRACE = timedelta(minutes=5)
 _LONGEST = timedelta(hours=2)
 """Maximum time of a run in total: waiting for a worker, all attempts."""
 
+_LANES_SHOWN = 20
+"""Ends of lanes that a run shows, the last ones: a long load has one of each lane every minute."""
 # Non-retryable errors are marked as such when raised (`activities.errors`): listing their names in the
 # policy would be a tenth of an idle run's history.
 _RETRY = RetryPolicy(
@@ -102,6 +108,7 @@ class SyncGraph:
         self._result: SyncResult | None = None
         self._shadowed = False
         self._state = SyncState(resolved=False)
+        self._lanes = RunLanes(self._lane_ended)
 
     @workflow.run
     async def run(self, input: SyncGraphInput | None = None) -> SyncGraphResult:  # noqa: A002 # wire name
@@ -158,6 +165,11 @@ class SyncGraph:
     def on_cycle_progress(self, progress: CycleProgress) -> None:
         """Show the progress of the running cycle."""
         self._show(progress=progress)
+
+    @workflow.signal(name=names.LANES_CALLED)
+    def on_lanes_called(self, called: LanesCalled) -> None:
+        """Start activities that take part in the loads of the running cycle."""
+        self._lanes.call(called)
 
     @workflow.query(name=names.SYNC_STATE)
     def sync_state(self) -> SyncState:
@@ -246,6 +258,25 @@ class SyncGraph:
         upsert(*of_the_provider(resolution))
 
     async def _cycle(
+        self, request: SyncGraphInput, resolution: ProviderResolution, until: datetime
+    ) -> SyncResult:
+        self._lanes.of(
+            LoadRangesRequest(
+                graph=resolution.graph,
+                provider_id=resolution.provider_id,
+                batch_rows=request.batch_rows,
+                shadow=request.shadow,
+                fingerprint=resolution.fingerprint,
+                map=resolution.map,
+            ),
+            fairness=resolution.fairness,
+        )
+        try:
+            return await self._cycle_alone(request, resolution, until)
+        finally:
+            await self._lanes.end()
+
+    async def _cycle_alone(
         self, request: SyncGraphInput, resolution: ProviderResolution, until: datetime
     ) -> SyncResult:
         budget = timedelta(seconds=request.time_budget_seconds or _LONGEST_BUDGET)
@@ -384,6 +415,9 @@ class SyncGraph:
             map=self._state.provider.map,
             carried=carried,
         )
+
+    def _lane_ended(self, result: LaneResult) -> None:
+        self._show(lanes=(*self._state.lanes, result)[-_LANES_SHOWN:])
 
     def _record(self, signal: ProviderFallback | ProviderHeld | ProviderReturned) -> None:
         if all(known.idempotency_key != signal.idempotency_key for known in self._state.signals):

@@ -4,6 +4,7 @@ A plugin that has other tables declares them as a `SchemaMap` and runs
 `SyncEngine(its_map).run_cycle(context)` (docs/maps.md).
 """
 
+from collections.abc import Callable
 from functools import cache
 
 from syncline import names
@@ -19,7 +20,7 @@ from syncline.engine.table_map import (
     TableMap,
     VectorProjection,
 )
-from syncline.messages.sync import SyncResult
+from syncline.messages.sync import LaneResult, SyncResult
 from syncline.provider import SyncContext
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "SyncEngine",
     "TableMap",
     "VectorProjection",
+    "load_ranges",
     "run_cycle",
 ]
 
@@ -50,3 +52,8 @@ async def run_cycle(
     return await _knowledge_graph_engine().run_cycle(
         context, replacing=replacing, frozen=frozen, fast_load=fast_load
     )
+
+
+async def load_ranges(context: SyncContext, *, lane: str, over: Callable[[], bool]) -> LaneResult:
+    """Take part in the loads of a cycle of that engine: `SyncEngine.load_ranges`."""
+    return await _knowledge_graph_engine().load_ranges(context, lane=lane, over=over)

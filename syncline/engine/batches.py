@@ -23,7 +23,7 @@ from syncline.engine.limits import is_limit, with_setting
 from syncline.engine.merge import NOTHING, Applied, PutOff, apply_staged, remove_gone, shared_stages
 from syncline.engine.render.statements import Cursor, SchemaStatements, TableStatements
 from syncline.engine.results import Progress
-from syncline.engine.schema_transaction import FRESH_PLANS, HeldSchema
+from syncline.engine.schema_transaction import FRESH_PLANS, HeldSchema, lane_lock
 from syncline.engine.state import Fence, RunProgress
 from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
@@ -67,6 +67,9 @@ class Batch:
 class Batches:
     """State and helpers shared by every stream of a cycle's batches."""
 
+    _lanes_wait = True
+    """Whether other lanes are to wait for the batches that follow."""
+
     def __init__(
         self,
         statements: SchemaStatements,
@@ -80,10 +83,12 @@ class Batches:
         sizes: dict[str, int],
         recent: RecentKeys,
         put_off: PutOff = NOTHING,
+        beside_lanes: bool = False,
     ) -> None:
         """Store the cycle's parts. `sizes`: rows per batch of the tables where a batch hit a limit.
 
-        `recent` notes what is read. `put_off`: what a first load has put off.
+        `recent` notes what is read. `put_off`: what a first load has put off. `beside_lanes`: other lanes may
+        be at work, so that each batch, from before it reads, has the graph to itself.
         """
         self._statements = statements
         self._context = context
@@ -96,6 +101,7 @@ class Batches:
         self._sizes = sizes
         self._recent = recent
         self._put_off = put_off
+        self._beside_lanes = beside_lanes
         self._landed = False
         self._limits_logged = False
         self._troubles: list[StoreError] = []
@@ -168,10 +174,12 @@ class Batches:
         errors name the graph-db.
         """
         shared, batch = shared_stages(self._statements) if stages else (), Batch()
-        async with self._transaction(*shared, *first):
+        lock = [lane_lock(self._held.schema, alone=True)] if self._beside_lanes else []
+        async with self._transaction(*lock, *shared, *first):
             yield batch
             if batch.progress is not None:
-                await self._fence.commit(self._target, batch.progress, moved=batch.moved)
+                wait = self._beside_lanes and self._lanes_wait
+                await self._fence.commit(self._target, batch.progress, moved=batch.moved, lanes_wait=wait)
         if batch.progress is not None:
             # Only after the commit: a rolled-back batch must not be counted.
             self._landed |= batch.landed
@@ -225,6 +233,7 @@ class Batches:
                 noted=noted,
             )
         self._more |= applied.more
+        self._judge(applied)
         effects = [TableProgress(table=table.table.name, captured=captured), *applied.effects]
         progress = await self._insert_letters(self._progress.run.plus(effects), applied.refused)
         entangled = (
@@ -240,6 +249,9 @@ class Batches:
             again = await self._target.execute(sql("retry_ring"), table.table.name, entangled)
             self._more |= again != "INSERT 0 0"
         return progress
+
+    def _judge(self, applied: Applied) -> None:
+        """Raise an error if this must not be committed beside other lanes' batches."""
 
     async def _insert_letters(
         self, progress: RunProgress, refused: Mapping[str, Sequence[DeadLetter]]

@@ -123,9 +123,9 @@ class TableStands(Exception):
 class Suspects:
     """Rows of a table that failed alone for a reason that may be the table's, until another row commits."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, convicted: bool = False) -> None:
         self.letters: list[DeadLetter] = []
-        self.convicted = False
+        self.convicted = convicted
         """Whether a row of the table committed in this cycle: then a row failing alone is at fault itself."""
         self._errors: list[StoreError] = []
         self._waited = 0

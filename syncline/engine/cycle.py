@@ -20,16 +20,27 @@ from syncline.engine.checkpoints import RecentKeys
 from syncline.engine.drain import BatchDrain
 from syncline.engine.fill import FillDrain
 from syncline.engine.first_load import FirstLoad
+from syncline.engine.lane import run_lane
 from syncline.engine.linger import Passes, linger
-from syncline.engine.live_lane import LoadDrain, begin_loads
+from syncline.engine.live_lane import begin_loads
 from syncline.engine.lock import Holder, end_dead_holder, find_holder, holder_name_sql, refuse_own_run
 from syncline.engine.news import News
 from syncline.engine.position import Position
 from syncline.engine.pruning import Pruning
+from syncline.engine.range_drain import RangeDrain
+from syncline.engine.ranges import (
+    CYCLE,
+    OpenRanges,
+    forget_ranges,
+    lane_session,
+    read_ranges,
+    stop_lanes,
+    worth_ranges,
+)
 from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.results import Progress, add_up
 from syncline.engine.schema_problems import Fit, schema_problems
-from syncline.engine.schema_transaction import HeldSchema
+from syncline.engine.schema_transaction import HeldSchema, lane_lock
 from syncline.engine.source_check import SourceCheck
 from syncline.engine.state import Fence, Ledger, payloads, read_ledger
 from syncline.engine.table_map import SchemaMap
@@ -40,7 +51,7 @@ from syncline.engine.vectors.outbox import due_sql
 from syncline.engine.visible import Look, advance, answer, look, notify, request
 from syncline.errors import RowsFiltered, SchemaMoved, StatementOutdated, StoreError
 from syncline.maps.one_tenant import of_tenant, tenant_of
-from syncline.messages.sync import CycleStatus, SyncResult, TableProgress, Withheld
+from syncline.messages.sync import CycleStatus, LaneResult, OpenWriter, SyncResult, TableProgress, Withheld
 from syncline.provider import SyncContext
 from syncline.tracing import span
 
@@ -133,6 +144,15 @@ class SyncEngine:
             )
 
         return await linger(context, self.statements, passes, await once(), once)
+
+    async def load_ranges(self, context: SyncContext, *, lane: str, over: Callable[[], bool]) -> LaneResult:
+        """Take part in the loads of the graph, beside its cycle (`syncline.engine.lane`).
+
+        `context.run` is the attempt of the cycle; `lane` is the name by which ranges say who has taken them.
+        Raises TenantInvalid like `run_cycle`.
+        """
+        tenant_of(self.schema_map)
+        return await run_lane(self.statements, context, lane=lane, over=over)
 
     async def _run_pass(
         self,
@@ -395,6 +415,8 @@ class _Cycle:
         self._unfinished: set[str] = set()
         self._recounted = False
         self._withheld: Mapping[str, tuple[int, int, str]] = {}
+        self._ranges: Mapping[str, OpenRanges] = {}
+        self._beside_lanes = False
         self._visible: Look | None = None
         self._position: Position | None = None
         self.filling = False
@@ -417,7 +439,12 @@ class _Cycle:
                 expected=context.vectors.prefix,
             )
         self.progress.run = ledger.progress
-        pending, ledger = await self._source_check.ask(ledger)
+        pending, asked = await self._source_check.ask(ledger)
+        if ledger.ranged and pending.held and self._is_lane(pending.oldest_writer):
+            # Both databases are in one cluster: what is fresh is behind a lane's batch.
+            await stop_lanes(self._held)
+            pending, asked = await self._source_check.ask(ledger)
+        ledger = asked
         self.horizon = pending.horizon
         self._withheld = ledger.withheld
         self._load = load = FirstLoad(
@@ -493,6 +520,9 @@ class _Cycle:
             await self._held.unlock(ledger.marks)
         return self._result(ledger, pending, not_landed)
 
+    def _is_lane(self, writer: OpenWriter | None) -> bool:
+        return writer is not None and writer.application_name == lane_session(self._context.target.schema)
+
     def _batches(self, kind: type[_Drain], fence: Fence, failed: Mapping[str, str]) -> _Drain:
         return kind(
             self._statements,
@@ -505,16 +535,56 @@ class _Cycle:
             sizes=self._sizes,
             recent=self._recent,
             put_off=self._load.put_off,
+            beside_lanes=self._beside_lanes,
         )
 
     async def _begin_loads(self, fence: Fence, ledger: Ledger, pending: Pending) -> tuple[Ledger, Pending]:
         state = self._source_check.map_state
         if state is None or not any(change.anew for change in state.changes):
+            ranged = await self._worth_ranges(ledger, pending)
             ledger, pending = await begin_loads(
-                self._held, fence, self._statements, self._context, ledger, pending, many=self._load.many
+                self._held,
+                fence,
+                self._statements,
+                self._context,
+                ledger,
+                pending,
+                many=self._load.many,
+                ranged=ranged,
             )
         self.progress.loading = ledger.loads.keys()
+        self._beside_lanes = self._load.beside_lanes = ledger.ranged
+        if ledger.ranged:
+            self._ranges = await self._read_ranges(fence)
+        self.progress.ranges = [ranges.said for ranges in self._ranges.values()]
         return ledger, pending
+
+    async def _worth_ranges(self, ledger: Ledger, pending: Pending) -> list[str]:
+        """Return the tables whose load, if it begins now, is read in ranges."""
+        lanes, paced = self._context.lanes, self._context.budget.rows_per_second is not None
+        new = [
+            name
+            for name in self._statements.tables
+            if name in pending.tables and name not in ledger.stored and name not in ledger.loads
+        ]
+        if lanes is None or lanes.number < 2 or paced or not (ledger.may_range and new):
+            return []
+        ranged, notes = await worth_ranges(
+            self._context, self._held, self._statements, new, self._load.put_off
+        )
+        self._load.notes += notes
+        return ranged
+
+    async def _read_ranges(self, fence: Fence) -> Mapping[str, OpenRanges]:
+        async with self._held.transaction() as target:
+            ranges, stale = await read_ranges(target)
+        if stale or not ranges:
+            # Their tables are read otherwise since: from the start, or by an earlier version.
+            async with self._held.transaction(lane_lock(self._held.schema, alone=True)) as target:
+                run = await forget_ranges(target, self.progress.run)
+                await fence.commit(target, run)
+            self.progress.committed(run)
+        return ranges
 
     async def _load_on(self, fence: Fence, ledger: Ledger, pending: Pending) -> None:
         """Take a turn of loads, or of putting back what they put off, once readers know what is fresh."""
@@ -526,7 +596,9 @@ class _Cycle:
         await self._announce(fence, ledger)
         self._visible = None
         if loads:
-            drain = self._batches(LoadDrain, fence, self._failed)
+            drain = self._batches(RangeDrain, fence, self._failed).in_ranges(self._ranges, lane=CYCLE)
+            if self._context.lanes is not None and not self._ranges.keys().isdisjoint(loads):
+                await self._context.lanes.call()
             await drain.run_loads(loads)
             self._failed = drain.failed
             self.turn_over = not loads.keys() <= drain.failed.keys()
@@ -613,7 +685,12 @@ class _Cycle:
             announced = replace(self.progress.run, owed_events={})
             if self._recounted and self._source_check.map_state is not None:
                 await self._source_check.map_state.complete(target, self._source_check.fit.failed)
-            await fence.finish(target, announced, drained=not self._failed and not self._unfinished)
+            await fence.finish(
+                target,
+                announced,
+                drained=not self._failed and not self._unfinished,
+                lanes=self._beside_lanes,
+            )
             if self._position is not None:
                 await target.execute(sql("visible_position"), str(self._position))
             if self._visible is not None:

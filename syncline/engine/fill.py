@@ -18,6 +18,8 @@ __all__ = ["FillDrain", "TurnDrain"]
 class TurnDrain(BatchDrain):
     """The batches of one turn of streams that are read in the background, each with a cursor of its own."""
 
+    _over = False
+    """Whether the turn ends early."""
     _rows = 10_000
     """Most rows of a batch: one that has begun is ended."""
 
@@ -29,7 +31,9 @@ class TurnDrain(BatchDrain):
         At least one batch is applied. A table that fails keeps its cursor, and rows are left of it.
         """
         budget_spent, deadline = self._out_of_time, time.monotonic() + seconds
-        self._out_of_time = lambda: budget_spent() or (self._landed and time.monotonic() >= deadline)
+        self._out_of_time = lambda: (
+            budget_spent() or self._over or (self._landed and time.monotonic() >= deadline)
+        )
         for name, cursor in cursors.items():
             if name in self.failed:
                 continue

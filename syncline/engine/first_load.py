@@ -19,7 +19,7 @@ from syncline.engine.merge import PutOff
 from syncline.engine.owed import COUNTS, LOCK_TIMEOUT, OwedObject, acting_as, put_back, read_owed
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.results import Progress
-from syncline.engine.schema_transaction import HeldSchema
+from syncline.engine.schema_transaction import HeldSchema, lane_lock
 from syncline.engine.state import Fence, Ledger
 from syncline.engine.table_map import SchemaMap
 from syncline.engine.template import sql
@@ -29,7 +29,7 @@ from syncline.sql import literal, quoted
 from syncline.stores.postgres import map_driver_error
 from syncline.stores.tenants import reading
 
-__all__ = ["FirstLoad", "Referring", "are_many", "referring"]
+__all__ = ["FirstLoad", "Referring", "are_many", "referring", "without_rows"]
 
 _SECONDS = 2.0
 """Longest time of putting keys back without a look for changes, but for a step that has begun."""
@@ -136,6 +136,8 @@ class FirstLoad:
     """Whether it is time to put them back, once all is read."""
     many: bool = False
     """Whether it was found that new tables have many rows."""
+    beside_lanes: bool = False
+    """Whether lanes may be at work, on a table whose load failed."""
 
     @property
     def owing(self) -> bool:
@@ -227,6 +229,7 @@ class FirstLoad:
             heartbeat=self.progress.heartbeat,
             log=self.context.log,
             graph=self.context.graph.slug,
+            first=[lane_lock(self.held.schema, alone=True)] if self.beside_lanes else (),
         )
         return cut
 
@@ -242,7 +245,7 @@ class FirstLoad:
             chosen = [row["name"] for row in rows]
         leaving = await self._leaving(target, said, chosen, kept) if chosen else []
         there = await target.fetch(sql("load_there"), list(tables))
-        empty, _ = await _without_rows(target, [row["name"] for row in there])
+        empty, _ = await without_rows(target, [row["name"] for row in there])
         # Nothing of a table changes for that: whoever has made it.
         counted = [
             table.name
@@ -269,13 +272,13 @@ class FirstLoad:
                 empty.append(row["name"])
             else:
                 kept.append(f"{row['name']} keeps its keys and indexes in the first load: {row['kept']}.")
-        empty, filled = await _without_rows(target, empty)
+        empty, filled = await without_rows(target, empty)
         kept += [f"{name} keeps its keys and indexes in the first load: it has rows." for name in filled]
         if not empty:
             return []
         await target.execute(sql("load_lock", tables=", ".join(map(quoted, empty))))
         # Others may have written until the lock was there.
-        empty, filled = await _without_rows(target, empty)
+        empty, filled = await without_rows(target, empty)
         kept += [f"{name} keeps its keys and indexes in the first load: it has rows." for name in filled]
         asked = empty, json.dumps(said.keys), json.dumps(said.asked)
         leaving: list[_Leaving] = []
@@ -319,7 +322,7 @@ class _Leaving:
         )
 
 
-async def _without_rows(target: asyncpg.Connection, tables: Sequence[str]) -> tuple[list[str], list[str]]:
+async def without_rows(target: asyncpg.Connection, tables: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the tables without any row, and those with rows."""
     if not tables:
         return [], []

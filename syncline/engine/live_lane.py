@@ -8,7 +8,7 @@ before anything else is read, so that no older version comes after a newer one, 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import asyncpg
@@ -18,16 +18,16 @@ from syncline.engine.checkpoints import forget_checkpoints
 from syncline.engine.fill import TurnDrain
 from syncline.engine.first_load import are_many
 from syncline.engine.render.statements import Cursor, Load, SchemaStatements, TableStatements
-from syncline.engine.schema_transaction import HeldSchema
+from syncline.engine.schema_transaction import HeldSchema, lane_lock
 from syncline.engine.state import LOAD, Fence, Ledger
 from syncline.engine.template import sql
 from syncline.provider import SyncContext
 
-__all__ = ["LoadDrain", "begin_loads"]
+__all__ = ["FEWEST", "LoadDrain", "begin_loads"]
 
 _SECONDS, _BATCH_SECONDS = 1.5, 3.0
 """In a turn, no batch begins after so many seconds, and one is to take so many: fewer batches cost less."""
-_FIRST, _FEWEST = 50_000, 10_000
+_FIRST, FEWEST = 50_000, 10_000
 """Rows of the first batch of all, and of one while the stores are slow."""
 
 
@@ -35,6 +35,7 @@ class LoadDrain(TurnDrain):
     """The batches of one turn of a graph's loads."""
 
     _reads_ahead = False
+    _batch_seconds = _BATCH_SECONDS
 
     async def run_loads(self, loads: Mapping[str, Load]) -> None:
         """Read on for some seconds, parents first; `unfinished` are the tables of which rows are left.
@@ -49,7 +50,7 @@ class LoadDrain(TurnDrain):
     async def _drain_rows(self, table: TableStatements, cursor: Cursor, horizon: int) -> None:
         name, began, before = table.table.name, time.monotonic(), self._captured(table)
         await super()._drain_rows(table, cursor, horizon)
-        if (rows := self._captured(table) - before) >= _FEWEST:
+        if (rows := self._captured(table) - before) >= FEWEST:
             self._progress.pace[name] = rows / max(time.monotonic() - began, 0.001)
 
     def _captured(self, table: TableStatements) -> int:
@@ -59,10 +60,11 @@ class LoadDrain(TurnDrain):
     async def _rows_a_batch(self, table: TableStatements) -> int:
         known, name = self._progress.pace, table.table.name
         if name in known:
-            self._rows = max(_FEWEST, round(known[name] * _BATCH_SECONDS))
+            self._rows = max(FEWEST, round(known[name] * self._batch_seconds))
         else:
             # Rows of another table may take longer.
-            self._rows = max(_FEWEST, round(min(known.values()) * _BATCH_SECONDS / 2)) if known else _FIRST
+            slowest = min(known.values(), default=0.0)
+            self._rows = max(FEWEST, round(slowest * self._batch_seconds / 2)) if known else _FIRST
         return await super()._rows_a_batch(table)
 
     def _stream(self, table: str) -> str:
@@ -83,22 +85,28 @@ async def begin_loads(
     pending: Pending,
     *,
     many: bool = False,
+    ranged: Sequence[str] = (),
 ) -> tuple[Ledger, Pending]:
     """Begin the loads of tables that are read from the start, if they are large enough for turns to matter.
 
-    Return the ledger with them, and what is pending beside them. `many`: whether they are known to be.
+    Return the ledger with them, and what is pending beside them. `many`: whether they are known to be. Those
+    of `ranged` are read in ranges.
     """
     names = [
         name for name in statements.tables if name in pending.tables and ledger.cursors[name] == Cursor()
     ]
     if not names or not (many or await are_many(context, statements, names)):
         return ledger, pending
+    alone = [lane_lock(held.schema, alone=True)] if ledger.ranged else []
     try:
-        async with held.transaction() as target:
+        async with held.transaction(*alone) as target:
             # Whoever takes the graph now waits: its loads must not be bounded by this horizon.
             await fence.commit(target, ledger.progress)
             streams = [f"{LOAD}{name}" for name in names]
             await target.execute(sql("load_begins"), names, streams, pending.horizon)
+            if ranged:
+                await target.execute(sql("ranges_begin"), [name for name in names if name in ranged])
+                await target.execute(sql("lanes_begin"))
             if ledger.notes:
                 # Nobody goes back to what was before a load, and all that it reads would be noted.
                 await forget_checkpoints(target)
@@ -112,6 +120,7 @@ async def begin_loads(
             ledger,
             cursors={**ledger.cursors, **{name: Cursor(xid=pending.horizon) for name in names}},
             loads={name: loads[name] for name in statements.tables if name in loads},
+            ranged=ledger.ranged or bool(ranged),
         ),
         replace(pending, tables=pending.tables.difference(names)),
     )

@@ -32,6 +32,7 @@ __all__ = [
     "Refused",
     "apply_staged",
     "are_many",
+    "release_awaited",
     "remove_gone",
     "shared_stages",
 ]
@@ -78,8 +79,9 @@ class Applied:
     """Per table: what the batch completes in another table counts as that table's change."""
     refused: Refused
     more: bool
-
     """Whether it released or requested rows that were not waiting before."""
+    plain: bool = False
+    """Whether all its rows were new, and nothing was removed or rejected: what lanes may do side by side."""
 
 
 def are_many(staged: int) -> bool:
@@ -210,9 +212,46 @@ async def apply_staged(
     if listing.moved is not None:
         # One that cannot be removed under its old id may have another's besides.
         letters = list({letter.row_id or row_uuid(letter.key): letter for letter in letters}.values())
+    refused_rows = {**unremoved, table.table.name: letters}
     return Applied(
-        effects=tuple(_changed(effects)), refused={**unremoved, table.table.name: letters}, more=more
+        effects=tuple(_changed(effects)),
+        refused=refused_rows,
+        more=more,
+        plain=uncounted and not (known or removed or elsewhere or in_parts or any(refused_rows.values())),
     )
+
+
+async def release_awaited(
+    target: asyncpg.Connection,
+    schema: SchemaStatements,
+    table: TableStatements,
+    *,
+    store: str,
+    put_off: PutOff,
+) -> list[TableProgress]:
+    """Release rows and references that wait for rows of the same table which are there; return the effects.
+
+    Inside the caller's transaction, with an empty stage. A row and its parent that were applied at the same
+    time, by two lanes, have not seen each other.
+    """
+    name, effects = table.table.name, []
+    await target.execute(_MANY_ROWS)
+    if table.ranges.awaited is None:
+        return []
+    if await target.execute(table.ranges.awaited) == "INSERT 0 0":
+        return []
+    if table.listing.any:
+        await identify(target, table.listing, many=False, assigning=False)
+    await target.execute(table.analyze_stage)
+    await target.execute(table.ranges.missing)
+    for statement in table.waiting.release_rows.many:
+        await target.execute(statement)
+    for release in table.waiting.releases:
+        if release.child == name:
+            effect, _ = await _release(target, release, store, few=False)
+            effects.append(effect)
+    await schema.recount.run(target, put_off=put_off.counts)
+    return _changed(effects)
 
 
 async def remove_gone(

@@ -111,8 +111,9 @@ async def put_back(
     heartbeat: Callable[[], None],
     log: EventLog,
     graph: str,
+    first: Sequence[str] = (),
 ) -> Sequence[OwedObject]:
-    """Put back what is owed, step by step; return what is left.
+    """Put back what is owed, step by step, each after the statements `first`; return what is left.
 
     `heartbeat` is called after each step. What Postgres refuses is noted, also in `refused`, whose numbers
     are left alone, and the others follow.
@@ -130,13 +131,13 @@ async def put_back(
             break
         try:
             if each.kind == COUNTS:
-                async with held.transaction(statements.recount.create, _COUNTING) as target:
+                async with held.transaction(*first, statements.recount.create, _COUNTING) as target:
                     await fence.require(target)
                     await statements.recount.run_whole(target, each.name)
                     await target.execute(sql("owed_paid"), each.number)
             else:
                 patience = LOCK_TIMEOUT if step == "place" else _CHECK_LOCK_TIMEOUT
-                async with held.transaction(*acting_as(store), patience, _MEMORY) as target:
+                async with held.transaction(*first, *acting_as(store), patience, _MEMORY) as target:
                     await fence.require(target)
                     await (_place if step == "place" else _validate)(target, each)
             heartbeat()

@@ -1,10 +1,11 @@
 """Results of a cycle: progress reported by heartbeats, and merging repeated looks into one result."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from syncline.engine.state import RunProgress
 from syncline.messages.sync import (
     CycleProgress,
+    LoadRanges,
     SecondVectors,
     SyncResult,
     TableProgress,
@@ -30,6 +31,8 @@ class Progress:
         """Streams of rows that were counted for that."""
         self.pace: dict[str, float] = {} if before is None else before.pace
         """Rows a second of the loads of tables, in their last turns."""
+        self.lands: set[str] = set() if before is None else before.lands
+        """Tables of which a lane has written rows."""
         self.refused: set[int] = set() if before is None else before.refused
         """What a first load has put off, and Postgres did not let it put back, by number."""
         self.failures: set[tuple[str, str]] = set() if before is None else before.failures
@@ -38,6 +41,8 @@ class Progress:
         """Whether a table failed in this pass that did not fail so before."""
         self.loading: Collection[str] = ()
         """Tables whose load goes on."""
+        self.ranges: Sequence[LoadRanges] = ()
+        """Loads that are read in ranges."""
         self.vectors = VectorProgress()
         self._waiting: Waiting | None = None
 
@@ -79,6 +84,7 @@ class Progress:
                 tables=tuple(tables),
                 vectors=self.vectors.upserted,
                 waiting=self._waiting,
+                ranges=tuple(self.ranges),
             )
         )
 

@@ -92,6 +92,14 @@ class RunProgress:
         tables = _by_name(stored["tables"])
         return cls(run_id=run_id, batches=stored["batches"], tables=tables, owed_events=owed_events)
 
+    def joined(self, other: "RunProgress") -> "RunProgress":
+        """Return the progress with what other batches have committed, of another lane."""
+        tables, owed_events = dict(self.tables), dict(self.owed_events)
+        for sums, more in ((tables, other.tables), (owed_events, other.owed_events)):
+            for name, table in more.items():
+                sums[name] = _sum(sums.get(name), table)
+        return replace(self, batches=self.batches + other.batches, tables=tables, owed_events=owed_events)
+
     @property
     def unannounced(self) -> dict[str, TableProgress]:
         """Table -> changes that no event has announced yet."""
@@ -173,6 +181,10 @@ class Ledger:
     """While keys or indexes are owed: the transaction below which all belongs to that first load."""
     load_due: bool = False
     """Whether it is time to put them back, or to try again."""
+    may_range: bool = False
+    """Whether loads may be read in ranges: bookkeeping tables of before have none."""
+    ranged: bool = False
+    """Whether there are ranges, so that lanes may be at work."""
     withheld: Mapping[str, tuple[int, int, str]] = field(default_factory=dict)
     """Table -> (rows that the write-db does not have, of so many, why that was looked for): too many to leave
     unasked."""
@@ -279,6 +291,8 @@ async def read_ledger(
         wanted=row["wanted"],
         load_below=row["load_below"],
         load_due=row["load_due"],
+        may_range=row["may_range"],
+        ranged=row["ranged"],
         withheld={name: tuple(each) for name, each in json.loads(row["withheld"]).items()},
         notes=row["notes"],
         noted=row["noted"],
@@ -406,22 +420,37 @@ class Fence:
         self._require(fence == self.fence)
 
     async def commit(
-        self, target: asyncpg.Connection, progress: RunProgress, *, moved: tuple[str, Cursor] | None = None
+        self,
+        target: asyncpg.Connection,
+        progress: RunProgress,
+        *,
+        moved: tuple[str, Cursor] | None = None,
+        lanes_wait: bool = False,
     ) -> None:
-        """Store progress in the caller's transaction and move a table's cursor, or raise CycleFenced."""
-        state = self.fence, progress.to_json()
+        """Store progress in the caller's transaction and move a table's cursor, or raise CycleFenced.
+
+        `lanes_wait`: for a moment no lane begins a batch, since more of this cycle's follow.
+        """
+        state, lanes = (self.fence, progress.to_json()), sql("lanes_held").rstrip() if lanes_wait else ""
         if moved is None:
-            mine = await target.fetchval(sql("ledger_progress"), *state, self.schema)
+            mine = await target.fetchval(sql("ledger_progress", lanes=lanes), *state, self.schema)
         else:
             table, cursor = moved
             position = table, cursor.xid, cursor.stored()
-            mine = await target.fetchval(sql("ledger_commit"), *state, *position, self.schema)
+            query = sql("ledger_commit", lanes=lanes)
+            mine = await target.fetchval(query, *state, *position, self.schema)
         self._require(mine)
 
-    async def finish(self, target: asyncpg.Connection, progress: RunProgress, *, drained: bool) -> None:
-        """Store the end of a run in the caller's transaction, or raise CycleFenced."""
+    async def finish(
+        self, target: asyncpg.Connection, progress: RunProgress, *, drained: bool, lanes: bool = False
+    ) -> None:
+        """Store the end of a run in the caller's transaction, or raise CycleFenced.
+
+        `lanes`: they need not wait any longer.
+        """
         state = self.fence, progress.to_json(), drained, self.schema
-        mine = await target.fetchval(sql("ledger_finish"), *state)
+        query = sql("ledger_finish", lanes=sql("lanes_let").rstrip() if lanes else "")
+        mine = await target.fetchval(query, *state)
         self._require(mine)
 
     def _require(self, mine: int) -> None:

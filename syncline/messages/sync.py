@@ -255,6 +255,67 @@ class Waiting(Message):
     """When the oldest request without an answer was sent."""
 
 
+class LoadRanges(Message):
+    """How far the load of a table is that several lanes read in ranges."""
+
+    table: str = ""
+    cut: int = 0
+    """Ranges so far: each has as many rows as a lane applies in some seconds."""
+    done: int = 0
+    lanes: int = 0
+    """Lanes that have taken a range in the last seconds, the cycle's own with them."""
+
+
+class LanesCalled(Message):
+    """Payload of signal `lanes_called`."""
+
+    attempt: int = 1
+    """The attempt of the cycle. Lanes of an earlier one end by themselves."""
+    lanes: int = 1
+    """How many it wants beside its own."""
+
+
+class LoadRangesRequest(SparseMessage):
+    """Input of activity `load_ranges`."""
+
+    graph: GraphRef
+    lane: int = 1
+    """Its number in the run, from 1."""
+    attempt: int = 1
+    """The attempt of the cycle that it belongs to."""
+    provider_id: str | None = None
+    batch_rows: int | None = None
+    shadow: bool = False
+    fingerprint: str | None = None
+    map: UsedMap | None = None
+    """As the cycle has them."""
+
+
+class LaneEnd(StrEnum):
+    """Why a lane beside a cycle ended."""
+
+    DONE = "done"
+    """No load is read in ranges any longer."""
+    TIME = "time"
+    """Its time was over."""
+    FENCED = "fenced"
+    """Another attempt, or another run, has the graph."""
+    FAILED = "failed"
+    """What it tried failed; the cycle tries it again, and reports it."""
+
+
+class LaneResult(Message):
+    """Result of activity `load_ranges`: what one lane has done. Query `sync_state` has it too."""
+
+    end: LaneEnd = LaneEnd.DONE
+    ranges: int = 0
+    batches: int = 0
+    captured: int = 0
+    """Rows read from the write-db."""
+    problem: str | None = None
+    """Why it failed."""
+
+
 class CycleProgress(SparseMessage):
     """Heartbeat details of a running cycle, and payload of signal `cycle_progress`."""
 
@@ -264,6 +325,8 @@ class CycleProgress(SparseMessage):
     vectors: int = 0
     waiting: Waiting | None = None
     """Null while its services answer."""
+    ranges: tuple[LoadRanges, ...] = ()
+    """Loads that are read in ranges, by several lanes."""
 
     @property
     def committed(self) -> "Committed":
@@ -668,6 +731,8 @@ class SyncState(Message):
     """State carried to this run until it has resolved or ended, then its own."""
     signals: tuple[ProviderFallback | ProviderHeld | ProviderReturned, ...] = ()
     """Provider signals that this run has received."""
+    lanes: tuple[LaneResult, ...] = ()
+    """What lanes beside the cycle have done, one entry a time that an activity of them has ended."""
     error: str | None = None
     """Why the run failed, once it has."""
 

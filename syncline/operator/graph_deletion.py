@@ -33,8 +33,8 @@ STEPS: Final = ("audit", "schedule", "capture", "shadow", "collections", "tables
 _BOOKKEEPING: Final = (
     "sync_absent", "sync_audit", "sync_checkpoint", "sync_comparison", "sync_count", "sync_cursor",
     "sync_dead_letter", "sync_kept", "sync_link", "sync_made", "sync_mapped", "sync_outbox", "sync_owed",
-    "sync_parked_reference", "sync_parked_row", "sync_recent", "sync_requeue", "sync_row", "sync_run",
-    "sync_second", "sync_source", "sync_state", "sync_vector", "sync_vector_delay",
+    "sync_parked_reference", "sync_parked_row", "sync_range", "sync_recent", "sync_requeue", "sync_row",
+    "sync_run", "sync_second", "sync_source", "sync_state", "sync_vector", "sync_vector_delay",
     "sync_vector_embedding", "sync_visible",
     ENGINE_VERSION_TABLE, VERSION_TABLE,
 )  # fmt: skip

@@ -23,6 +23,7 @@ from syncline.operator.explanation import Explanation, RowState
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences
 from syncline.verify import verify
+from tests.kit.lanes import Lanes
 from tests.kit.loads import every_load
 
 SEED = """
@@ -278,9 +279,13 @@ async def test_changes_overtake_points_too(graph: TestGraph, monkeypatch: pytest
 
 @pytest.mark.proof
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("rows", [500_000])
+@pytest.mark.parametrize(("rows", "lanes"), [(500_000, 1), (1_000_000, 2)])
 async def test_changes_are_visible_within_five_seconds_during_a_load(
-    graph: TestGraph, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rows: int
+    graph: TestGraph,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rows: int,
+    lanes: int,
 ) -> None:
     """A writer changes, inserts and deletes rows all the while; each change is looked for until it is there."""
     monkeypatch.undo()
@@ -297,14 +302,14 @@ async def test_changes_are_visible_within_five_seconds_during_a_load(
     """,
     )
     started = time.monotonic()
-    load = asyncio.create_task(run_cycle(graph.context(seconds=3600)))
+    load = asyncio.create_task(Lanes(number=lanes).cycle(graph.context(seconds=3600)))
     waited = await _watched(graph, load, rows // 4)
     result, seconds = await load, time.monotonic() - started
     waited.sort()
     p50, p99 = waited[len(waited) // 2], waited[len(waited) * 99 // 100]
     with capsys.disabled():
         sys.stdout.write(
-            f"\n{rows:,} rows and {result.vectors.upserted:,} points loaded in {seconds:.1f} s, {result.batches}"
+            f"\n{lanes} lanes: {rows:,} rows and {result.vectors.upserted:,} points loaded in {seconds:.1f} s, {result.batches}"
             f" batches; {len(waited):,} changes meanwhile visible after {p50:.2f} s (p50), {p99:.2f} s (p99), {waited[-1]:.2f} s (last)\n"
         )
     assert result.failures == 0

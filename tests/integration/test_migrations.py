@@ -88,8 +88,8 @@ async def test_uuid5_is_that_of_an_extension_that_all_may_use(store: PostgresSto
         for usable in (False, True):
             if usable:
                 await connection.execute("GRANT USAGE ON SCHEMA tools TO PUBLIC")
-            await connection.execute("UPDATE before.sync_engine_version SET version_num = 'engine_0008'")
-            assert await migrate_bookkeeping(store, "before") == ["engine_0009"]
+            await connection.execute("UPDATE before.sync_engine_version SET version_num = 'engine_0009'")
+            assert await migrate_bookkeeping(store, "before") == ["engine_0010"]
             made = "SELECT prosrc || coalesce(pg_get_function_sqlbody(oid), '') FROM pg_proc WHERE proname = 'uuid5'"
             assert ("tools." in await connection.fetchval(made)) is usable
             for text in texts:

@@ -352,6 +352,7 @@ async def test_preparing_a_graph_migrates_both_of_its_stores_once(services: Serv
         "engine_0007",
         "engine_0008",
         "engine_0009",
+        "engine_0010",
         "graph_0001",
     ]
     assert await services.prepare_graph(graph) == applied

@@ -741,9 +741,9 @@ async def test_roles_that_may_queue_points_may_do_so_after_the_migration(embedde
     role = f"plugin_{uuid4().hex[:8]}"
     await on_target(
         embedded.graph,
-        "DROP TABLE sync_second, sync_owed, sync_made, sync_checkpoint, sync_recent, sync_absent; DROP FUNCTION sync_keep_second CASCADE;"
+        "DROP TABLE sync_second, sync_owed, sync_made, sync_checkpoint, sync_recent, sync_absent, sync_range; DROP FUNCTION sync_keep_second CASCADE;"
         " ALTER TABLE sync_state DROP vector_generation, DROP vector_generations, DROP visible, DROP visible_clean,"
-        " DROP load_below, DROP load_due_at, DROP checkpoint_at, DROP noted_fence; ALTER TABLE sync_cursor DROP below;"
+        " DROP load_below, DROP load_due_at, DROP checkpoint_at, DROP noted_fence, DROP lanes_after; ALTER TABLE sync_cursor DROP below;"
         " ALTER TABLE sync_run DROP position; ALTER TABLE sync_comparison DROP seen, DROP withheld;"
         " DROP TABLE sync_visible; DROP SEQUENCE sync_wanted;"
         " DROP INDEX sync_parked_row_version, sync_dead_letter_version;"
@@ -761,6 +761,7 @@ async def test_roles_that_may_queue_points_may_do_so_after_the_migration(embedde
         "engine_0007",
         "engine_0008",
         "engine_0009",
+        "engine_0010",
     ]
     queue = f"SET ROLE {role}; INSERT INTO sync_outbox SELECT 'nodes', id FROM nodes; RESET ROLE"
     connection = await embedded.graph.connect_target()

@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from temporalio import activity, workflow
 
+from activities.loads import LoadActivities
 from activities.operations import FleetActivities, OperationActivities
 from activities.schedules import ScheduleActivities
 from activities.sync import SyncActivities
@@ -46,7 +47,14 @@ WORKFLOWS = (
     DescribeGraphs,
     WaitVisible,
 )
-ACTIVITIES = (SyncActivities, ScheduleActivities, OperationActivities, FleetActivities, VisibilityActivities)
+ACTIVITIES = (
+    SyncActivities,
+    LoadActivities,
+    ScheduleActivities,
+    OperationActivities,
+    FleetActivities,
+    VisibilityActivities,
+)
 _BASES = (errors.SynclineError, errors.StoreError, errors.VectorStoreError, errors.EmbeddingError)
 ERRORS = [
     cls

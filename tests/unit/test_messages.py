@@ -28,6 +28,7 @@ REQUIRED = {
     "GraphRef": {"id", "slug"},
     "HandedOn": {"carried"},
     "Held": {"provider_id", "detail"},
+    "LoadRangesRequest": {"graph"},
     "OpenWriter": set(),
     "ProviderFallback": {"idempotency_key", "graph", "fallback", "at"},
     "ProviderHeld": {"idempotency_key", "graph", "held", "at"},

@@ -33,6 +33,7 @@ from syncline.engine.render.listing import Listing
 from syncline.engine.render.marks import landed
 from syncline.engine.render.merge import Merging
 from syncline.engine.render.parking import Waiting
+from syncline.engine.render.ranges import RangeStatements
 from syncline.engine.render.stage import stage_creation, stage_name
 from syncline.engine.render.stats import Recount
 from syncline.engine.render.stubs import Stubs
@@ -167,7 +168,27 @@ class TableStatements:
         self.waiting = Waiting(schema_map, table, self.stage)
         self.listing = Listing(schema_map, table, self.stage)
         self.stubs = Stubs(schema_map, table, self.stage)
+        self.ranges = RangeStatements(schema_map, table, self.stage, self.merging.here)
         self.kept_landed = landed(schema_map, table, self.stage, self.merging.here)
+
+    def capture_range(self, schema: str, cursor: Cursor, upto: Cursor, *, below: int, limit: int) -> str:
+        """Return the query of `capture_at` for rows up to another cursor, the row there with them."""
+        return self._capture(schema, self._selection, cursor, limit, *_given(cursor, below), upto=upto)
+
+    def key_at(self, schema: str, cursor: Cursor, upto: Cursor, *, below: int, place: int) -> str:
+        """Return the query for stamp and key, as of `next_key`, of the row at this place after the cursor.
+
+        The first row is at place 0. No row comes after `upto`.
+        """
+        return self._capture(
+            schema,
+            self._stamped_key(),
+            cursor,
+            1,
+            *_given(cursor, below),
+            upto=upto,
+            offset=f" OFFSET {place}",
+        )
 
     def after_cursor(self, cursor: Cursor, first_parameter: int) -> str:
         """Return the condition for rows after the cursor; parameters start at `first_parameter`."""
@@ -185,15 +206,17 @@ class TableStatements:
 
     def _after(self, cursor: Cursor, given: Sequence[str]) -> str:
         """Return the condition; `given` are the expressions for `cursor.parameters()`."""
-        xid, *parts = (f"{value}::text" for value in given)
-        xid = f"{xid}::xid8"
         if cursor.key is None:
-            return f"sync_xid >= {xid}"
+            return f"sync_xid >= {given[0]}::text::xid8"
+        return f"(sync_xid, {self.key_order}) > ({self._place(cursor, given)})"
+
+    def _place(self, cursor: Cursor, given: Sequence[str]) -> str:
+        xid, *parts = (f"{value}::text" for value in given)
         values = list(parts)
         if not cursor.readable:
             values = [key_text(value) for value in values]
         values = [cast(type_, value) for type_, value in zip(self.table.key_types, values, strict=True)]
-        return f"(sync_xid, {self.key_order}) > ({xid}, {commas(values)})"
+        return f"{xid}::xid8, {commas(values)}"
 
     def source(self, schema: str) -> str:
         """Return the source table, qualified and quoted."""
@@ -224,14 +247,15 @@ class TableStatements:
 
     def capture_at(self, schema: str, cursor: Cursor, *, horizon: int, limit: int) -> str:
         """Return the same query with its values: for a COPY the driver would ask the server to write them."""
-        given = [string_literal(value) for value in (*cursor.parameters(), str(horizon))]
-        return self._capture(schema, self._selection, cursor, limit, *given)
+        return self._capture(schema, self._selection, cursor, limit, *_given(cursor, horizon))
 
     def next_key(self, schema: str, cursor: Cursor) -> str:
         """Return the query for the first row's stamp and key (in bytes); same parameters."""
+        return self._capture(schema, self._stamped_key(), cursor, 1)
+
+    def _stamped_key(self) -> str:
         key = commas([key_bytes(key_source(self.table, column)) for column in self.table.key])
-        selection = f"sync_xid::text::bigint AS sync_xid, ARRAY[{key}] AS key"
-        return self._capture(schema, selection, cursor, 1)
+        return f"sync_xid::text::bigint AS sync_xid, ARRAY[{key}] AS key"
 
     def behind(self, schema: str, cursor: Cursor) -> str:
         """Return the query that counts what `capture` would read without a limit; same parameters."""
@@ -242,17 +266,31 @@ class TableStatements:
             horizon=f"${1 + len(cursor.parameters())}::text::xid8",
         )
 
-    def _capture(self, schema: str, selection: str, cursor: Cursor, limit: int, *given: str) -> str:
+    def _capture(
+        self,
+        schema: str,
+        selection: str,
+        cursor: Cursor,
+        limit: int,
+        *given: str,
+        upto: Cursor | None = None,
+        offset: str = "",
+    ) -> str:
         *after, horizon = given or [f"${number}" for number in range(1, 2 + len(cursor.parameters()))]
+        within = self._after(cursor, after)
+        if upto is not None and upto.key is not None:
+            bound = self._place(upto, [string_literal(value) for value in upto.parameters()])
+            within = f"{within} AND (sync_xid, {self.key_order}) <= ({bound})"
         return sql(
             "capture",
             selection=selection,
             source=self.rows(schema),
             name=quoted(self.table.source),
-            after_cursor=self._after(cursor, after),
+            after_cursor=within,
             horizon=f"{horizon}::text::xid8",
             key_order=self.key_order,
             limit=str(limit),
+            offset=offset,
         )
 
     def capture_by_key(self, schema: str, *, readable: bool = True) -> str:
@@ -272,6 +310,11 @@ class TableStatements:
             parameters=commas([f"${index + 1}::text[]" for index in range(len(names))]),
             names=commas(names),
         )
+
+
+def _given(cursor: Cursor, horizon: int) -> list[str]:
+    """Return the parameters of a capture, as literals."""
+    return [string_literal(value) for value in (*cursor.parameters(), str(horizon))]
 
 
 class SchemaStatements:

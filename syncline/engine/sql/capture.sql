@@ -8,7 +8,7 @@ FROM (
     SELECT * FROM @{source}
     WHERE @{after_cursor} AND sync_xid < @{horizon}
     ORDER BY sync_xid, @{key_order}
-    LIMIT @{limit}
+    LIMIT @{limit}@{offset}
 ) AS @{name}
 
 -- name: capture_by_key

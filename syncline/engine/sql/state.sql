@@ -32,6 +32,7 @@ SELECT s.write_cluster, s.reader::text AS reader, s.position, j.state ->> 'vecto
        (j.state ->> 'vector_generation')::int AS vector_generation,
        j.state ->> 'visible' AS visible,
        (j.state ->> 'load_below')::bigint AS load_below,
+       j.state ? 'lanes_after' AS may_range, j.state ->> 'lanes_after' IS NOT NULL AS ranged,
        coalesce((j.state ->> 'load_due_at')::timestamptz <= now(), false) AS load_due,
        coalesce(pg_sequence_last_value(to_regclass('sync_wanted')), 0) AS wanted,
        s.behind_since, s.progress::text AS progress, s.map_hash,
@@ -102,7 +103,7 @@ SELECT fence FROM @{schema}.sync_state
 -- The cursor moves in the transaction of its batch, only for the holder of the fence, and only in the schema
 -- that it is meant for.
 WITH mine AS (
-    UPDATE sync_state SET progress = $2::text::jsonb WHERE fence = $1 AND current_schema() = $6::text RETURNING 1
+    UPDATE sync_state SET progress = $2::text::jsonb@{lanes} WHERE fence = $1 AND current_schema() = $6::text RETURNING 1
 ), moved AS (
     INSERT INTO sync_cursor (table_name, xid, key) SELECT $3, $4, $5::text[] FROM mine
     ON CONFLICT (table_name) DO UPDATE SET xid = excluded.xid, key = excluded.key
@@ -114,12 +115,12 @@ INSERT INTO sync_cursor AS c (table_name, xid) VALUES ($1, $2)
 ON CONFLICT (table_name) DO UPDATE SET xid = excluded.xid, key = NULL WHERE c.xid < excluded.xid
 
 -- name: ledger_progress
-WITH mine AS (UPDATE sync_state SET progress = $2::text::jsonb WHERE fence = $1 AND current_schema() = $3::text RETURNING 1) SELECT count(*) FROM mine
+WITH mine AS (UPDATE sync_state SET progress = $2::text::jsonb@{lanes} WHERE fence = $1 AND current_schema() = $3::text RETURNING 1) SELECT count(*) FROM mine
 
 -- name: ledger_finish
 WITH mine AS (
     UPDATE sync_state
-    SET progress = $2::text::jsonb, behind_since = CASE WHEN $3 THEN NULL ELSE coalesce(behind_since, now()) END
+    SET progress = $2::text::jsonb, behind_since = CASE WHEN $3 THEN NULL ELSE coalesce(behind_since, now()) END@{lanes}
     WHERE fence = $1 AND current_schema() = $4::text
     RETURNING 1
 )

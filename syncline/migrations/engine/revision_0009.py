@@ -1,4 +1,4 @@
-"""Ids of rule uuid5 by an extension that has SHA-1, where one is installed."""
+"""Ranges of loads that are read side by side."""
 
 from pathlib import Path
 
@@ -12,4 +12,4 @@ down_revision = "engine_0008"
 
 def upgrade(connection: Connection) -> None:
     """Apply the revision to the schema on the search_path."""
-    run_script(connection, Path(__file__).with_name("0009_uuid5.sql"))
+    run_script(connection, Path(__file__).with_name("0009_ranges.sql"))

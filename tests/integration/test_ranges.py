@@ -342,3 +342,20 @@ async def test_a_row_that_is_rejected_fails_alone_in_a_range(
     assert {(row["table_name"], row["key"]) for row in letters} >= {("nodes", "n117"), ("edges", "e180")}
     assert len(letters) == result.dead_letters == 3
     assert _done(result)["nodes"][0] == 81
+
+
+async def test_ranges_of_a_load_that_is_no_more_are_forgotten(roomy: TestGraph) -> None:
+    """The write-db was replaced before anything was here: all is read from the start, in ranges again."""
+    await write(roomy, SEED)
+    async with Lanes(number=2).beside(roomy.context(batch_rows=7)) as running:
+        async with asyncio.timeout(60):
+            while not await read(roomy, RANGES):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait({running})
+    await roomy.wait_until_free()
+    await on_target(roomy, "DELETE FROM sync_cursor; TRUNCATE raw_sources, facts, nodes, edges CASCADE")
+    result = await Lanes().cycle(roomy.context(batch_rows=7))
+    assert (result.status, result.failures, result.owed) == (CycleStatus.DRAINED, 0, ())
+    assert await differences(roomy) == []
+    assert await read(roomy, RANGES) == []

@@ -197,6 +197,7 @@ async def test_a_delete_waits_for_the_lane_that_has_read_the_row(
     await _deletes_while_a_lane_is_held(apart, monkeypatch)
 
 
+@pytest.mark.long("test_a_delete_waits_for_the_lane_that_has_read_the_row")
 async def test_fresh_changes_do_not_wait_for_lanes_of_the_same_cluster(
     roomy: TestGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,6 +289,7 @@ async def test_a_lane_commits_nothing_once_another_run_has_the_graph(
     assert _done(result)["edges"][0] == 81
 
 
+@pytest.mark.long("test_no_history_of_lanes_loses_a_change")
 async def test_lanes_that_die_cost_the_rest_of_their_batch(roomy: TestGraph) -> None:
     """Their sessions are ended, in and between batches; the run counts each row once all the same."""
     await write(roomy, SEED)

@@ -510,13 +510,17 @@ def main() -> None:
     arguments.add_argument("--graphs", type=int, help="instead of 500, 2,000, 20 and 200")
     arguments.add_argument("--rows", type=int, default=5_000_000, help="that the tenant's graph is behind")
     arguments.add_argument(
-        "--apart", action="store_true", help="a PostgreSQL each for the write-db and the graph-db"
+        "--together", action="store_true", help="one PostgreSQL for the tenant's write-db and graph-db"
     )
     arguments.add_argument("--dry", action="store_true", help="leave the report as it is")
     options = arguments.parse_args()
     for part in options.part or GRAPHS:
         graphs = options.graphs or GRAPHS[part]
-        lines = asyncio.run(measure(part, graphs, options.minutes, options.rows, apart=options.apart))
+        lines = asyncio.run(
+            measure(
+                part, graphs, options.minutes, options.rows, apart=part == "tenant" and not options.together
+            )
+        )
         rows = "\n".join(f"| {what} | {value} |" for what, value in lines)
         text = f"{HEADS[part].format(graphs=graphs, minutes=options.minutes)}\n{rows}"
         print(text, flush=True)

@@ -22,7 +22,9 @@ _LONGEST = timedelta(minutes=10)
 _MOMENT = timedelta(seconds=2)
 """Time that lanes have to notice that their cycle's loads are over."""
 _PAUSE = timedelta(seconds=5)
-"""Until a lane is started again that had no time for a range."""
+"""Until a lane is started again that had no time for a range, or failed."""
+_FAILURES = 5
+"""A lane that has failed more often is left to the cycle: it meets the same, and reports it."""
 _RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
 
 
@@ -64,6 +66,7 @@ class RunLanes:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, request: LoadRangesRequest) -> None:
+        failed = 0
         while self._request is not None and request.attempt == self._attempt:
             try:
                 result = await self._once(request)
@@ -73,9 +76,10 @@ class RunLanes:
                 workflow.logger.warning("lane failed: %s", error.cause or error)
                 return
             self._ended(result)
-            if result.end is not LaneEnd.TIME:
+            failed += result.end is LaneEnd.FAILED
+            if result.end in (LaneEnd.DONE, LaneEnd.FENCED) or failed > _FAILURES:
                 return
-            if not result.ranges:
+            if result.end is LaneEnd.FAILED or not result.ranges:
                 await workflow.sleep(_PAUSE)
 
     async def _once(self, request: LoadRangesRequest) -> LaneResult:

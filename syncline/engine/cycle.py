@@ -540,6 +540,10 @@ class _Cycle:
 
     async def _begin_loads(self, fence: Fence, ledger: Ledger, pending: Pending) -> tuple[Ledger, Pending]:
         state = self._source_check.map_state
+        self._load.beside_lanes = self._beside_lanes = ledger.ranged
+        if ledger.ranged:
+            # Ranges of a load that is no more leave before another one begins.
+            self._ranges = await self._read_ranges(fence)
         if state is None or not any(change.anew for change in state.changes):
             ranged = await self._worth_ranges(ledger, pending)
             ledger, pending = await begin_loads(
@@ -552,10 +556,10 @@ class _Cycle:
                 many=self._load.many,
                 ranged=ranged,
             )
+            if ranged:
+                self._load.beside_lanes = self._beside_lanes = True
+                self._ranges = await self._read_ranges(fence)
         self.progress.loading = ledger.loads.keys()
-        self._beside_lanes = self._load.beside_lanes = ledger.ranged
-        if ledger.ranged:
-            self._ranges = await self._read_ranges(fence)
         self.progress.ranges = [ranges.said for ranges in self._ranges.values()]
         return ledger, pending
 

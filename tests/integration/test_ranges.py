@@ -197,6 +197,7 @@ async def test_a_delete_waits_for_the_lane_that_has_read_the_row(
     await _deletes_while_a_lane_is_held(apart, monkeypatch)
 
 
+@pytest.mark.long("test_a_delete_waits_for_the_lane_that_has_read_the_row")
 async def test_fresh_changes_do_not_wait_for_lanes_of_the_same_cluster(
     roomy: TestGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,6 +289,7 @@ async def test_a_lane_commits_nothing_once_another_run_has_the_graph(
     assert _done(result)["edges"][0] == 81
 
 
+@pytest.mark.long("test_no_history_of_lanes_loses_a_change")
 async def test_lanes_that_die_cost_the_rest_of_their_batch(roomy: TestGraph) -> None:
     """Their sessions are ended, in and between batches; the run counts each row once all the same."""
     await write(roomy, SEED)
@@ -342,3 +344,20 @@ async def test_a_row_that_is_rejected_fails_alone_in_a_range(
     assert {(row["table_name"], row["key"]) for row in letters} >= {("nodes", "n117"), ("edges", "e180")}
     assert len(letters) == result.dead_letters == 3
     assert _done(result)["nodes"][0] == 81
+
+
+async def test_ranges_of_a_load_that_is_no_more_are_forgotten(roomy: TestGraph) -> None:
+    """The write-db was replaced before anything was here: all is read from the start, in ranges again."""
+    await write(roomy, SEED)
+    async with Lanes(number=2).beside(roomy.context(batch_rows=7)) as running:
+        async with asyncio.timeout(60):
+            while not await read(roomy, RANGES):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait({running})
+    await roomy.wait_until_free()
+    await on_target(roomy, "DELETE FROM sync_cursor; TRUNCATE raw_sources, facts, nodes, edges CASCADE")
+    result = await Lanes().cycle(roomy.context(batch_rows=7))
+    assert (result.status, result.failures, result.owed) == (CycleStatus.DRAINED, 0, ())
+    assert await differences(roomy) == []
+    assert await read(roomy, RANGES) == []

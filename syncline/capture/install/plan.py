@@ -4,6 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from syncline.capture.install.catalog import Catalog, FunctionState, TableState
+from syncline.capture.install.notification import (
+    notification_steps,
+    notify_body,
+    notify_statements,
+    notify_trigger,
+    shared_steps,
+)
 from syncline.capture.install.ownership import capture_owner, handing_over
 from syncline.capture.install.steps import (
     NOTIFY_FUNCTION,
@@ -21,13 +28,8 @@ from syncline.capture.install.triggers import (
     earlier_tombstone_bodies,
     function_definition,
     index_columns,
-    notification_steps,
-    notify_body,
-    notify_statements,
-    notify_trigger,
     put,
     serves_capture,
-    shared_steps,
     sql,
     tombstone_body,
     tombstone_function,

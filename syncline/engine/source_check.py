@@ -38,7 +38,9 @@ from syncline.stores.tenants import reading
 __all__ = ["SourceCheck"]
 
 _TRIGGERS = 4
-"""The triggers that capture needs on each source."""
+"""The triggers that capture needs on each source; one more where INSERT and UPDATE have one each."""
+_OF_BOTH = 5
+"""Parts of what is told of a trigger that stamps both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +89,12 @@ class _Way:
 
 def captures(way: str) -> bool:
     """Return whether a source's triggers existed and were enabled when this text was read."""
-    triggers = str(json.loads(way)[1] or "").split(",")
-    return len(triggers) == _TRIGGERS and all(trigger.split(":")[2] in "OA" for trigger in triggers)
+    triggers = [trigger.split(":") for trigger in str(json.loads(way)[1] or "").split(",")]
+    stamping = {trigger[5] for trigger in triggers if len(trigger) > _OF_BOTH}
+    needed = _TRIGGERS + 1 if stamping else _TRIGGERS
+    return (
+        len(triggers) == needed and len(stamping) in (0, 2) and all(trigger[2] in "OA" for trigger in triggers)
+    )
 
 
 async def doubts(

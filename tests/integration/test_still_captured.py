@@ -66,6 +66,30 @@ async def test_triggers_that_stay_off_are_told(seeded: TestGraph) -> None:
     assert await differences(seeded) == []
 
 
+async def test_each_trigger_that_is_missing_is_told(seeded: TestGraph) -> None:
+    connection = await seeded.connect_write()
+    found = await connection.fetch(
+        "SELECT tgname, pg_get_triggerdef(oid) AS made FROM pg_trigger"
+        " WHERE tgrelid = 'kg.write_nodes'::regclass AND tgname ^@ 'capture_' AND tgname <> 'capture_notify'"
+    )
+    assert len(found) == 5
+    # Earlier releases had one trigger for both.
+    both = (
+        "CREATE TRIGGER capture_version BEFORE INSERT OR UPDATE ON kg.write_nodes FOR EACH ROW"
+        " EXECUTE FUNCTION kg.capture_version()"
+    )
+    for name, made in [*found, ("capture_version", both)]:
+        await connection.execute(f"DROP TRIGGER {name} ON kg.write_nodes")
+        result = await run_cycle(seeded.context())
+        assert [table.table for table in result.tables if table.error] == ["nodes"], name
+        if made == both:
+            await connection.execute("DROP TRIGGER capture_update ON kg.write_nodes")
+        await connection.execute(f"{made}; ALTER TABLE kg.write_nodes ENABLE ALWAYS TRIGGER {name}")
+        result = await run_cycle(seeded.context())
+        assert (result.status, reread(result)) == (CycleStatus.DRAINED, {"nodes"}), name
+    await connection.close()
+
+
 async def test_a_gap_while_no_engine_runs(seeded: TestGraph) -> None:
     await write(
         seeded,

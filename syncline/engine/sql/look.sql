@@ -89,7 +89,13 @@ LEFT JOIN LATERAL (
     SELECT json_build_array(
         c.oid,
         (
-            SELECT string_agg(concat_ws(':', t.oid, t.xmin, t.tgenabled, p.oid, p.xmin), ',' ORDER BY t.oid)
+            SELECT string_agg(
+                concat_ws(
+                    ':', t.oid, t.xmin, t.tgenabled, p.oid, p.xmin,
+                    -- For INSERT or UPDATE alone: an earlier release had one trigger for both.
+                    CASE WHEN t.tgname IN ('capture_version', 'capture_update') AND t.tgtype & 20 <> 20 THEN t.tgtype & 20 END
+                ), ',' ORDER BY t.oid
+            )
             FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
             WHERE t.tgrelid = c.oid
               AND t.tgname IN ('capture_version', 'capture_update', 'capture_delete', 'capture_key', 'capture_truncate')

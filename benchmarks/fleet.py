@@ -300,11 +300,12 @@ class _Backlog:
 
     async def _applied(self) -> bool:
         # Of the cursors: to count the rows each time would cost those that are measured.
-        return await self.reader.fetchval(
+        applied: bool = await self.reader.fetchval(
             f"SELECT count(*) > 0 AND bool_and(xid > $1 AND below IS NULL) FROM {self.slug}.sync_cursor"
             " WHERE table_name ~ 'raw_sources'",
             self.xid,
         )
+        return applied
 
 
 @asynccontextmanager
@@ -391,9 +392,8 @@ async def _spent(lab: FleetLab, worker: ChildProcess, query: str, seconds: float
     await asyncio.sleep(seconds)
     after = (usage(worker.pid), usage(lab.temporal.pid))
     runs = (await lab.client.count_workflows(f"{query} AND StartTime > '{began.isoformat()}'")).count
-    return Spent(
-        *((late.cpu - early.cpu) * 1000 / runs for early, late in zip(before, after, strict=True)), runs
-    )
+    worker, server = ((late.cpu - early.cpu) * 1000 / runs for early, late in zip(before, after, strict=True))
+    return Spent(worker, server, runs)
 
 
 async def _toys(lab: FleetLab, schedules: int, *, every: int) -> list[ScheduleHandle]:

@@ -392,8 +392,8 @@ async def _spent(lab: FleetLab, worker: ChildProcess, query: str, seconds: float
     await asyncio.sleep(seconds)
     after = (usage(worker.pid), usage(lab.temporal.pid))
     runs = (await lab.client.count_workflows(f"{query} AND StartTime > '{began.isoformat()}'")).count
-    worker, server = ((late.cpu - early.cpu) * 1000 / runs for early, late in zip(before, after, strict=True))
-    return Spent(worker, server, runs)
+    own, servers = ((late.cpu - early.cpu) * 1000 / runs for early, late in zip(before, after, strict=True))
+    return Spent(own, servers, runs)
 
 
 async def _toys(lab: FleetLab, schedules: int, *, every: int) -> list[ScheduleHandle]:

@@ -282,7 +282,8 @@ class RangeDrain(LoadDrain):
         """Return what names the session of a lane. The cycle's has a name: it holds the graph's lock."""
         if self._lane == CYCLE:
             return ()
-        return (f"SET LOCAL application_name = {string_literal(lane_session(self._held.schema))}",)
+        name = string_literal(lane_session(self._held.schema))
+        return (sql("lane_session", session=name).strip(),)
 
     async def _move(self, taken: Range, progress: RunProgress, after: Cursor) -> None:
         """Commit a batch with its range, for the holder of the graph alone."""

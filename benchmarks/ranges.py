@@ -43,7 +43,7 @@ from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 
 __all__ = ["Helper", "OneProcess", "main", "measure"]
 
-ROWS, ROUNDS = 600_000, 3
+ROWS, ROUNDS = 1_200_000, 2
 _NOBODY, _TASK, _PROCESS = "ranges, alone", "2 lanes, one process", "2 processes, a lane each"
 _ONE = "one lane"
 

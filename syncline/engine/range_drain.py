@@ -37,6 +37,8 @@ __all__ = ["RangeDrain"]
 
 _PAUSE: Final = 0.05
 """Seconds between two looks of a lane that has to wait."""
+_BATCH_SECONDS: Final = 2.0
+"""What a batch is to take: fresh changes wait for one of each lane."""
 _WAIT: Final = 0.5
 """Longest wait of a cycle for a range, before it looks for changes again."""
 _PATIENT: Final = "SET LOCAL lock_timeout = 0"
@@ -78,8 +80,6 @@ class RangeDrain(LoadDrain):
     """
 
     _lanes_wait = False
-    _batch_seconds = 2.0
-    """Fresh changes wait for a batch of each lane."""
     _ranges: Mapping[str, "OpenRanges"] = MappingProxyType({})
     _lane = ""
     _range: Range | None = None
@@ -88,6 +88,8 @@ class RangeDrain(LoadDrain):
     def in_ranges(self, ranges: Mapping[str, "OpenRanges"], *, lane: str) -> Self:
         """Return it for these loads; `lane` is by what name their ranges say who has taken them."""
         self._ranges, self._lane = ranges, lane
+        if ranges:
+            self._batch_seconds = _BATCH_SECONDS
         self._before = self.done = RunProgress(run_id="")
         return self
 
@@ -280,7 +282,8 @@ class RangeDrain(LoadDrain):
         """Return what names the session of a lane. The cycle's has a name: it holds the graph's lock."""
         if self._lane == CYCLE:
             return ()
-        return (f"SET LOCAL application_name = {string_literal(lane_session(self._held.schema))}",)
+        name = string_literal(lane_session(self._held.schema))
+        return (sql("lane_session", session=name).strip(),)
 
     async def _move(self, taken: Range, progress: RunProgress, after: Cursor) -> None:
         """Commit a batch with its range, for the holder of the graph alone."""

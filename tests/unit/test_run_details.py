@@ -7,6 +7,7 @@ from syncline.messages.provider_state import Fallback, FallbackReason, Held, Pro
 from syncline.messages.sync import (
     CycleProgress,
     CycleStatus,
+    LoadRanges,
     OpenWriter,
     RunPhase,
     SyncResult,
@@ -81,6 +82,13 @@ def test_progress_is_a_table() -> None:
     text = describe_run(SyncState(graph="world", phase=RunPhase.SYNCING, progress=progress), None)
     assert "Phase capture, 1,000 vectors so far" in text
     assert "|table|rows|captured|\n|---|--:|--:|\n|nodes|9,000|12,345|" in text.replace("\u00a0", "")
+
+
+def test_progress_tells_loads_that_are_read_in_ranges() -> None:
+    ranges = LoadRanges(table="nodes", cut=12, done=9, lanes=2), LoadRanges(table="edges")
+    text = describe_run(SyncState(progress=CycleProgress(phase="capture", ranges=ranges)), None)
+    assert "**nodes** 9 of 12 ranges so far, by 2 lanes" in text
+    assert "edges" not in text
 
 
 def test_a_result_tells_its_troubles_first_and_each_once() -> None:

@@ -7,6 +7,13 @@ SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0;
 SELECT pg_advisory_xact_lock@{shared}(hashtextextended('syncline load:@{schema}', 0));
 SET LOCAL lock_timeout TO DEFAULT; SET LOCAL statement_timeout TO DEFAULT
 
+-- name: lane_session
+-- Fresh changes wait for a lane: one whose worker has stopped, or is no more, is ended by the server. By its name the oldest
+-- writer of a cluster is known to be a lane.
+SET LOCAL application_name = @{session};
+SET LOCAL idle_in_transaction_session_timeout = '60s';
+SET LOCAL tcp_keepalives_idle = 20; SET LOCAL tcp_keepalives_interval = 5; SET LOCAL tcp_keepalives_count = 4
+
 -- name: lane_counts
 -- What is counted of a lane's rows is kept apart until its end (sync_keep_counts).
 SET LOCAL syncline.lane = 'on';

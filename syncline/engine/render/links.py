@@ -126,8 +126,12 @@ class LinkTable:
             named=self._named(stage),
             member_id="m.key" if self._by_id else self.parent.id_of("m.key"),
             named_key=("" if self._by_id else ", m.key") + (", m.place" if self.placed else ""),
-            parent=quoted(self._links.parent),
             parent_id=self.parent.column,
+            there=sql(
+                "links_there" if self._plain else "links_looked_up",
+                parent=quoted(self._links.parent),
+                parent_id=self.parent.column,
+            ).strip(),
             unrejected=unrejected(self._map, self._links),
         ).strip()
 
@@ -137,11 +141,18 @@ class LinkTable:
         parent = self.parent.table
         return parent.id_rule is IdRule.SAME and len(parent.key) == 1 and self._links.unreadable is None
 
+    @property
+    def _plain(self) -> bool:
+        """Whether the array has the members' keys as they are, and its rows hashed ids."""
+        source, type_ = self._links.source, self._table.element_types[self._links.source]
+        plain = self._links.bare and self.own.hashed and type_.plain and self.parent.takes(type_)
+        return plain and not self._table.is_json(source)
+
     def _named(self, stage: str) -> str:
         """Return the query for the keys that arrays name, with their owners."""
         source, type_ = self._links.source, self._table.element_types[self._links.source]
         is_json = self._table.is_json(source)
-        if self._links.bare and self.own.hashed and type_.plain and self.parent.takes(type_) and not is_json:
+        if self._plain:
             return sql("links_named", source=quoted(source), stage=stage).strip()
         elements = "json_elements" if is_json else "elements"
         text, key_type = form(type_, "e.value"), self.parent.table.key_types[0]

@@ -41,7 +41,15 @@ SELECT d.*, p.@{parent_id} IS NOT NULL AS sync_there FROM (
         SELECT m.owner, @{member_id} AS member@{named_key}
         FROM (@{named}) m
         WHERE m.key IS NOT NULL
-    ) d LEFT JOIN @{parent} p ON p.@{parent_id} = d.member @{unrejected}
+    ) d LEFT JOIN @{there} @{unrejected}
+
+-- name: links_there
+@{parent} p ON p.@{parent_id} = d.member
+
+-- name: links_looked_up
+-- Each by its id (OFFSET 0). Members that are named by expressions are of unknown number, and as a join the planner would
+-- read all rows of the parent for a few.
+LATERAL (SELECT p.@{parent_id} FROM @{parent} p WHERE p.@{parent_id} = d.member OFFSET 0) p ON true
 
 -- name: links_named
 SELECT s.sync_row_id AS owner, unnest(s.@{source}) AS key FROM @{stage} s WHERE s.sync_present

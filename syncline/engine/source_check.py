@@ -91,10 +91,9 @@ def captures(way: str) -> bool:
     """Return whether a source's triggers existed and were enabled when this text was read."""
     triggers = [trigger.split(":") for trigger in str(json.loads(way)[1] or "").split(",")]
     stamping = {trigger[5] for trigger in triggers if len(trigger) > _OF_BOTH}
-    needed = _TRIGGERS + 1 if stamping else _TRIGGERS
-    return (
-        len(triggers) == needed and len(stamping) in (0, 2) and all(trigger[2] in "OA" for trigger in triggers)
-    )
+    if len(triggers) != _TRIGGERS + bool(stamping) or len(stamping) not in (0, 2):
+        return False
+    return all(trigger[2] in "OA" for trigger in triggers)
 
 
 async def doubts(

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import KNOWLEDGE_GRAPH
+from syncline.engine.range_drain import RangeDrain
 from syncline.errors import StoreUnavailable
 from syncline.messages.sync import CycleProgress, CycleStatus, LaneEnd
 from syncline.provider import RetryRules, SyncContext
@@ -192,6 +193,14 @@ def world(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[World]:
     every_load_in_ranges(monkeypatch)
+    move = RangeDrain._move
+
+    async def moved(drain: RangeDrain, *given: object) -> None:
+        # Batches of a row or two are too quick to meet each other.
+        await asyncio.sleep(0.03)
+        await move(drain, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RangeDrain, "_move", moved)
     world = World(*(new_database(template) for template in graph_templates), tmp_path / "qdrant")
     yield world
     world.close()

@@ -34,6 +34,7 @@ UNMEASURED: Final[Mapping[str, str]] = {
     "merge by key what a batch has, as the measured ones do": """
         engine/list_new engine/list_reference engine/list_references engine/list_rejected engine/list_points engine/merge_into
         engine/merge_full_links engine/remove_columns engine/claims_free engine/claims_touched engine/claims_replace
+        engine/list_many
     """,
     "look up the keys that they are given": """
         engine/refused_before engine/forget engine/visible_request verify/requeue verify/requeue_points verify/still_there
@@ -52,7 +53,10 @@ UNMEASURED: Final[Mapping[str, str]] = {
         engine/comparison_state engine/comparisons_withheld capture.listen/throttle capture.listen/mute
         capture.listen/unmute capture.listen/muted capture.listen/want capture.listen/wanted capture.listen/visible_below
         capture.listen/notifies visibility/clean visibility/advanced shadow/fences shadow/owed shadow/granted shadow/claim
-        shadow/model shadow/second shadow/state verify/audited verify/audit verify/audit_more verify/withheld_there
+        shadow/model shadow/second shadow/state shadow/filled engine/lane_holder verify/audited verify/audit verify/audit_more verify/withheld_there
+    """,
+    "release, at the end of a load in ranges, what rows wait for that came beside them": """
+        engine/ranges_awaited engine/ranges_missing
     """,
     "go back to a checkpoint, once, and read what was noted since": """
         engine/checkpoints_forget engine/recent_keys engine/recent_numbers engine/rewind_checkpoints engine/rewind_keys

@@ -29,7 +29,7 @@ UNMEASURED: Final[Mapping[str, str]] = {
     """,
     "read a temporary table of the session, which has a batch, or nothing": """
         engine/load_lock engine/deletes_last engine/stage_last engine/list_nameless engine/list_any engine/list_first
-        engine/list_shared engine/list_keys engine/list_values
+        engine/list_shared engine/list_keys
     """,
     "merge by key what a batch has, as the measured ones do": """
         engine/list_new engine/list_reference engine/list_references engine/list_rejected engine/list_points engine/merge_into

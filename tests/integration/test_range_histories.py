@@ -279,7 +279,11 @@ def machine_in(world: World) -> type[RuleBasedStateMachine]:
 
 
 def test_no_history_of_lanes_loses_a_change(world: World) -> None:
-    tell(world, histories=2, steps=8)
+    told = 0
+    # In some, no load is large enough for a lane to come in time.
+    while not world.lanes and told < 12:
+        tell(world, histories=2, steps=8)
+        told += 1
     assert world.lanes
 
 

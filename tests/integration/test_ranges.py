@@ -289,7 +289,7 @@ async def test_a_lane_commits_nothing_once_another_run_has_the_graph(
     assert _done(result)["edges"][0] == 81
 
 
-@pytest.mark.long("test_no_history_of_lanes_loses_a_change")
+@pytest.mark.long("integration/test_range_histories.py::test_no_history_of_lanes_loses_a_change")
 async def test_lanes_that_die_cost_the_rest_of_their_batch(roomy: TestGraph) -> None:
     """Their sessions are ended, in and between batches; the run counts each row once all the same."""
     await write(roomy, SEED)

@@ -26,12 +26,13 @@ from tests.kit.readers import Read, reading
 ROOT = Path(__file__).parents[2]
 READS, WRITES = 500, 100
 NODES = 500
+URI = "https://example.org/"
 
 
 def reads_of(schema: str, rows: int) -> list[Read]:
-    """Return what readers ask: rows by key and by id, and short joins, through views of theirs and without."""
+    """Return what readers ask, by an index: rows by uri and by id, and short joins, through views and without."""
     return [
-        Read(sql=f"SELECT uri FROM {schema}.sources WHERE key = $1", prefix="r", keys=rows),
+        Read(sql=f"SELECT key FROM {schema}.sources WHERE uri = $1", prefix=URI, keys=rows),
         Read(
             sql=f"SELECT uri FROM {schema}.raw_sources WHERE id = syncline.key_uuid($1)",
             prefix="r",
@@ -179,7 +180,7 @@ async def test_readers_miss_nothing_while_a_large_graph_is_rebuilt_and_its_worke
     writer = await asyncpg.connect(write_dsn)
     await writer.execute(
         f"INSERT INTO {schema}.write_raw_sources (id, uri)"
-        f" SELECT 'r' || i, 'https://example.org/' || i FROM generate_series(1, {rows}) i;"
+        f" SELECT 'r' || i, '{URI}' || i FROM generate_series(1, {rows}) i;"
         f"INSERT INTO {schema}.write_facts (id, content, dedup_status)"
         f" SELECT 'f' || i, 'fact ' || i, 'ready' FROM generate_series(1, {NODES}) i;"
         f"INSERT INTO {schema}.write_nodes (id, concept, fact_ids)"

@@ -1,12 +1,11 @@
 """A state machine of writers and cycles: whatever happens in between, at the end the stores say the same."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import TypeVar
 
 import asyncpg
 import pytest
@@ -19,67 +18,28 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from pydantic import SecretStr
 
-from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import KNOWLEDGE_GRAPH, run_cycle
 from syncline.messages.sync import CycleStatus
 from syncline.provider import RetryRules
-from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import TestGraph
 from syncline.testing.truth import differences
-from syncline.verify import verify
+from tests.kit.damage import damage
 from tests.kit.deaths import Deaths
+from tests.kit.history_world import WRITERS, HistoryWorld
 from tests.kit.linger import lingering
-from tests.kit.writer import KEYS, Writer
+from tests.kit.writer import KEYS
 
-T = TypeVar("T")
-WRITERS = 3
 TABLES = [table.source for table in KNOWLEDGE_GRAPH]
 ALL = ", ".join(TABLES)
 
 
-class World:
-    """One graph for all histories, in an event loop of its own: a state machine is not asynchronous."""
+class World(HistoryWorld):
+    """The graph, and what kills its cycles."""
 
-    def __init__(self, write_dsn: str, target_dsn: str, folder: Path) -> None:
-        self._runner = asyncio.Runner()
-        self._dsns = write_dsn, target_dsn
-        self._folder = folder
-        self.graph = self.run(self._open())
-
-    def run(self, work: Coroutine[object, object, T]) -> T:
-        return self._runner.run(work)
-
-    async def _open(self) -> TestGraph:
-        write, target = (
-            PostgresStore(name, SecretStr(dsn), pool_size=4, application_name="histories")
-            for name, dsn in zip(("write", "graph"), self._dsns, strict=True)
-        )
-        graph = TestGraph(
-            write=write,
-            target=target,
-            write_dsn=self._dsns[0],
-            target_dsn=self._dsns[1],
-            vectors=EmbeddedQdrantStore("vectors", self._folder),
-            embedding=DevelopmentEmbedding(16),
-        )
-        self.control = await graph.connect_target()
+    async def _prepare(self) -> None:
         await Deaths.prepare(self.control)
-        self.deaths = Deaths(graph, self.control, run_cycle)
-        self.writers = [Writer(await graph.connect_write(), number) for number in range(WRITERS)]
-        self.admin = await graph.connect_write()
-        return graph
-
-    def close(self) -> None:
-        async def close() -> None:
-            await self.graph.vectors.close()
-            await self.graph.write.close()
-            await self.graph.target.close()
-
-        self.run(close())
-        self._runner.close()
+        self.deaths = Deaths(self.graph, self.control, run_cycle)
 
     async def clear(self) -> None:
         for writer in self.writers:
@@ -107,17 +67,6 @@ class World:
             return [] if leave.announced else ["a cycle that died announced nothing"]
         assert cycle.result().status is CycleStatus.DRAINED
         return [] if leave.announced else await differences(self.graph)
-
-    async def damage(self) -> list[str]:
-        context = self.graph.context()
-        found = await verify(
-            KNOWLEDGE_GRAPH,
-            write=context.write,
-            target=context.target,
-            vectors=context.vectors,
-            embedding=context.embedding.name,
-        )
-        return [str(relation) for relation in found.relations if relation.damaged or relation.problem]
 
 
 @pytest.fixture
@@ -239,7 +188,7 @@ def machine_in(world: World) -> type[RuleBasedStateMachine]:
                     await writer.end(commit=True)
                 await world.cycle()
                 # Two judges: an independent model in Python, and the verification that operators have.
-                return [*await differences(world.graph), *await world.damage()]
+                return [*await differences(world.graph), *await damage(world.graph, vectors=True)]
 
             assert world.run(settle()) == []
 

@@ -17,12 +17,11 @@ from syncline.engine.live_lane import LoadDrain
 from syncline.engine.news import News
 from syncline.engine.schema_problems import schema_problems
 from syncline.messages.sync import CycleProgress, CycleStatus, SyncResult
-from syncline.messages.verification import RelationKind
 from syncline.operator.explain import explain
 from syncline.operator.explanation import Explanation, RowState
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences
-from syncline.verify import verify
+from tests.kit.damage import damage
 from tests.kit.lanes import Lanes
 from tests.kit.loads import every_load
 
@@ -86,23 +85,6 @@ async def _concepts(graph: TestGraph) -> dict[str, str]:
     return {row["key"]: row["concept"] for row in await read(graph, "SELECT key, concept FROM nodes")}
 
 
-async def _damage(graph: TestGraph) -> list[object]:
-    """Return what `verify` finds, but for counts, which are put off."""
-    context = graph.context()
-    found = await verify(
-        KNOWLEDGE_GRAPH,
-        write=context.write,
-        target=context.target,
-        vectors=None,
-        embedding=graph.embedding.name,
-    )
-    return [
-        relation
-        for relation in found.relations
-        if (relation.damaged or relation.problem) and relation.kind is not RelationKind.STATS
-    ]
-
-
 async def _explained(graph: TestGraph, key: str) -> Explanation:
     context = graph.context()
     return await explain(
@@ -124,7 +106,7 @@ async def test_fresh_changes_overtake_a_load_that_was_interrupted(graph: TestGra
         "sync_load/edges",
         "sync_load/nodes",
     ]
-    assert await _damage(graph) == []
+    assert await damage(graph, counted=False) == []
     row = await _explained(graph, "n28")
     assert (row.state, row.write.loading) == (RowState.PENDING, True)
     result = await run_cycle(graph.context(batch_rows=3))
@@ -132,7 +114,7 @@ async def test_fresh_changes_overtake_a_load_that_was_interrupted(graph: TestGra
     assert (result.status, result.failures, result.parked, result.owed) == (CycleStatus.DRAINED, 0, 3, ())
     assert await read(graph, LOADS) == []
     assert await differences(graph) == []
-    assert await _damage(graph) == []
+    assert await damage(graph, counted=False) == []
     assert (await run_cycle(graph.context())).batches == 0
 
 
@@ -313,7 +295,7 @@ async def test_changes_are_visible_within_five_seconds_during_a_load(
             f" batches; {len(waited):,} changes meanwhile visible after {p50:.2f} s (p50), {p99:.2f} s (p99), {waited[-1]:.2f} s (last)\n"
         )
     assert result.failures == 0
-    assert await _damage(graph) == []
+    assert await damage(graph, counted=False) == []
     assert p99 <= 5
 
 

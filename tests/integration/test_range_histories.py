@@ -1,10 +1,9 @@
 """Histories of first loads that lanes read in ranges, while others write, and lanes and cycles die."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -16,39 +15,19 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from pydantic import SecretStr
 
-from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine import KNOWLEDGE_GRAPH
 from syncline.engine.range_drain import RangeDrain
-from syncline.errors import StoreUnavailable
-from syncline.messages.sync import CycleProgress, CycleStatus, LaneEnd
+from syncline.messages.sync import CycleProgress, CycleStatus, LaneEnd, SyncResult
 from syncline.provider import RetryRules, SyncContext
-from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_edge import EmbeddedQdrantStore
-from syncline.testing.graphs import TestGraph
 from syncline.testing.truth import differences
-from syncline.verify import verify
+from tests.kit.damage import damage
+from tests.kit.deaths import Deaths
+from tests.kit.history_world import WRITERS, HistoryWorld
 from tests.kit.lanes import Lanes, every_load_in_ranges
-from tests.kit.writer import KEYS, Writer
+from tests.kit.writer import KEYS
 
-T = TypeVar("T")
-WRITERS = 3
 SOURCES = [table.source for table in KNOWLEDGE_GRAPH]
-AT_COMMIT = """
-CREATE SEQUENCE public.commits;
-CREATE TABLE public.kill (at bigint);
-CREATE FUNCTION public.die() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
-BEGIN
-    IF nextval('commits') = (SELECT at FROM kill) THEN
-        PERFORM pg_terminate_backend(pg_backend_pid());
-    END IF;
-    RETURN NULL;
-END $$;
-CREATE CONSTRAINT TRIGGER die AFTER INSERT OR UPDATE ON sync_range DEFERRABLE INITIALLY DEFERRED
-    FOR EACH ROW EXECUTE FUNCTION public.die();
-"""
-"""Ends the backend of whoever commits a range, the cycle's or a lane's, after all of it was written."""
 ANEW = """
 DO $$ DECLARE name text; BEGIN
     FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'kg' AND tablename NOT IN (
@@ -62,45 +41,13 @@ END $$
 Write = tuple[int, str, int, tuple[int, int, int], bool, bool]
 
 
-class World:
-    """One graph for all histories, in an event loop of its own."""
+class World(HistoryWorld):
+    """The graph, and the lanes of its cycles."""
 
-    def __init__(self, write_dsn: str, target_dsn: str, folder: Path) -> None:
-        self._runner = asyncio.Runner()
-        self._dsns, self._folder = (write_dsn, target_dsn), folder
-        self.lanes = 0
-        self.graph = self.run(self._open())
-
-    def run(self, work: Coroutine[object, object, T]) -> T:
-        return self._runner.run(work)
-
-    async def _open(self) -> TestGraph:
-        write, target = (
-            PostgresStore(name, SecretStr(dsn), pool_size=8, application_name="histories")
-            for name, dsn in zip(("write", "graph"), self._dsns, strict=True)
-        )
-        graph = TestGraph(
-            write=write,
-            target=target,
-            write_dsn=self._dsns[0],
-            target_dsn=self._dsns[1],
-            vectors=EmbeddedQdrantStore("vectors", self._folder),
-            embedding=DevelopmentEmbedding(16),
-        )
-        self.control, self.admin = await graph.connect_target(), await graph.connect_write()
-        await self.control.execute(AT_COMMIT)
-        self.writers = [Writer(await graph.connect_write(), number) for number in range(WRITERS)]
-        self.engine = Lanes()
-        return graph
-
-    def close(self) -> None:
-        async def close() -> None:
-            await self.graph.vectors.close()
-            await self.graph.write.close()
-            await self.graph.target.close()
-
-        self.run(close())
-        self._runner.close()
+    async def _prepare(self) -> None:
+        # Of whoever commits a range, the cycle or a lane, after all of it was written.
+        await Deaths.prepare(self.control, table="sync_range")
+        self.engine, self.lanes = Lanes(), 0
 
     def context(self, batch_rows: int) -> SyncContext:
         return replace(self.graph.context(batch_rows=batch_rows), retry=RetryRules(vector_seconds=0))
@@ -137,15 +84,13 @@ class World:
 
     async def killed(self, batch_rows: int, number: int, after: int) -> None:
         """Have the backend end that commits a range as the so-and-so many-th."""
-        at = await self.control.fetchval("SELECT last_value FROM public.commits") + after
-        await self.control.execute("TRUNCATE public.kill")
-        await self.control.execute("INSERT INTO public.kill VALUES ($1)", at)
-        try:
-            await replace(self.engine, number=number).cycle(self.context(batch_rows))
-        except StoreUnavailable:
-            await self.graph.wait_until_free()
-        finally:
-            await self.control.execute("TRUNCATE public.kill")
+
+        async def cycle(context: SyncContext) -> SyncResult:
+            return await replace(self.engine, number=number).cycle(
+                replace(context, retry=RetryRules(vector_seconds=0))
+            )
+
+        await Deaths(self.graph, self.control, cycle).in_a_commit(batch_rows, after)
 
     async def stopped(self, batch_rows: int, number: int, after: int) -> None:
         """End a cycle at this heartbeat; its lanes go on, until another run has the graph."""
@@ -171,18 +116,10 @@ class World:
             await writer.end(commit=True)
         await self.cycle(3, 3)
         await self.cycle()
-        context = self.graph.context()
-        found = await verify(
-            KNOWLEDGE_GRAPH,
-            write=context.write,
-            target=context.target,
-            vectors=None,
-            embedding=context.embedding.name,
-        )
-        damage = [str(relation) for relation in found.relations if relation.damaged or relation.problem]
+        found = await damage(self.graph)
         left = await self.control.fetch("SELECT * FROM sync_range")
         owed = await self.control.fetchval("SELECT count(*) FROM sync_owed")
-        return [*await differences(self.graph, vectors=False), *damage, *map(str, left), *["owed"] * owed]
+        return [*await differences(self.graph, vectors=False), *found, *map(str, left), *["owed"] * owed]
 
 
 @pytest.fixture
@@ -201,7 +138,7 @@ def world(
         await move(drain, *given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(RangeDrain, "_move", moved)
-    world = World(*(new_database(template) for template in graph_templates), tmp_path / "qdrant")
+    world = World(*(new_database(template) for template in graph_templates), tmp_path / "qdrant", pool_size=8)
     yield world
     world.close()
 

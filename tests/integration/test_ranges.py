@@ -10,19 +10,17 @@ from pydantic import SecretStr
 
 from syncline.devstack.postgres import PostgresServer
 from syncline.embeddings.hashing import DevelopmentEmbedding
-from syncline.engine import KNOWLEDGE_GRAPH
 from syncline.engine.range_drain import RangeDrain
 from syncline.engine.ranges import Range
 from syncline.engine.render.statements import Cursor, TableStatements
 from syncline.engine.state import RunProgress
 from syncline.messages.sync import CycleStatus, LaneEnd, SyncResult
-from syncline.messages.verification import RelationKind
 from syncline.migrations import migrate_write
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.qdrant_edge import EmbeddedQdrantStore
 from syncline.testing.graphs import SCHEMA, TestGraph, on_target, read, write
 from syncline.testing.truth import differences
-from syncline.verify import verify
+from tests.kit.damage import damage
 from tests.kit.lanes import Lanes, every_load_in_ranges
 
 SEED = """
@@ -52,23 +50,6 @@ def roomy(graph: TestGraph) -> TestGraph:
     return graph
 
 
-async def _damage(graph: TestGraph, *, counted: bool = True) -> list[str]:
-    """Return what `verify` finds; unless rows are `counted` yet, but for counts."""
-    context = graph.context()
-    found = await verify(
-        KNOWLEDGE_GRAPH,
-        write=context.write,
-        target=context.target,
-        vectors=None,
-        embedding=graph.embedding.name,
-    )
-    return [
-        str(relation)
-        for relation in found.relations
-        if (relation.damaged or relation.problem) and (counted or relation.kind is not RelationKind.STATS)
-    ]
-
-
 def _done(result: SyncResult) -> dict[str, tuple[int, int]]:
     return {table.table: (table.captured, table.rows) for table in result.tables if table.captured}
 
@@ -80,7 +61,7 @@ async def test_lanes_load_a_graph_side_by_side(roomy: TestGraph) -> None:
     result = await lanes.cycle(roomy.context(batch_rows=7))
     assert (result.status, result.failures, result.owed) == (CycleStatus.DRAINED, 0, ())
     assert await differences(roomy) == []
-    assert await _damage(roomy) == []
+    assert await damage(roomy) == []
     helped = [task.result() for task in lanes.running]
     assert [lane.end for lane in helped] == [LaneEnd.DONE] * 2
     assert sum(lane.ranges for lane in helped) > 0
@@ -274,7 +255,7 @@ async def test_a_lane_commits_nothing_once_another_run_has_the_graph(
         with suppress(asyncio.CancelledError):
             await running
         await roomy.wait_until_free()
-        assert await _damage(roomy, counted=False) == []
+        assert await damage(roomy, counted=False) == []
         cycle = asyncio.create_task(Lanes().engine.run_cycle(later))
         async with asyncio.timeout(60):
             holder = "SELECT holder_run_id FROM sync_state"

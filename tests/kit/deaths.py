@@ -26,7 +26,7 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
-CREATE CONSTRAINT TRIGGER die AFTER INSERT OR UPDATE ON sync_cursor DEFERRABLE INITIALLY DEFERRED
+CREATE CONSTRAINT TRIGGER die AFTER INSERT OR UPDATE ON {table} DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW EXECUTE FUNCTION public.die();
 """
 """Ends the cycle's backend inside a commit: after everything was written, before any of it counts."""
@@ -43,9 +43,9 @@ class Deaths:
         self._graph, self._control, self._cycle = graph, control, cycle
 
     @staticmethod
-    async def prepare(control: asyncpg.Connection) -> None:
-        """Make what ends a backend, once in a graph-db whose bookkeeping is there."""
-        await control.execute(_AT_COMMIT)
+    async def prepare(control: asyncpg.Connection, *, table: str = "sync_cursor") -> None:
+        """Make what ends a backend that commits a row of this table, once in a graph-db with bookkeeping."""
+        await control.execute(_AT_COMMIT.replace("{table}", table))
 
     async def between_commits(self, batch_rows: int, after: int) -> None:
         """Stop a cycle at its heartbeat of this number, if it has so many."""

@@ -1,6 +1,7 @@
 """The activity of one lane of a cycle's loads, and what calls lanes from within a cycle."""
 
 import time
+from dataclasses import replace
 from typing import Final
 
 from pydantic import BaseModel
@@ -24,7 +25,6 @@ from syncline.provider import (
     LoadingProvider,
     NoOptions,
     RetryRules,
-    RunIdentity,
     SyncContext,
 )
 
@@ -120,16 +120,12 @@ def _context(
         options = resolved_before(services, graph, shadow=request.shadow).validated()
         if isinstance(options, MapOptions):
             options = options.pinned(request.map)
-    identity = run_identity()
     settings = services.settings
     return SyncContext(
         graph=graph.shadow_ref if request.shadow else graph.ref,
-        run=RunIdentity(
-            workflow_id=identity.workflow_id,
-            run_id=identity.run_id,
-            # The cycle's, whose fence it is.
-            attempt=request.attempt,
-            provider=request.provider_id or names.FALLBACK_PROVIDER,
+        # The attempt is the cycle's, whose fence it is.
+        run=replace(
+            run_identity(), attempt=request.attempt, provider=request.provider_id or names.FALLBACK_PROVIDER
         ),
         write=services.write_schema(graph),
         target=services.target_schema(graph, shadow=request.shadow),
@@ -140,10 +136,6 @@ def _context(
         heartbeat=beat,
         log=get_log(),
         meter=services.meter,
-        retry=RetryRules(
-            dead_letter_seconds=settings.dead_letter_seconds,
-            dead_letter_attempts=settings.dead_letter_attempts,
-            vector_seconds=settings.vector_retry_seconds,
-        ),
+        retry=RetryRules.of(settings),
         shadow=request.shadow,
     )

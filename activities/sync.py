@@ -298,11 +298,7 @@ class SyncActivities:
                     heartbeat=beat,
                     log=get_log(),
                     meter=services.meter,
-                    retry=RetryRules(
-                        dead_letter_seconds=services.settings.dead_letter_seconds,
-                        dead_letter_attempts=services.settings.dead_letter_attempts,
-                        vector_seconds=services.settings.vector_retry_seconds,
-                    ),
+                    retry=RetryRules.of(services.settings),
                     removal_share=services.settings.removal_share,
                     shadow=request.shadow,
                     alone=await self._reads_alone(services, graph),

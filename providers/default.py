@@ -50,33 +50,37 @@ class DefaultSyncProvider(LoadingProvider):
         """Run one cycle of the engine."""
         from syncline.engine import run_cycle
 
-        if self._maps is None or self._graphs is None:
-            raise RuntimeError("provider 'default' is not initialized; use Registry.initialized")
-        options = context.options if isinstance(context.options, MapOptions) else MapOptions()
+        maps, graphs = self._initialized
+        options = _options(context)
         frozen = options.new_columns is NewColumns.FREEZE
         fast = None if options.first_load is None else options.first_load is FirstLoadPolicy.FAST
         if options.map is None:
             result = await run_cycle(context, frozen=frozen, fast_load=fast)
         else:
-            engine = await self._engine(self._maps, options)
+            engine = await self._engine(maps, options)
             result = await engine.of_tenant(options.tenant).run_cycle(context, frozen=frozen, fast_load=fast)
         if not result.new_columns:
             return result
         from syncline.operator.new_columns import decided
 
-        return await decided(result, context, options, maps=self._maps, graphs=self._graphs)
+        return await decided(result, context, options, maps=maps, graphs=graphs)
 
     async def load_ranges(self, context: SyncContext, *, lane: str, over: Callable[[], bool]) -> LaneResult:
         """Take part in the loads of a cycle of the engine."""
         from syncline.engine import load_ranges
 
-        if self._maps is None:
-            raise RuntimeError("provider 'default' is not initialized; use Registry.initialized")
-        options = context.options if isinstance(context.options, MapOptions) else MapOptions()
+        maps, _ = self._initialized
+        options = _options(context)
         if options.map is None:
             return await load_ranges(context, lane=lane, over=over)
-        engine = await self._engine(self._maps, options)
+        engine = await self._engine(maps, options)
         return await engine.of_tenant(options.tenant).load_ranges(context, lane=lane, over=over)
+
+    @property
+    def _initialized(self) -> tuple[MapRepository, GraphRepository]:
+        if self._maps is None or self._graphs is None:
+            raise RuntimeError("provider 'default' is not initialized; use Registry.initialized")
+        return self._maps, self._graphs
 
     async def close(self) -> None:
         """Release the engines; they hold no resources between cycles."""
@@ -101,3 +105,7 @@ class DefaultSyncProvider(LoadingProvider):
                 self._engines.popitem(last=False)
         self._engines.move_to_end(key)
         return self._engines[key]
+
+
+def _options(context: SyncContext) -> MapOptions:
+    return context.options if isinstance(context.options, MapOptions) else MapOptions()

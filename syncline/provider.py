@@ -7,7 +7,7 @@ which is imported from one place.
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal, Protocol, TypeVar, get_args, runtime_checkable
+from typing import Final, Literal, Protocol, Self, TypeVar, get_args, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -146,6 +146,15 @@ class RetryRules:
     vector_seconds: float = 5
     """From a failure of the vector store or embedding service to the next try, in a later cycle."""
     vector_longest_seconds: float = 300
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return those of a worker."""
+        return cls(
+            dead_letter_seconds=settings.dead_letter_seconds,
+            dead_letter_attempts=settings.dead_letter_attempts,
+            vector_seconds=settings.vector_retry_seconds,
+        )
 
     def __post_init__(self) -> None:
         """Reject invalid values with ValueError."""

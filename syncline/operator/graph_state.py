@@ -31,6 +31,7 @@ __all__ = [
     "judge",
     "level_of",
     "numbers_findings",
+    "rank_of",
 ]
 
 
@@ -155,6 +156,11 @@ SAVED_VIEWS: Final[Mapping[GraphHealth, str]] = {
 """State -> the query of the saved view that lists the runs which found it. The others are kept in no run."""
 
 
+def rank_of(level: Level, state: GraphHealth) -> tuple[int, int]:
+    """Return the place of a state among others, the worst first."""
+    return list(Level).index(level), _WORST.index(state)
+
+
 class Finding(Message):
     """Something about a graph that somebody has to know."""
 
@@ -173,7 +179,7 @@ class Finding(Message):
     @property
     def rank(self) -> tuple[int, int]:
         """Place among findings, the worst first."""
-        return list(Level).index(self.level), _WORST.index(self.state)
+        return rank_of(self.level, self.state)
 
 
 class VectorDelay(Message):

@@ -18,7 +18,7 @@ from syncline.errors import QuestionUnanswered, RunNotFound
 from syncline.messages.base import Message
 from syncline.messages.provider_state import ProviderState
 from syncline.messages.sync import SyncState, Waiting
-from syncline.operator.graph_state import Finding, GraphHealth, GraphNumbers, Level, judge
+from syncline.operator.graph_state import Finding, GraphHealth, GraphNumbers, Level, judge, rank_of
 from syncline.temporal.client import temporal_errors_mapped
 from syncline.temporal.findings import GraphSchedule, all_findings, run_findings
 from syncline.temporal.graph_numbers import AnsweredNumbers, ask_numbers
@@ -81,7 +81,7 @@ class GraphOverview(Message):
     @property
     def urgency(self) -> tuple[int, int, str]:
         """Its place among others, the most urgent first."""
-        return list(Level).index(self.level), list(GraphHealth).index(self.standing), self.graph
+        return *rank_of(self.level, self.standing), self.graph
 
 
 class _Seen:
@@ -287,11 +287,6 @@ class GraphReport(Message):
     schedule: GraphSchedule | None = None
     numbers: GraphNumbers | None = None
     """What its state tables say; null if no worker has answered."""
-
-    @property
-    def urgency(self) -> tuple[int, int, str]:
-        """Its place among others, the most urgent first."""
-        return list(Level).index(self.level), list(GraphHealth).index(self.standing), self.graph
 
 
 async def report_of(

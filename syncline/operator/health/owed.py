@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from syncline.control.graphs import Graph
 from syncline.engine.owed import COUNTS, read_owed
+from syncline.operator.health.asking import asked_of_each
 from syncline.operator.health.check import Check, CheckStatus, listed
 from syncline.operator.schema import sql
 from syncline.run_text import keys_or_indexes, owed_sentences
@@ -17,13 +18,12 @@ async def check_owed(name: str, store: PostgresStore, graphs: Mapping[str, Graph
     """Return a check for each graph, by schema, that owes keys or indexes; none if no graph does."""
     checks: list[Check] = []
     async with store.driver() as connection:
-        kept = [
-            row["schema"]
-            for row in await connection.fetch(sql("bookkeeping_kept"), list(graphs), "sync_owed")
-        ]
-        # One question for all: of hundreds of graphs hardly one is in its first load.
-        each = [sql("owed_any", name=literal(schema), schema=quoted(schema)) for schema in kept]
-        rows = await connection.fetch(" UNION ALL ".join(each)) if each else []
+        rows = await asked_of_each(
+            connection,
+            graphs,
+            "sync_owed",
+            lambda schema: sql("owed_any", name=literal(schema), schema=quoted(schema)),
+        )
         for schema in [row["schema"] for row in rows]:
             owed = [each.reported for each in await read_owed(connection, schema)]
             if not owed:

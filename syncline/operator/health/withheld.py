@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from syncline.control.graphs import Graph
+from syncline.operator.health.asking import asked_of_each
 from syncline.operator.health.check import Check, CheckStatus
 from syncline.operator.schema import sql
 from syncline.quoting import counted
@@ -16,12 +17,14 @@ async def check_withheld(name: str, store: PostgresStore, graphs: Mapping[str, G
     """Return a check for each graph, by schema, whose removals are withheld; none if no graph's are."""
     checks: list[Check] = []
     async with store.driver() as connection:
-        kept = await connection.fetch(sql("bookkeeping_kept"), list(graphs), "sync_comparison")
-        each = [
-            sql("withheld_any", name=literal(schema), withheld=sql("withheld", schema=quoted(schema)))
-            for schema in (row["schema"] for row in kept)
-        ]
-        rows = await connection.fetch(" UNION ALL ".join(each)) if each else []
+        rows = await asked_of_each(
+            connection,
+            graphs,
+            "sync_comparison",
+            lambda schema: sql(
+                "withheld_any", name=literal(schema), withheld=sql("withheld", schema=quoted(schema))
+            ),
+        )
     for row in rows:
         slug = graphs[row["schema"]].slug
         found = f"graph {slug}: {counted(row['rows'], 'row')} of {row['tables']} not in the write-db stay"

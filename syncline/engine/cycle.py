@@ -234,13 +234,11 @@ class SyncEngine:
             sizes = self._sizes.setdefault(_place(context), {})
 
             async def cycle(before: _Cycle | None = None) -> _Cycle:
-                # Tables that fail as in the pass before are not checked again: turns of a load are short.
-                known = before is not None and not before.progress.failed_anew
-                fit = (
-                    before.fit
-                    if before is not None and known
-                    else await self._schema_problems(context, target)
-                )
+                if before is None or before.progress.failed_anew:
+                    fit = await self._schema_problems(context, target)
+                else:
+                    # Tables that fail as in the pass before are not checked again: turns of a load are short.
+                    fit = before.fit
                 check = SourceCheck(
                     self.statements,
                     context,
@@ -459,8 +457,7 @@ class _Cycle:
         self._failed = self._source_check.fit.failed
         owed = pending.tables or pending.deletes or ledger.released or ledger.requeued or ledger.outbox_due
         for name, error in self._failed.items():
-            if self.progress.fails(name, error):
-                context.log.error("table failed", graph=context.graph.slug, table=name, error=error)
+            self.progress.failed(name, error)
         busy = bool(
             owed
             or pending.ahead

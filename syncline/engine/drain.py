@@ -20,7 +20,7 @@ from syncline.engine.deletes import STAGE, letter_of
 from syncline.engine.keys import hex_of, is_text, key_of_bytes, reading_of
 from syncline.engine.limits import with_setting
 from syncline.engine.mapped import recount_step
-from syncline.engine.merge import are_many
+from syncline.engine.merge import is_large
 from syncline.engine.render.statements import DELETES, Cursor, TableStatements
 from syncline.engine.schema_transaction import BY_INDEX, FRESH_PLANS
 from syncline.engine.state import Ledger
@@ -101,8 +101,7 @@ class BatchDrain(Batches):
     def fail(self, table: str, error: str) -> None:
         """Record that a table failed; other tables continue."""
         self.failed[table] = error
-        if self._progress.fails(table, error):
-            self._context.log.error("table failed", graph=self._context.graph.slug, table=table, error=error)
+        self._progress.failed(table, error)
 
     @contextmanager
     def _failing_alone(self, name: str) -> Iterator[None]:
@@ -181,7 +180,7 @@ class BatchDrain(Batches):
                                 progress = await self._insert_letters(progress, {name: suspects.letters})
                             written = progress.written(name) - self._progress.run.written(name)
                             batch.ends(progress, moved=(self._stream(name), after))
-                            if are_many(staged):
+                            if is_large(staged):
                                 await self._target.execute(table.drop_stage)
                         suspects.landed(written)
                         cursor = after

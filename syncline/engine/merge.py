@@ -31,7 +31,7 @@ __all__ = [
     "PutOff",
     "Refused",
     "apply_staged",
-    "are_many",
+    "is_large",
     "release_awaited",
     "remove_gone",
     "shared_stages",
@@ -84,8 +84,8 @@ class Applied:
     """Whether all its rows were new, and nothing was removed or rejected: what lanes may do side by side."""
 
 
-def are_many(staged: int) -> bool:
-    """Return whether so many rows are applied by the ways for many."""
+def is_large(staged: int) -> bool:
+    """Return whether a batch of so many rows is applied by the ways for many."""
     return staged >= _ANALYZE_FROM
 
 
@@ -111,7 +111,7 @@ async def apply_staged(
     Plans of other batches are forgotten, and constraints immediate, since it began.
     The bookkeeping tables are checked once, so that a graph without parked rows pays for one probe only.
     """
-    few = not are_many(staged)
+    few = not is_large(staged)
     if not few:
         await target.execute(_MANY_ROWS)
     for statement in table.waiting.resolve:
@@ -234,10 +234,10 @@ async def release_awaited(
     Inside the caller's transaction, with an empty stage. A row and its parent that were applied at the same
     time, by two lanes, have not seen each other.
     """
-    name, effects = table.table.name, []
-    await target.execute(_MANY_ROWS)
     if table.ranges.awaited is None:
         return []
+    name, effects = table.table.name, []
+    await target.execute(_MANY_ROWS)
     if await target.execute(table.ranges.awaited) == "INSERT 0 0":
         return []
     if table.listing.any:

@@ -22,7 +22,7 @@ class Progress:
 
     def __init__(self, context: SyncContext, before: "Progress | None" = None) -> None:
         """`before`: that of the pass before, in the same cycle."""
-        self._heartbeat = context.heartbeat
+        self._heartbeat, self._log, self._graph = context.heartbeat, context.log, context.graph.slug
         self.run = RunProgress(run_id=context.run.run_id)
         """What the run has committed so far, in this pass and earlier ones."""
         self.expected: dict[str, int] = {} if before is None else before.expected
@@ -51,13 +51,12 @@ class Progress:
         self.run = run
         self._heartbeat_progress("capture")
 
-    def fails(self, table: str, error: str) -> bool:
-        """Record that a table failed; return whether it did not fail so in an earlier pass of the cycle."""
-        if (table, error) in self.failures:
-            return False
-        self.failures.add((table, error))
-        self.failed_anew = True
-        return True
+    def failed(self, table: str, error: str) -> None:
+        """Record, and log, that a table failed, unless it did so in an earlier pass of the cycle."""
+        if (table, error) not in self.failures:
+            self.failures.add((table, error))
+            self.failed_anew = True
+            self._log.error("table failed", graph=self._graph, table=table, error=error)
 
     def heartbeat(self) -> None:
         """Report that the graph-db has got further, without rows."""

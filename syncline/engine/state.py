@@ -54,11 +54,8 @@ class RunProgress:
 
     def plus(self, effects: Iterable[TableProgress]) -> "RunProgress":
         """Return the progress plus one batch's effects."""
-        tables, owed_events = dict(self.tables), dict(self.owed_events)
-        for effect in effects:
-            for sums in (tables, owed_events):
-                sums[effect.table] = _sum(sums.get(effect.table), effect)
-        return replace(self, batches=self.batches + 1, tables=tables, owed_events=owed_events)
+        found = tuple(effects)
+        return self._with(batches=1, tables=found, owed_events=found)
 
     def with_failures(self, table: str, number: int) -> "RunProgress":
         """Return the progress with a table's rejected rows added to the last batch."""
@@ -94,11 +91,19 @@ class RunProgress:
 
     def joined(self, other: "RunProgress") -> "RunProgress":
         """Return the progress with what other batches have committed, of another lane."""
-        tables, owed_events = dict(self.tables), dict(self.owed_events)
-        for sums, more in ((tables, other.tables), (owed_events, other.owed_events)):
-            for name, table in more.items():
-                sums[name] = _sum(sums.get(name), table)
-        return replace(self, batches=self.batches + other.batches, tables=tables, owed_events=owed_events)
+        return self._with(
+            batches=other.batches, tables=other.tables.values(), owed_events=other.owed_events.values()
+        )
+
+    def _with(
+        self, *, batches: int, tables: Iterable[TableProgress], owed_events: Iterable[TableProgress]
+    ) -> "RunProgress":
+        return replace(
+            self,
+            batches=self.batches + batches,
+            tables=_added(self.tables, tables),
+            owed_events=_added(self.owed_events, owed_events),
+        )
 
     @property
     def unannounced(self) -> dict[str, TableProgress]:
@@ -117,6 +122,13 @@ def _counts(table: TableProgress) -> dict[str, str | int]:
 def _by_name(stored: Iterable[dict[str, str | int]]) -> dict[str, TableProgress]:
     tables = [TableProgress.model_validate(item) for item in stored]
     return {table.table: table for table in tables}
+
+
+def _added(so_far: Mapping[str, TableProgress], more: Iterable[TableProgress]) -> dict[str, TableProgress]:
+    sums = dict(so_far)
+    for table in more:
+        sums[table.table] = _sum(sums.get(table.table), table)
+    return sums
 
 
 def _sum(so_far: TableProgress | None, more: TableProgress) -> TableProgress:

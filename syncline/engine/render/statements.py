@@ -461,7 +461,7 @@ class SchemaStatements:
 
     def capture_deleted_at(self, schema: str, cursor: Cursor, *, horizon: int, limit: int) -> str:
         """Return the COPY source query for deleted keys, with its values as `TableStatements.capture_at`."""
-        given = [string_literal(value) for value in (*cursor.parameters(), str(horizon))]
+        given = _given(cursor, horizon)
         return sql("capture_deletes", limit=str(limit), **self._deleted(schema, cursor, limit, given))
 
     def next_deleted(self, schema: str, cursor: Cursor) -> str:

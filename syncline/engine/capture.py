@@ -32,7 +32,10 @@ class Pending:
     """What is pending in the write-db at the start of a cycle."""
 
     horizon: int
-    """All transactions below it have ended, so their rows are visible and final."""
+    """All transactions below it have ended, so their rows are visible and final. It can be lower than
+    before."""
+    next_xid: int
+    """No transaction from it on has begun."""
     cluster: str
     """What transaction ids belong to: the cluster's system identifier and its timeline, which changes on a
     failover or a point-in-time restore; and the table of deleted keys, which is a new one after capture was
@@ -144,7 +147,7 @@ async def pending_at(
     row = await source.fetchrow(query, *parameters)
     writer = None
     if row["writing"]:
-        age = row["age_seconds"]
+        age = row["age"]
         writer = OpenWriter(
             age_seconds=None if age is None else max(0.0, age),
             database=row["database"],
@@ -161,6 +164,7 @@ async def pending_at(
     waiting = named(row["pending"])
     return Pending(
         horizon=row["horizon"],
+        next_xid=row["next_xid"],
         cluster=row["cluster"],
         tables=waiting - {DELETES},
         deletes=DELETES in waiting,

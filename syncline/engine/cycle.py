@@ -439,7 +439,7 @@ class _Cycle:
         self.progress.run = ledger.progress
         pending, asked = await self._source_check.ask(ledger)
         if ledger.ranged and pending.held and self._is_lane(pending.oldest_writer):
-            # Both databases are in one cluster: what is fresh is behind a lane's batch.
+            # Both schemas are in one database: what is fresh is behind a lane's batch.
             await stop_lanes(self._held)
             pending, asked = await self._source_check.ask(ledger)
         ledger = asked

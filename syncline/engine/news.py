@@ -1,6 +1,6 @@
 """News: whether the write-db shows what a cycle has not captured.
 
-That is one look at a snapshot, where nothing was written in the whole cluster since the last one.
+That is one look at a snapshot, where no transaction has begun or ended since the last one.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from syncline.engine.template import sql
 from syncline.engine.visible import shows_newer
 from syncline.errors import StoreError
 from syncline.provider import GraphSchema
+from syncline.stores.horizon import HORIZON
 from syncline.stores.tenants import reading
 
 __all__ = ["News", "Shown", "look_for_news"]
@@ -45,12 +46,12 @@ async def look_for_news(
 ) -> Shown | None:
     """Return what is shown from transaction `horizon` on; None if nothing was written since `quiet`."""
     async with write.store.driver() as source:
-        row = await source.fetchrow(sql("linger_snapshot"))
+        row = await source.fetchrow(sql("linger_snapshot", horizon=HORIZON))
         snapshot = (row["xmin"], row["xmax"])
         if snapshot == quiet:
             return None
         asked = statements.sources(write.schema, list(statements.tables))
-        query = sql("linger_newer", shown=shows_newer(statements, write.schema, either=True))
+        query = sql("linger_newer", horizon=HORIZON, shown=shows_newer(statements, write.schema, either=True))
         async with reading(source, asked, one_moment=True, first=KEPT_BY_INDEX):
             row = await source.fetchrow(query, str(horizon))
     return Shown(snapshot=snapshot, newer=row["newer"], below=row["below"])

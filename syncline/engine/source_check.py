@@ -378,7 +378,7 @@ class SourceCheck:
             if not self._replacing and self.fit.columns.differ(pending.shapes):
                 await self._fits_otherwise()
             self.rewound = None
-            reason = ledger.foreign_to(pending.cluster, pending.horizon, pending.known)
+            reason = ledger.foreign_to(pending.cluster, pending.next_xid, pending.known)
             self._crashed = reason is None and self._may_have_lost(ledger, pending)
             if reason is not None or self._crashed:
                 self.rewound = await self._common(source, ledger, pending)
@@ -446,7 +446,7 @@ class SourceCheck:
                 found = await common_checkpoint(target, positions)
                 if found is None or of_all(found.cursors, self._statements.tables) is None:
                     return None
-                if any(cursor.xid > pending.horizon for cursor in found.cursors.values()):
+                if any(cursor.xid > pending.next_xid for cursor in found.cursors.values()):
                     return None
                 if self._crashed:
                     # It has lost next to nothing: what is gone of the rows read since was deleted.

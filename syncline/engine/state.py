@@ -214,14 +214,14 @@ class Ledger:
         """Whether somebody waits for more to be visible."""
         return self.visible is not None and self.wanted != self.visible.wanted
 
-    def foreign_to(self, cluster: str, horizon: int, known: Known | None) -> str | None:
-        """Return why the cursors cannot belong to a write-db with this cluster and horizon; None if they can.
+    def foreign_to(self, cluster: str, next_xid: int, known: Known | None) -> str | None:
+        """Return why the cursors cannot be of the write-db with this cluster and next transaction, or None.
 
         `known` is what the write-db stores about this reader, if available.
         """
         if self.write_cluster not in (None, cluster):
             return "another cluster or timeline"
-        if any(cursor.xid > horizon for cursor in self.cursors.values()):
+        if any(cursor.xid > next_xid for cursor in self.cursors.values()):
             return "an earlier point in time"
         if self.position is None or known is None:
             return None

@@ -26,6 +26,7 @@ from syncline.engine.template import sql
 from syncline.maps.one_tenant import tenant_of
 from syncline.provider import GraphSchema
 from syncline.sql import string_literal
+from syncline.stores.horizon import HORIZON
 from syncline.stores.tenants import reading
 
 __all__ = ["Look", "Visible", "advance", "answer", "look", "notify", "request", "shows_newer"]
@@ -77,7 +78,7 @@ async def look(
     shown = shows_newer(statements, schema)
     asked = statements.sources(schema, list(statements.tables))
     async with reading(source, asked, one_moment=True, first=BY_INDEX):
-        row = await source.fetchrow(sql("visible_look", shown=shown), str(horizon))
+        row = await source.fetchrow(sql("visible_look", horizon=HORIZON, shown=shown), str(horizon))
         newer = any(row["shown"])
         found = await _keys(source, statements, schema, horizon) if newer and keys else None
     return Look(source=row["source"], uptime=row["uptime"], below=row["below"], newer=newer, keys=found)

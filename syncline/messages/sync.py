@@ -420,7 +420,7 @@ class EmbeddingUsed(Message):
 
 
 class OpenWriter(Message):
-    """The oldest open writing transaction of the write-db's cluster; it holds back the capture horizon."""
+    """The oldest open writing transaction of the write-db; it holds back the capture horizon."""
 
     age_seconds: float | None = None
     """Null if the worker's role may not see it: grant pg_read_all_stats."""

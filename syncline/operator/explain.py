@@ -39,6 +39,7 @@ from syncline.operator.parked import ParkedPart
 from syncline.operator.schema import find_row, key_form, naming_values, reading, reading_sources, sql
 from syncline.provider import GraphSchema, GraphVectors
 from syncline.sql import literal, quoted
+from syncline.stores.horizon import HORIZON
 
 __all__ = ["explain"]
 
@@ -117,6 +118,7 @@ async def _read_source(
     row = await connection.fetchrow(
         sql(
             "source_row",
+            horizon=HORIZON,
             source=source_rows(table, schema),
             present=table.present,
             values=", ".join(quoted(table.texts[column]) for column in naming_values(schema_map, table)),

@@ -21,6 +21,7 @@ from syncline.operator.schema import checked_limit
 from syncline.provider import GraphSchema, GraphVectors
 from syncline.run_text import format_seconds
 from syncline.sql import quoted, statements_of
+from syncline.stores.horizon import HORIZON, OLDEST_WRITER
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.vectors import VectorStore
 
@@ -264,11 +265,11 @@ async def _held_back(
 
 async def _behind_writers(store: PostgresStore, graphs: Sequence[Graph]) -> Mapping[str, _HeldBack]:
     async with store.driver() as connection:
-        row = await connection.fetchrow(_sql("write_horizon"))
-    age = row["age_seconds"]
+        row = await connection.fetchrow(_sql("write_horizon", horizon=HORIZON, oldest_writer=OLDEST_WRITER))
+    age = row["age"]
     least = min([_LONG, *(graph.max_lag_seconds for graph in graphs if graph.max_lag_seconds)])
     # A standby knows no open writers; a role without pg_read_all_stats no age.
-    if not row["standby"] and (not row["writing"] or (age is not None and age < least)):
+    if not row["standby"] and (row["name"] is None or (age is not None and age < least)):
         return {}
     by_schema: dict[str, list[Graph]] = {}
     for graph in graphs:
@@ -287,5 +288,5 @@ async def _behind_writers(store: PostgresStore, graphs: Sequence[Graph]) -> Mapp
 def _writer(row: asyncpg.Record) -> str:
     if row["name"] is None:
         return "an open transaction of the write-db's primary"
-    age = "" if row["age_seconds"] is None else f", open for {format_seconds(row['age_seconds'])}"
+    age = "" if row["age"] is None else f", open for {format_seconds(row['age'])}"
     return f"an open transaction of the write-db ({row['name']}{age})"

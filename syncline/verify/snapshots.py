@@ -107,7 +107,7 @@ async def open_snapshots(
             pending = await pending_at(
                 write_db.connection, statements, write.schema, ledger, (), positions=positions
             )
-            rescan = ledger.foreign_to(pending.cluster, pending.horizon, pending.known) is not None
+            rescan = ledger.foreign_to(pending.cluster, pending.next_xid, pending.known) is not None
             if rescan:
                 ledger = ledger.rescanned()
             cursors = dict(ledger.cursors)

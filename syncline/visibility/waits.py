@@ -19,6 +19,7 @@ from syncline.errors import StoreError, SynclineError, TokenRefused
 from syncline.logs import get_log
 from syncline.messages.visibility import Visibility, VisibilityState
 from syncline.sql import quoted, statements_of
+from syncline.stores.horizon import HORIZON, OLDEST_WRITER
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.tenants import reading
 
@@ -297,9 +298,10 @@ class Waits:
     async def _explain(self, graph: Watched, token: str, answer: Visibility) -> Visibility:
         """Return the answer with what holds it back, as the stores say at the end of a wait."""
         reason: str | None = None
+        held_back = _sql("held_back", horizon=HORIZON, oldest_writer=OLDEST_WRITER)
         with contextlib.suppress(StoreError):
             async with graph.write.driver() as connection, reading(connection):
-                row = await connection.fetchrow(_sql("held_back"), str(_Token.from_text(token).xid))
+                row = await connection.fetchrow(held_back, str(_Token.from_text(token).xid))
             if row["status"] == "aborted":
                 reason = "its transaction was rolled back: there is nothing to be visible"
             elif row["status"] == "in progress":

@@ -19,6 +19,7 @@ from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine
 from syncline.messages.sync import CycleStatus, SyncResult
 from syncline.migrations import migrate_write
 from syncline.operator.health.postgres import check_postgres
+from syncline.stores.horizon import HORIZON
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, read
 from syncline.testing.truth import differences
@@ -27,7 +28,7 @@ SEED = """
 INSERT INTO write_facts (id, content, dedup_status) VALUES ('f1', 'one', 'ready');
 INSERT INTO write_nodes (id, concept, fact_ids) VALUES ('n1', 'one', '{f1}'), ('n2', 'two', '{}')
 """
-_STREAMING = "\nwal_level = replica\nmax_wal_senders = 4\n"
+_STREAMING = "\nwal_level = replica\nmax_wal_senders = 4\nmax_prepared_transactions = 4\n"
 
 
 # The standby can only have what was flushed.
@@ -127,6 +128,37 @@ async def test_a_graph_that_reads_a_standby(site: Site) -> None:
     assert (result.status, result.rescanned) == (CycleStatus.DRAINED, False)
     assert [row["key"] for row in await read(site.graph, "SELECT key FROM nodes")] == ["n1"]
     assert await differences(site.graph) == []
+
+
+async def test_prepared_transactions_hold_back_their_own_database_alone(site: Site, pair: Pair) -> None:
+    async def horizon(connection: asyncpg.Connection) -> int:
+        found: int = await connection.fetchval(f"SELECT {HORIZON}::text::bigint")
+        return found
+
+    elsewhere = await asyncpg.connect(pair.primary.dsn("postgres"))
+    primary = PostgresStore("write", SecretStr(pair.primary.dsn("write")), pool_size=1, application_name="t")
+    try:
+        await elsewhere.execute("BEGIN")
+        other = await elsewhere.fetchval("SELECT pg_current_xact_id()::text::bigint")
+        await elsewhere.execute("PREPARE TRANSACTION 'elsewhere'")
+        await site.writer.execute("BEGIN")
+        own = await site.writer.fetchval("SELECT pg_current_xact_id()::text::bigint")
+        await site.writer.execute("PREPARE TRANSACTION 'here'")
+        checks = await check_postgres(
+            "write-db", primary, wanted=1, setting="SYNCLINE_WRITE_DSN", writers=True
+        )
+        [writers] = [check for check in checks if check.name.endswith("open transactions")]
+        assert "prepared transaction here" in writers.found
+        # The standby's snapshot has no list of them.
+        await site.write("UPDATE write_nodes SET concept = concept")
+        async with site.store.driver() as standby:
+            assert (await horizon(site.writer), await horizon(standby), other < own) == (own, other, True)
+        await site.writer.execute("COMMIT PREPARED 'here'")
+        assert await horizon(site.writer) > own
+    finally:
+        await primary.close()
+        await elsewhere.execute("ROLLBACK PREPARED 'elsewhere'")
+        await elsewhere.close()
 
 
 @pytest.mark.long("test_a_graph_that_reads_a_standby")

@@ -43,6 +43,7 @@ from syncline.engine.template import sql
 from syncline.engine.unique_values import ClaimStatements
 from syncline.maps.one_tenant import tenant_of
 from syncline.sql import array_text, literal, quoted, string_literal
+from syncline.stores.horizon import HORIZON, OLDEST_WRITER
 
 __all__ = [
     "DELETES",
@@ -412,6 +413,8 @@ class SchemaStatements:
         ahead = ",\n".join(sql("ahead", source=source) for source in (*sources, deleted))
         return sql(
             "pending",
+            horizon=HORIZON,
+            oldest_writer=OLDEST_WRITER,
             probes=",\n".join(probes),
             ahead=ahead,
             tombstones=literal(tombstones),

@@ -2,12 +2,11 @@
 
 -- name: linger_snapshot
 -- Has any transaction written since? If not, nothing is there to be looked for.
-SELECT pg_snapshot_xmin(s)::text::bigint AS xmin, pg_snapshot_xmax(s)::text::bigint AS xmax
-FROM pg_current_snapshot() AS s
+SELECT @{horizon}::text::bigint AS xmin, pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax
 
 -- name: linger_newer
 -- Whether a table shows rows from transaction $1 on, and below which transaction all have ended.
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS below, @{shown} AS newer
+SELECT @{horizon}::text::bigint AS below, @{shown} AS newer
 
 -- name: linger_wanted
 -- How often somebody has waited for more to be visible.

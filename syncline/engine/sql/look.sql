@@ -51,7 +51,8 @@ WHERE s.name = ANY ($1::text[]) AND NOT (s.unit = 'ms' AND s.setting = '0') AND 
 
 -- name: pending
 -- The only query of an idle cycle to the write-db.
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
+WITH moment AS MATERIALIZED (SELECT @{horizon} AS horizon, pg_snapshot_xmax(pg_current_snapshot()) AS next_xid)
+SELECT moment.horizon::text::bigint AS horizon, moment.next_xid::text::bigint AS next_xid,
        (SELECT s.system_identifier || '/' || c.timeline_id || '/' || to_regclass('@{tombstones}')::oid
         FROM pg_control_system() AS s, pg_control_checkpoint() AS c) AS cluster,
        ARRAY[@{probes}] AS pending,
@@ -60,22 +61,12 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
        @{known} AS known,
        way.hashes, way.texts, way.shapes,
        @{old_tombstones} AS old_tombstones,
-       writer.found AS writing, writer.age_seconds, writer.database, writer.application_name
-FROM (
+       writer.database IS NOT NULL AS writing, writer.age, writer.database, writer.application_name
+FROM moment
+CROSS JOIN (
     @{captured}
 ) AS way
-LEFT JOIN LATERAL (
-    SELECT true AS found, extract(epoch FROM clock_timestamp() - open.since)::float8 AS age_seconds,
-           open.database::text, open.application_name
-    FROM (
-        SELECT xact_start AS since, datname AS database, application_name
-        FROM pg_stat_activity
-        WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
-        UNION ALL
-        SELECT prepared, database, 'prepared transaction ' || gid FROM pg_prepared_xacts
-    ) AS open
-    ORDER BY open.since LIMIT 1
-) AS writer ON true
+LEFT JOIN (@{oldest_writer}) AS writer ON true
 
 -- name: captured
 -- How each source is captured. A catalog row has another xmin after every change, even one that was reverted:
@@ -143,15 +134,15 @@ LEFT JOIN LATERAL (
 -- has no statistics.
 coalesce((
     SELECT sync_xid FROM @{source} WHERE @{after_cursor} ORDER BY sync_xid, @{key_order} LIMIT 1
-) < pg_snapshot_xmin(pg_current_snapshot()), false)
+) < (SELECT horizon FROM moment), false)
 
 -- name: ahead
 -- Null, or 1 when committed rows wait for an older transaction to end, or 2 when rows have stamps that no
 -- transaction of this cluster can have: nothing visible is above xmax. Checks only the last row in index
 -- order; with EXISTS the planner would scan the table page by page.
 (
-    SELECT CASE WHEN sync_xid >= pg_snapshot_xmax(pg_current_snapshot()) THEN 2 ELSE 1 END
-    FROM @{source} WHERE sync_xid >= pg_snapshot_xmin(pg_current_snapshot())
+    SELECT CASE WHEN sync_xid >= (SELECT next_xid FROM moment) THEN 2 ELSE 1 END
+    FROM @{source} WHERE sync_xid >= (SELECT horizon FROM moment)
     ORDER BY sync_xid DESC LIMIT 1
 )
 
@@ -171,10 +162,10 @@ CASE WHEN current_setting('server_version_num')::int >= 150000 OR pg_catalog.pg_
 (
     SELECT json_build_array(
         p.branch, p.number, p.tokens[p.number - @{number} + 1],
-        -- Above the horizon it is of another cluster, whose dump was loaded here.
+        -- Beyond all transactions it is of another cluster, whose dump was loaded here.
         (
             SELECT q.cleared_below FROM @{positions} q
-            WHERE q.cleared_below <= pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+            WHERE q.cleared_below <= (SELECT next_xid FROM moment)::text::bigint
             ORDER BY q.cleared_below DESC LIMIT 1
         ),
         p.written_at < @{recovered}
@@ -186,7 +177,7 @@ CASE WHEN current_setting('server_version_num')::int >= 150000 OR pg_catalog.pg_
 -- Whether the oldest deleted key is past its retention: 1, or 2 if this role must not delete it, else 0.
 -- Checks only the first in transaction order, so it is one index lookup however many there are.
 coalesce((
-    SELECT CASE WHEN sync_xid >= pg_snapshot_xmin(pg_current_snapshot()) OR @{kept} OR pg_is_in_recovery() THEN 0
+    SELECT CASE WHEN sync_xid >= (SELECT horizon FROM moment) OR @{kept} OR pg_is_in_recovery() THEN 0
                 WHEN has_table_privilege(d.tableoid, 'DELETE') THEN 1
                 ELSE 2 END
     FROM @{tombstones} d ORDER BY sync_xid, seq LIMIT 1

@@ -17,7 +17,7 @@
         p.branch, p.number, p.tokens[p.number - @{number} + 1],
         (
             SELECT q.cleared_below FROM @{positions} q
-            WHERE q.tenant = @{tenant} AND q.cleared_below <= pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+            WHERE q.tenant = @{tenant} AND q.cleared_below <= (SELECT next_xid FROM moment)::text::bigint
             ORDER BY q.cleared_below DESC LIMIT 1
         ),
         p.written_at < @{recovered}
@@ -28,7 +28,7 @@
 -- name: tenant_old_tombstones
 -- As `old_tombstones`, of the tenant's own keys: the others may have other readers.
 coalesce((
-    SELECT CASE WHEN sync_xid >= pg_snapshot_xmin(pg_current_snapshot()) OR @{kept} OR pg_is_in_recovery() THEN 0
+    SELECT CASE WHEN sync_xid >= (SELECT horizon FROM moment) OR @{kept} OR pg_is_in_recovery() THEN 0
                 WHEN has_table_privilege(d.tableoid, 'DELETE') THEN 1
                 ELSE 2 END
     FROM @{tombstones} d WHERE d.tenant COLLATE "C" = @{tenant} ORDER BY sync_xid, seq LIMIT 1

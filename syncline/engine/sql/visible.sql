@@ -6,7 +6,7 @@
 SELECT s.system_identifier || '.' || d.oid || '.'
            || (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint AS source,
        extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8 AS uptime,
-       pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS below,
+       @{horizon}::text::bigint AS below,
        ARRAY[@{shown}] AS shown
 FROM pg_control_system() AS s, pg_database d WHERE d.datname = current_database()
 

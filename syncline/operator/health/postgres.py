@@ -8,6 +8,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import RowMapping
 
 from syncline.operator.health.check import Check, CheckStatus, skew_check
+from syncline.sql import string_literal
+from syncline.stores.horizon import OLDEST_WRITER
 from syncline.stores.postgres import PostgresStore
 
 __all__ = ["check_postgres", "tls_checks"]
@@ -26,15 +28,6 @@ _ASK: Final = text(
            clock_timestamp() AS clock
     """
 )
-_OLDEST_WRITER: Final = text(
-    """
-    SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age, datname AS database,
-           application_name
-    FROM pg_stat_activity
-    WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
-    ORDER BY xact_start LIMIT 1
-    """
-)
 
 
 async def check_postgres(
@@ -50,7 +43,7 @@ async def check_postgres(
         before = datetime.now(UTC)
         row = (await connection.execute(_ASK)).mappings().one()
         after = datetime.now(UTC)
-        writer = (await connection.execute(_OLDEST_WRITER)).mappings().first() if writers else None
+        writer = (await connection.execute(text(OLDEST_WRITER))).mappings().first() if writers else None
     place = row["host"] if row["port"] is None else f"{row['host']}:{row['port']}"
     checks = [
         Check(name=name, found=f"PostgreSQL {row['version']}, database {row['database']} at {place}"),
@@ -109,16 +102,18 @@ def _writer(name: str, writer: RowMapping | None, *, sees_others: bool, standby:
         )
     if writer is None or writer["age"] is None:
         return Check(name=name, found="no writing transaction is open")
-    found = (
-        f"the oldest writing one is {writer['age']:.0f} s old "
-        f"(application {writer['application_name'] or '-'}, database {writer['database']}, "
-        f"pid {writer['pid']})"
-    )
+    if writer["gid"] is None:
+        what = f"application {writer['application_name'] or '-'}, pid {writer['pid']}"
+        fix = f"End it; on that server: SELECT pg_terminate_backend({writer['pid']});"
+    else:
+        what = writer["application_name"]
+        fix = f"End it, in that database: ROLLBACK PREPARED {string_literal(writer['gid'])};"
+    found = f"the oldest writing one is {writer['age']:.0f} s old ({what}, database {writer['database']})"
     if writer["age"] < _OLD_SECONDS:
         return Check(name=name, found=found)
     return Check(
         name=name,
         status=CheckStatus.WARN,
         found=f"{found}; changes written since it began wait for it",
-        fix=f"End it; on that server: SELECT pg_terminate_backend({writer['pid']});",
+        fix=fix,
     )

@@ -1,7 +1,7 @@
 -- Everything that is known of one row.
 
 -- name: source_row
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
+SELECT @{horizon}::text::bigint AS horizon,
        pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next_xid,
        r.belongs, r.version, r.named
 FROM (SELECT) AS one

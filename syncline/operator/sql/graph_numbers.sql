@@ -79,20 +79,8 @@ SELECT '@{name}' AS schema, w.rows, w.tables FROM (@{withheld}) AS w WHERE w.row
 SELECT '@{name}' AS schema WHERE EXISTS (SELECT FROM @{schema}.sync_owed)
 
 -- name: write_horizon
--- The oldest open writing transaction of the cluster, which committed rows of later ones wait for.
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon, pg_is_in_recovery() AS standby,
-       writer.found AS writing, writer.age_seconds, writer.name
-FROM (SELECT) AS one
-LEFT JOIN LATERAL (
-    SELECT true AS found, extract(epoch FROM clock_timestamp() - open.since)::float8 AS age_seconds, open.name
-    FROM (
-        SELECT xact_start AS since,
-               'pid ' || pid || coalesce(' of database ' || datname, '')
-                   || coalesce(', application ' || nullif(application_name, ''), '') AS name
-        FROM pg_stat_activity
-        WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
-        UNION ALL
-        SELECT prepared, 'prepared transaction ' || gid || ' of database ' || database FROM pg_prepared_xacts
-    ) AS open
-    ORDER BY open.since LIMIT 1
-) AS writer ON true
+-- The oldest open writing transaction, which committed rows of later ones wait for.
+SELECT @{horizon}::text::bigint AS horizon, pg_is_in_recovery() AS standby, w.age,
+       CASE WHEN w.gid IS NULL THEN 'pid ' || w.pid || coalesce(', application ' || nullif(w.application_name, ''), '')
+           ELSE w.application_name END || ' of database ' || w.database AS name
+FROM (SELECT) AS one LEFT JOIN (@{oldest_writer}) AS w ON true

@@ -26,14 +26,6 @@ FROM @{schema}.sync_state
 -- name: held_back
 -- What the write-db says of transaction $1, and which open transaction is the oldest that writes.
 SELECT CASE WHEN $1::text::xid8 < pg_snapshot_xmax(pg_current_snapshot()) THEN pg_xact_status($1::text::xid8) END AS status,
-       pg_snapshot_xmin(pg_current_snapshot()) <= $1::text::xid8 AS held,
-       extract(epoch FROM clock_timestamp() - w.since)::float8 AS age, w.database, w.application_name
-FROM (SELECT) AS one
-LEFT JOIN LATERAL (
-    SELECT open.* FROM (
-        SELECT xact_start AS since, datname::text AS database, application_name
-        FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
-        UNION ALL
-        SELECT prepared, database::text, 'prepared transaction ' || gid FROM pg_prepared_xacts
-    ) AS open ORDER BY open.since LIMIT 1
-) AS w ON true
+       @{horizon} <= $1::text::xid8 AS held,
+       w.age, w.database, w.application_name
+FROM (SELECT) AS one LEFT JOIN (@{oldest_writer}) AS w ON true

@@ -1,0 +1,139 @@
+"""The horizon: what runs in other databases of the cluster does not hold it back, whatever this database's own does."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
+from syncline.engine.news import look_for_news
+from syncline.engine.render import statements as rendered
+from syncline.provider import GraphSchema
+from syncline.stores.horizon import HORIZON
+from syncline.stores.postgres import PostgresStore
+from syncline.testing.graphs import TestGraph, write
+from syncline.testing.truth import differences
+
+NODE = "INSERT INTO write_nodes (id, concept) VALUES ($1, 'c')"
+XID = "SELECT pg_current_xact_id()::text::bigint"
+MOMENT = f"SELECT {HORIZON}::text::bigint AS horizon, pg_current_snapshot()::text AS snapshot"
+SERVER_WIDE = "pg_snapshot_xmin(pg_current_snapshot())"
+"""The horizon of workers before this one was."""
+
+
+@asynccontextmanager
+async def elsewhere(graph: TestGraph) -> AsyncIterator[int]:
+    """Hold a transaction that writes open in another database of the write-db's cluster; yield its id."""
+    session = await asyncpg.connect(graph.write_dsn, database="postgres")
+    try:
+        async with session.transaction():
+            yield await session.fetchval(XID)
+    finally:
+        await session.close()
+
+
+@pytest.mark.parametrize("role", ["postgres", "onlooker"])
+async def test_a_transaction_of_another_database_holds_nothing_back(graph: TestGraph, role: str) -> None:
+    """A role without rights over other sessions sees whose they are all the same."""
+    admin = await graph.connect_write()
+    await admin.execute(
+        "DROP ROLE IF EXISTS onlooker; CREATE ROLE onlooker LOGIN;"
+        "GRANT USAGE ON SCHEMA kg TO onlooker; GRANT SELECT ON ALL TABLES IN SCHEMA kg TO onlooker"
+    )
+    dsn = SecretStr(graph.write_dsn.replace("postgres@", f"{role}@"))
+    store = PostgresStore("write", dsn, pool_size=2, application_name="onlooker")
+    context = replace(graph.context(), write=GraphSchema(store=store, schema="kg"))
+    try:
+        async with elsewhere(graph), admin.transaction():
+            await admin.execute(NODE, "held")
+            session = await graph.connect_write()
+            await session.execute(NODE, "later")
+            await session.close()
+            result = await run_cycle(context)
+            assert (result.rows, result.oldest_writer is not None) == (0, True)
+        async with elsewhere(graph):
+            await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('n', 'c')")
+            result = await run_cycle(context)
+            assert (result.rows, result.oldest_writer) == (3, None)
+    finally:
+        await store.close()
+        await admin.execute("DROP OWNED BY onlooker; DROP ROLE onlooker")
+        await admin.close()
+    assert await differences(graph) == []
+
+
+async def test_a_horizon_that_falls_back_is_no_other_past(
+    graph: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a transaction elsewhere ends between snapshot and question, and for a worker that asks as before."""
+    async with elsewhere(graph):
+        await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('n', 'c')")
+        assert (await run_cycle(graph.context())).rows == 1
+        await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('o', 'c')")
+        monkeypatch.setattr(rendered, "HORIZON", SERVER_WIDE)
+        result = await SyncEngine(KNOWLEDGE_GRAPH).run_cycle(graph.context())
+        assert (result.rows, result.rescanned, result.rewound_to) == (0, False, None)
+        monkeypatch.undo()
+        result = await SyncEngine(KNOWLEDGE_GRAPH).run_cycle(graph.context())
+        assert (result.rows, result.rescanned, result.rewound_to) == (1, False, None)
+    assert await differences(graph) == []
+
+
+async def test_what_ends_behind_a_transaction_of_another_database_is_news(graph: TestGraph) -> None:
+    statements = SyncEngine(KNOWLEDGE_GRAPH).statements
+    place = graph.context().write
+    async with elsewhere(graph) as oldest:
+        writer = await graph.connect_write()
+        try:
+            async with writer.transaction():
+                await writer.execute(NODE, "n")
+                await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('newer', 'c')")
+                seen = await look_for_news(place, statements, oldest, quiet=None)
+                assert seen is not None
+                assert not seen.can_be_read(seen.below)
+            later = await look_for_news(place, statements, seen.below, quiet=seen.snapshot)
+        finally:
+            await writer.close()
+        assert later is not None
+        assert later.can_be_read(seen.below)
+
+
+async def test_no_open_transaction_of_the_database_is_ever_below_it(graph: TestGraph) -> None:
+    """Sessions of two databases come and go, with subtransactions, while a third asks."""
+    own: set[int] = set()
+    generator = random.Random(1)
+    over = asyncio.Event()
+
+    async def transacting(known: set[int]) -> None:
+        while not over.is_set():
+            session = await asyncpg.connect(graph.write_dsn, database=None if known is own else "postgres")
+            try:
+                for _ in range(generator.randrange(1, 4)):
+                    async with session.transaction():
+                        async with session.transaction():
+                            known.add(await session.fetchval(XID))
+                        await asyncio.sleep(generator.random() / 100)
+            finally:
+                await session.close()
+
+    others: set[int] = set()
+    tasks = [asyncio.create_task(transacting(known)) for known in [own, others] * 4]
+    asking = await graph.connect_write()
+    beyond = 0
+    try:
+        moments = [await asking.fetchrow(MOMENT) for _ in range(400)]
+    finally:
+        over.set()
+        await asyncio.gather(*tasks)
+        await asking.close()
+    for moment in moments:
+        first, last, listed = moment["snapshot"].split(":")
+        still_open = {int(xid) for xid in listed.split(",") if xid}
+        assert int(first) <= moment["horizon"] <= min([*(still_open & own), int(last)])
+        beyond += moment["horizon"] > int(first)
+    assert beyond > 0

@@ -97,6 +97,8 @@ class TestGraph:
     heartbeats: list[CycleProgress] = field(default_factory=list, repr=False)
     kept: "KeptSessions | None" = field(default=None, repr=False)
     """Those of `write`, `read` and `on_target`; None keeps none."""
+    source_schema: str = SCHEMA
+    """Schema of the write-db; that of the graph-db is `SCHEMA`."""
 
     def context(
         self,
@@ -112,7 +114,7 @@ class TestGraph:
         return SyncContext(
             graph=self.ref,
             run=run,
-            write=GraphSchema(store=self.write, schema=SCHEMA),
+            write=GraphSchema(store=self.write, schema=self.source_schema),
             target=GraphSchema(store=self.target, schema=SCHEMA),
             vectors=GraphVectors(store=self.vectors, prefix="kg_"),
             embedding=self.embedding,
@@ -136,7 +138,7 @@ class TestGraph:
 
     async def connect_write(self) -> asyncpg.Connection:
         """Return a writer's own connection, with the graph's schema on its search_path."""
-        return await asyncpg.connect(self.write_dsn, server_settings={"search_path": SCHEMA})
+        return await asyncpg.connect(self.write_dsn, server_settings={"search_path": self.source_schema})
 
     async def connect_target(self) -> asyncpg.Connection:
         """Return a reader's own connection to the graph-db."""
@@ -145,7 +147,7 @@ class TestGraph:
 
 async def write(graph: TestGraph, sql: str, *arguments: object) -> None:
     """Execute a statement on the write-db, or a script without arguments, in a session of its own."""
-    async with session(graph, graph.write_dsn) as connection:
+    async with session(graph, graph.write_dsn, graph.source_schema) as connection:
         await connection.execute(sql, *arguments)
 
 
@@ -162,8 +164,8 @@ async def read(graph: TestGraph, sql: str, *arguments: object) -> list[asyncpg.R
 
 
 @asynccontextmanager
-async def session(graph: TestGraph, dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a connection to a database of the graph in the state of a new one, its schema on the search_path.
+async def session(graph: TestGraph, dsn: str, schema: str = SCHEMA) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a connection to a database of the graph in the state of a new one, the schema on the search_path.
 
     Where the graph keeps connections, one that is there is taken: a new one takes Postgres 20 ms of CPU.
     """
@@ -175,6 +177,8 @@ async def session(graph: TestGraph, dsn: str) -> AsyncIterator[asyncpg.Connectio
         settings = {"search_path": SCHEMA}
         connection = await asyncpg.connect(dsn, server_settings=settings, statement_cache_size=0)
     try:
+        if schema != SCHEMA:
+            await connection.execute("SELECT set_config('search_path', $1, false)", schema)
         yield connection
     except BaseException:
         await connection.close()

@@ -45,7 +45,10 @@ async def differences(graph: TestGraph, *, vectors: bool = True) -> list[str]:
 
     Without `vectors`, the graph-db alone is compared.
     """
-    async with session(graph, graph.write_dsn) as write, session(graph, graph.target_dsn) as target:
+    async with (
+        session(graph, graph.write_dsn, graph.source_schema) as write,
+        session(graph, graph.target_dsn) as target,
+    ):
         expected = await _expected(write)
         found: list[str] = []
         for table, rows in expected.items():

@@ -1,24 +1,19 @@
 """Ranges: several lanes read the load of one table side by side."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
-from pydantic import SecretStr
 
-from syncline.devstack.postgres import PostgresServer
-from syncline.embeddings.hashing import DevelopmentEmbedding
 from syncline.engine.range_drain import RangeDrain
 from syncline.engine.ranges import Range
 from syncline.engine.render.statements import Cursor, TableStatements
 from syncline.engine.state import RunProgress
 from syncline.messages.sync import CycleStatus, LaneEnd, SyncResult
 from syncline.migrations import migrate_write
-from syncline.stores.postgres import PostgresStore
-from syncline.stores.qdrant_edge import EmbeddedQdrantStore
-from syncline.testing.graphs import SCHEMA, TestGraph, on_target, read, write
+from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences
 from tests.kit.damage import damage
 from tests.kit.lanes import Lanes, every_load_in_ranges
@@ -119,26 +114,10 @@ class HeldLanes(Lanes):
 
 
 @pytest.fixture
-async def apart(
-    graph_templates: tuple[str, str], new_database: Callable[..., str], tmp_path: Path
-) -> AsyncIterator[TestGraph]:
-    """A graph whose write-db is in a cluster of its own: a lane's open batch does not hold back its horizon."""
-    server = PostgresServer(tmp_path / "write" / "data")
-    write_dsn, target_dsn = server.start().dsn("postgres"), new_database(graph_templates[1])
-    graph = TestGraph(
-        write=PostgresStore("write", SecretStr(write_dsn), pool_size=8, application_name="apart"),
-        target=PostgresStore("graph", SecretStr(target_dsn), pool_size=8, application_name="apart"),
-        write_dsn=write_dsn,
-        target_dsn=target_dsn,
-        vectors=EmbeddedQdrantStore("vectors", tmp_path / "qdrant"),
-        embedding=DevelopmentEmbedding(16),
-    )
-    await migrate_write(graph.write, SCHEMA)
-    yield graph
-    await graph.vectors.close()
-    await graph.write.close()
-    await graph.target.close()
-    server.stop()
+async def in_one_database(roomy: TestGraph) -> TestGraph:
+    """The graph, with both schemas in its graph-db: there an open batch of a lane holds back the horizon."""
+    await migrate_write(roomy.target, "source")
+    return replace(roomy, write=roomy.target, write_dsn=roomy.target_dsn, source_schema="source")
 
 
 async def _deletes_while_a_lane_is_held(graph: TestGraph, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,22 +147,21 @@ async def _deletes_while_a_lane_is_held(graph: TestGraph, monkeypatch: pytest.Mo
 
 
 async def test_a_delete_waits_for_the_lane_that_has_read_the_row(
-    apart: TestGraph, monkeypatch: pytest.MonkeyPatch
+    roomy: TestGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the row would be deleted before it is inserted, and stay. No setting of a role makes a failure of it."""
     await on_target(
-        apart,
+        roomy,
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = ''20ms''', current_database()); END $$",
     )
-    await _deletes_while_a_lane_is_held(apart, monkeypatch)
-
-
-@pytest.mark.long("test_a_delete_waits_for_the_lane_that_has_read_the_row")
-async def test_fresh_changes_do_not_wait_for_lanes_of_the_same_cluster(
-    roomy: TestGraph, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A lane's open batch holds back the horizon there: the cycle has lanes pause, and looks again."""
     await _deletes_while_a_lane_is_held(roomy, monkeypatch)
+
+
+async def test_fresh_changes_do_not_wait_for_lanes_of_the_same_database(
+    in_one_database: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cycle has lanes pause, and looks again."""
+    await _deletes_while_a_lane_is_held(in_one_database, monkeypatch)
 
 
 async def test_a_lane_goes_by_what_a_range_says(roomy: TestGraph, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -283,12 +283,13 @@ def main() -> None:
         text = f"{HEADS[name].format(rounds=options.rounds)}\n{rows}"
         print(text)
         replace_between(REPORT, f"<!-- benchmark:{name} -->", f"<!-- /benchmark:{name} -->", f"\n{text}\n")
+    if "engine" in measured:
+        ratio = dict(measured["engine"])[_RATIO].rpartition("**")[0].rpartition("**")[2]
+        replace_between(ROOT / "README.md", "<!-- ratio -->", "<!-- /ratio -->", ratio)
     if options.only is not None:
         return
     machine = f"Python {platform.python_version()}, PostgreSQL 18 embedded, {platform.machine()}."
     replace_between(REPORT, "<!-- machine -->", "<!-- /machine -->", machine)
-    ratio = dict(measured["engine"])[_RATIO].rpartition("**")[0].rpartition("**")[2]
-    replace_between(ROOT / "README.md", "<!-- ratio -->", "<!-- /ratio -->", ratio)
 
 
 if __name__ == "__main__":

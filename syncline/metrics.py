@@ -150,8 +150,8 @@ OLDEST_WRITER: Final = Gauge(
     name="oldest_writer_seconds",
     unit="seconds",
     labels=_GRAPH,
-    help="Age of the oldest open writing transaction of the write-db's cluster, 0 without one; NaN if the "
-    "worker's role may not see it.",
+    help="Age of the oldest open transaction that writes to the write-db, 0 without one; NaN if the worker's "
+    "role may not see it.",
 )
 PENDING_TABLES: Final = Gauge(
     name="pending_tables",

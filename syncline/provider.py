@@ -1,7 +1,7 @@
 """The provider contract: the protocols of providers, the context of a cycle, and its results.
 
-A plugin author needs only this module and `syncline.messages`. One module because it is one contract,
-which is imported from one place.
+The contract is this module and `syncline.messages`; what else plugins import is in the API reference. One
+module because it is one contract, which is imported from one place.
 """
 
 from abc import abstractmethod
@@ -287,9 +287,9 @@ class SyncContext:
     """Returns whether another run, by its id, has been closed long enough that no attempt of it can still be
     working; False if unknown. None outside a worker."""
     linger: Linger | None = None
-    """May let the cycle stay open for further changes; None: it ends when it has drained."""
+    """May let the cycle stay open for further changes; None, as for plugins: it ends when it has drained."""
     lanes: Lanes | None = None
-    """May let others take part in its loads; None: it loads alone."""
+    """May let others take part in its loads; None, as for plugins: it loads alone."""
 
     @property
     def embeddings(self) -> Sequence[EmbeddingService]:
@@ -358,14 +358,15 @@ class Provider(Protocol):
 
     @abstractmethod
     async def initialize(self, services: ProviderServices) -> None:
-        """Prepare resources shared by all graphs. Called once per worker process, before the first use.
+        """Prepare resources shared by all graphs. Called before the first use in a worker process.
 
-        A failed call is repeated at the next use.
+        Called again, on the same instance, where its event loop had to begin anew. A failed call is
+        repeated after 1 s, then after twice as long as before, at most a minute.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Release the resources of `initialize`. Called once, at shutdown."""
+        """Release what `initialize` has. Called at shutdown, and before its event loop is replaced."""
 
 
 @runtime_checkable
@@ -401,9 +402,9 @@ class PreparingProvider(SyncProvider, Protocol):
 
 @runtime_checkable
 class LoadingProvider(SyncProvider, Protocol):
-    """A `SyncProvider` whose loads several lanes may read, over connections of several workers: optional.
+    """A `SyncProvider` whose loads several lanes may read, over connections of several workers.
 
-    Only a provider that has it is given `SyncContext.lanes`.
+    The built-in engine is one. Cycles of plugins are given no `SyncContext.lanes`, so theirs is never called.
     """
 
     @abstractmethod

@@ -10,6 +10,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Generator, Iterator
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -169,17 +170,28 @@ class _Recorder:
         if report.when == "call" and report.passed:
             file, _, test = report.nodeid.partition("::")
             sentence = test.removeprefix("test_").replace("_", " ")
-            self._passed.append(f"| {sentence} | `{file}` | {report.duration:.0f} |")
+            self._passed.append(
+                f"| {sentence} | `{file}` | {report.duration:.0f} | {datetime.now(UTC):%Y-%m-%d} |"
+            )
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         if exitstatus == pytest.ExitCode.OK and self._passed:
             head = [
                 _PROOFS,
                 "",
-                "`make prove` runs them and writes this page when all of them have passed; `make test` runs smaller ones of",
-                "the same kind. The three hundred histories are told in parts, of fifty each and of twenty steps.",
+                "`make prove` runs them, and writes here what has passed, in place of what it said of the same tests before; `make test`",
+                "runs smaller ones of the same kind. The three hundred histories are told in parts, of fifty each and of twenty steps.",
                 "",
-                "| What holds | Test | Seconds |",
-                "|---|---|--:|",
+                "| What holds | Test | Seconds | Last passed |",
+                "|---|---|--:|---|",
             ]
-            self._page.write_text("\n".join([*head, *self._passed, ""]))
+            text = self._page.read_text(encoding="utf-8") if self._page.exists() else ""
+            kept = {_proved(row): row for row in re.findall(r"^\| .*\.py` .*$", text, flags=re.MULTILINE)}
+            told = kept | {_proved(row): row for row in self._passed}
+            self._page.write_text("\n".join([*head, *sorted(told.values(), key=_proved), ""]))
+
+
+def _proved(row: str) -> tuple[str, str]:
+    """Return the file and the sentence of a row on the page of the proofs."""
+    _, sentence, file, *_ = row.split("|")
+    return file, sentence

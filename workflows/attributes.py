@@ -26,10 +26,10 @@ AttributeUpdate = SearchAttributeUpdate[str] | SearchAttributeUpdate[int] | Sear
 def upsert(*updates: AttributeUpdate) -> None:
     """Upsert the attributes whose values differ from the run's: each upsert is an event in its history.
 
-    A Schedule starts its runs with the attributes that most runs would set (`syncline.schedules`), so an
-    idle run has no such event, which costs the server as much as an activity. An attribute added by a later
-    release may only be set together with others (`of_the_cycle`): otherwise a run that an earlier release
-    has started would get an event that its history lacks.
+    A Schedule starts its runs with the attributes that most runs would set (`syncline.temporal.schedules`):
+    an idle run has no such event, which costs the server as much as an activity. An attribute added by a
+    later release may only be set together with others (`of_the_cycle`): otherwise a run that an earlier
+    release has started would get an event that its history lacks.
     """
     present = workflow.info().typed_search_attributes
     changed = [update for update in updates if present.get(update.key) != update.value]

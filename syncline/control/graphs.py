@@ -189,7 +189,7 @@ class Graph(_Record):
     qdrant_store: StoreKey | None
     schedule: ScheduleSpec
     composition: dict[str, JsonValue]
-    """As stored, unvalidated: `syncline.composition.parse_composition` validates it."""
+    """As stored, unvalidated: `syncline.control.composition.parse_composition` validates it."""
     vectors: VectorRules = VectorRules()
     max_lag_seconds: MaxLag | None = None
     fairness_key: FairnessKey | None = None

@@ -90,12 +90,12 @@ class NewColumns(StrEnum):
 
 
 class FirstLoadPolicy(StrEnum):
-    """Whether the first load of empty tables puts off their foreign keys and secondary indexes."""
+    """Whether the first load of empty tables puts off their counts, foreign keys and secondary indexes."""
 
     FAST = "fast"
     """They are put back, and checked as a whole, once all rows are there."""
     PLAIN = "plain"
-    """They stay: each row is checked and entered as it comes."""
+    """Nothing is put off: each row is checked, entered and counted as it comes."""
 
 
 class MapOptions(BaseModel):
@@ -112,7 +112,7 @@ class MapOptions(BaseModel):
     """What becomes of a column that is added to a source."""
 
     first_load: FirstLoadPolicy | None = None
-    """Null: `fast` for target tables that Syncline has made, `plain` for others."""
+    """Null: `fast` for target tables that Syncline has made; of others the counts alone are put off."""
 
     @model_validator(mode="after")
     def _all_is_of_a_map(self) -> Self:

@@ -131,7 +131,7 @@ class FirstLoad:
     progress: Progress
     owed: Sequence[OwedObject] = ()
     notes: list[str] = field(default_factory=list)
-    """Why keys and indexes were kept, in sentences."""
+    """Why keys and indexes were kept, or lanes were not called, in sentences."""
     due: bool = False
     """Whether it is time to put them back, once all is read."""
     many: bool = False

@@ -270,7 +270,7 @@ async def read_ledger(
 ) -> Ledger:
     """Read the graph's state for run `run_id`, with a cursor for each table and one for deletes.
 
-    `outbox_due` is the condition from `syncline.engine.outbox.due_sql`.
+    `outbox_due` is the condition from `syncline.engine.vectors.outbox.due_sql`.
     """
     row = await target.fetchrow(_ledger_query(outbox_due), list(tables))
     stored = json.loads(row["cursors"])

@@ -471,7 +471,7 @@ class SyncResult(SparseMessage):
     withheld: tuple[Withheld, ...] = ()
     """What `syncline verify --repair` removes, and no cycle does unasked."""
     load_notes: tuple[str, ...] = ()
-    """Which tables kept keys or indexes in the first load, and why, in sentences."""
+    """Which tables kept keys or indexes in the first load, or had one lane, and why, in sentences."""
     owes: bool = False
     """Whether work is left even if nothing changes: rows behind an open transaction, retries."""
     look_owed: bool = False

@@ -316,7 +316,7 @@ INCIDENTS: Final = (
         mended=("syncline schedule resume world", "syncline sync world"),
     ),
     Incident(
-        name="A cycle was paused by `temporal activity pause`",
+        name="A cycle of a run by hand was paused by `temporal activity pause`",
         says="halted",
         happens=paused,
         mended=("temporal activity unpause --workflow-id sync-graph/world --activity-id 2",),

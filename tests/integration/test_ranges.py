@@ -72,6 +72,32 @@ async def test_lanes_load_a_graph_side_by_side(roomy: TestGraph) -> None:
     assert (await Lanes().cycle(roomy.context())).batches == 0
 
 
+async def test_lanes_take_no_range_of_a_table_before_all_earlier_ones_are_loaded(
+    roomy: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows refer to theirs: all would be parked, and released at the end."""
+    taken: list[tuple[str, set[str]]] = []
+    take = RangeDrain.take
+
+    async def noted(drain: RangeDrain, table: TableStatements, found: Range, below: int) -> None:
+        # No load begins again, so what is open now was open when the range was chosen.
+        loads = await read(
+            roomy, "SELECT substr(table_name, 11) AS name FROM sync_cursor WHERE below IS NOT NULL"
+        )
+        taken.append((table.table.name, {row["name"] for row in loads}))
+        await take(drain, table, found, below)
+
+    monkeypatch.setattr(RangeDrain, "take", noted)
+    await write(roomy, SEED)
+    lanes = Lanes()
+    await lanes.cycle(roomy.context(batch_rows=7))
+    order = list(lanes.engine.statements.tables)
+    assert {name for name, _ in taken} >= {"facts", "nodes", "edges"}
+    assert [
+        name for name, loads in taken if any(order.index(other) < order.index(name) for other in loads)
+    ] == []
+
+
 class Hold:
     """Holds the first batch of one lane after it has read and applied, before it commits."""
 

@@ -43,7 +43,7 @@ def graphs() -> Sequence[GraphOverview]:
         **delay, error="EmbeddingRejected: https://embed.example answered HTTP 401: wrong key."
     )
     plugin = Finding.of(
-        GraphHealth.FALLBACK, "fallback (unknown-provider: `audit` is not installed)", "syncline providers"
+        GraphHealth.FALLBACK, "no worker has its provider: the built-in engine syncs it", "syncline providers"
     )
     paused = Finding.of(
         GraphHealth.PAUSED, "paused by an operator: schema change (anna)", "syncline schedule resume staging"
@@ -53,7 +53,12 @@ def graphs() -> Sequence[GraphOverview]:
         _graph("research", {"delays": (wrong_key,), "pending_points": 1003}),
         _graph("world-fallback", {}, plugin, provider="builtin-engine"),
         _graph("catalogue", {"delays": (limited,), "pending_points": 87}),
-        _graph("orders", {"held_back_by": "transaction 741 of pid 4711, open for 12 min"}),
+        _graph(
+            "orders",
+            {
+                "held_back_by": "an open transaction of the write-db (pid 4711, application import of database shop, open for 12 min)"
+            },
+        ),
         _graph("people", {"parked": 12}),
         _graph("staging", {}, paused),
         _graph("world", {}, rows=70_705),

@@ -23,6 +23,8 @@ from syncline.tracing import span
 
 _AHEAD_BYTES = 8 * 2**20
 """How far reading may be ahead of writing: bounds the worker's memory, whatever the backlog."""
+_TIMES = 3
+"""How often it is asked what is pending, while that waits for a transaction that has just ended elsewhere."""
 _PAGES = 64
 """Pages sampled to estimate the row size of a source that was never analyzed."""
 
@@ -32,10 +34,11 @@ class Pending:
     """What is pending in the write-db at the start of a cycle."""
 
     horizon: int
-    """All transactions below it have ended, so their rows are visible and final. It can be lower than
-    before."""
+    """All transactions below it have ended, so their rows are visible and final. Never below a cursor."""
     next_xid: int
-    """No transaction from it on has begun."""
+    """No transaction from it on has ended."""
+    fallen: bool = False
+    """Whether the horizon is lower than it would be a moment later: what holds it back has just ended."""
     cluster: str
     """What transaction ids belong to: the cluster's system identifier and its timeline, which changes on a
     failover or a point-in-time restore; and the table of deleted keys, which is a new one after capture was
@@ -89,17 +92,21 @@ async def ask_pending(
     """
     asked = [*statements.sources(schema, tables), *([positions_of(schema)] if positions else [])]
     with needing_deleted_keys(schema):
-        async with reading(source, asked, first=KEPT_BY_INDEX):
-            return await pending_at(
-                source,
-                statements,
-                schema,
-                ledger,
-                tables,
-                positions=positions,
-                crashes=crashes,
-                whole=whole,
-            )
+        for _ in range(_TIMES):
+            async with reading(source, asked, first=KEPT_BY_INDEX):
+                pending = await pending_at(
+                    source,
+                    statements,
+                    schema,
+                    ledger,
+                    tables,
+                    positions=positions,
+                    crashes=crashes,
+                    whole=whole,
+                )
+            if not (pending.held and pending.fallen):
+                break
+        return pending
 
 
 @contextmanager
@@ -162,9 +169,14 @@ async def pending_at(
         return {name: text for name, text in found if text is not None}
 
     waiting = named(row["pending"])
+    next_xid = row["next_xid"]
     return Pending(
-        horizon=row["horizon"],
-        next_xid=row["next_xid"],
+        # A horizon can be lower than an earlier one was; but what that one said is true for ever.
+        horizon=max(
+            [row["horizon"], *(each.xid for each in ledger.cursors.values() if each.xid <= next_xid)]
+        ),
+        next_xid=next_xid,
+        fallen=row["fallen"],
         cluster=row["cluster"],
         tables=waiting - {DELETES},
         deletes=DELETES in waiting,

@@ -605,7 +605,7 @@ class _Cycle:
             self.turn_over = not loads.keys() <= drain.failed.keys()
         if self._load.due and not self.turn_over:
             self.turn_over = await self._load.end(
-                fence, unfinished=unfinished, horizon=pending.horizon, out_of_time=self.out_of_time
+                fence, unfinished=unfinished, next_xid=pending.next_xid, out_of_time=self.out_of_time
             )
 
     async def _drain(self, fence: Fence, ledger: Ledger, pending: Pending) -> None:

@@ -198,7 +198,7 @@ class FirstLoad:
         fence: Fence,
         *,
         unfinished: Sequence[str],
-        horizon: int,
+        next_xid: int,
         out_of_time: Callable[[], bool],
     ) -> bool:
         """Put back what is owed for some seconds, once everything that the load began with was read.
@@ -217,7 +217,7 @@ class FirstLoad:
                 # Somebody has taken the last one off the list.
                 await target.execute(sql("load_over"))
                 return False
-            if not await target.fetchval(sql("owed_read"), list(unfinished), horizon):
+            if not await target.fetchval(sql("owed_read"), list(unfinished), next_xid):
                 return False
         self.owed = await put_back(
             self.held,

@@ -30,7 +30,8 @@ _EVERY: Final = 0.5
 class Shown:
     """What one look shows."""
 
-    snapshot: Snapshot
+    snapshot: Snapshot | None
+    """None: it may show more a moment later."""
     newer: bool = False
     """Whether a table shows rows from the asked transaction on."""
     below: int = 0
@@ -54,7 +55,9 @@ async def look_for_news(
         query = sql("linger_newer", horizon=HORIZON, shown=shows_newer(statements, write.schema, either=True))
         async with reading(source, asked, one_moment=True, first=KEPT_BY_INDEX):
             row = await source.fetchrow(query, str(horizon))
-    return Shown(snapshot=snapshot, newer=row["newer"], below=row["below"])
+    # The second horizon may be lower, while a transaction elsewhere ends: then what it shows is not all.
+    quiet = None if row["below"] < snapshot[0] else snapshot
+    return Shown(snapshot=quiet, newer=row["newer"], below=row["below"])
 
 
 class News:

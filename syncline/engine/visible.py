@@ -58,7 +58,7 @@ class Look:
     uptime: float
     """Seconds since the server was started."""
     below: int
-    """The transaction below which all have ended."""
+    """The transaction below which all have ended; at least the asked one."""
     newer: bool
     """Whether it shows rows or deleted keys from the asked transaction on."""
     keys: Sequence[tuple[str, tuple[str, ...]]] | None
@@ -81,7 +81,9 @@ async def look(
         row = await source.fetchrow(sql("visible_look", horizon=HORIZON, shown=shown), str(horizon))
         newer = any(row["shown"])
         found = await _keys(source, statements, schema, horizon) if newer and keys else None
-    return Look(source=row["source"], uptime=row["uptime"], below=row["below"], newer=newer, keys=found)
+    return Look(
+        source=row["source"], uptime=row["uptime"], below=max(row["below"], horizon), newer=newer, keys=found
+    )
 
 
 def shows_newer(statements: SchemaStatements, schema: str, *, either: bool = False) -> str:

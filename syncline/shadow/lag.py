@@ -138,6 +138,10 @@ def lags(shadow: Progress, live: Progress) -> Iterator[str]:
     behind = sorted(name for name in shadow.tables if _passed(live, shadow, name))
     if behind:
         yield f"it has yet to read what the live graph has: {', '.join(behind)}"
+    elif shadow.pending.held and any(
+        each.xid > shadow.pending.horizon for each in live.ledger.cursors.values()
+    ):
+        yield "it has yet to look at what the live graph has read"
     if shadow.ledger.comparisons:
         yield f"it has yet to compare the keys of {', '.join(sorted(shadow.ledger.comparisons))}"
     if shadow.points:

@@ -24,16 +24,7 @@ def postgres_server(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres
 
     Where the suite has an option `--postgres-bin`, it is the one whose programs are in that folder.
     """
-    yield from _running(request.config.getoption("postgres_bin", None))
-
-
-@pytest.fixture(scope="session")
-def second_postgres_server(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
-    """Another one beside it: on one server each store's open transactions hold back what the other shows."""
-    yield from _running(request.config.getoption("postgres_bin", None))
-
-
-def _running(bin_dir: Path | None) -> Iterator[EmbeddedPostgres]:
+    bin_dir: Path | None = request.config.getoption("postgres_bin", None)
     with tempfile.TemporaryDirectory(prefix="syncline-pg-") as folder:
         server = PostgresServer(Path(folder) / "data", bin_dir=bin_dir)
         try:

@@ -10,13 +10,15 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, run_cycle
+from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, capture, news, run_cycle
+from syncline.engine import visible as engine_visible
+from syncline.engine.capture import Pending
 from syncline.engine.news import look_for_news
 from syncline.engine.render import statements as rendered
-from syncline.provider import GraphSchema
-from syncline.stores.horizon import HORIZON
+from syncline.provider import GraphSchema, RetryRules
+from syncline.stores.horizon import HORIZON, NEXT_TRANSACTION
 from syncline.stores.postgres import PostgresStore
-from syncline.testing.graphs import TestGraph, write
+from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences
 
 NODE = "INSERT INTO write_nodes (id, concept) VALUES ($1, 'c')"
@@ -137,3 +139,83 @@ async def test_no_open_transaction_of_the_database_is_ever_below_it(graph: TestG
         assert int(first) <= moment["horizon"] <= min([*(still_open & own), int(last)])
         beyond += moment["horizon"] > int(first)
     assert beyond > 0
+
+
+async def test_what_is_held_back_by_what_has_just_ended_is_asked_again(
+    graph: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a change would wait for the next run, behind nobody, with a lag of nothing."""
+    asked: list[Pending] = []
+    ask = capture.pending_at
+
+    async def fell_once(*given: object, **named: object) -> Pending:
+        if not asked:
+            monkeypatch.setattr(rendered, "HORIZON", SERVER_WIDE)
+        asked.append(await ask(*given, **named))  # type: ignore[arg-type]
+        monkeypatch.setattr(rendered, "HORIZON", HORIZON)
+        # A cycle keeps the text of the query.
+        given[1]._pending.clear()  # type: ignore[attr-defined]
+        return asked[-1]
+
+    async with elsewhere(graph):
+        await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('n', 'c')")
+        monkeypatch.setattr(capture, "pending_at", fell_once)
+        result = await SyncEngine(KNOWLEDGE_GRAPH).run_cycle(graph.context())
+    assert [(one.held, one.fallen) for one in asked[:2]] == [(True, True), (False, False)]
+    assert result.rows == 1
+
+
+async def test_a_look_that_fell_says_no_more_of_vectors_than_is_so(
+    graph: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its position has the newest point that is queued; one of a transaction above it is queued before that."""
+    await run_cycle(graph.context())
+    await graph.vectors.close()
+    context = replace(graph.context(), retry=RetryRules(vector_seconds=0))
+    said = "SELECT visible, vectors FROM syncline.visible('kg', $1)"
+    async with elsewhere(graph):
+        connection = await graph.connect_write()
+        async with connection.transaction():
+            await connection.execute(NODE, "n")
+            token = await connection.fetchval("SELECT syncline.token()")
+        await connection.close()
+        monkeypatch.setattr(engine_visible, "HORIZON", SERVER_WIDE)
+        await run_cycle(context)
+        monkeypatch.undo()
+        await on_target(graph, "SELECT nextval('sync_wanted')")
+        await run_cycle(context)
+        assert [tuple(row) for row in await read(graph, said, token)] == [(True, False)]
+
+
+async def test_news_that_fell_between_two_questions_are_asked_for_again(
+    graph: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = news.sql
+
+    def fallen(name: str, /, **fragments: str) -> str:
+        return ask(name, **fragments | ({"horizon": SERVER_WIDE} if name == "linger_newer" else {}))
+
+    monkeypatch.setattr(news, "sql", fallen)
+    statements = SyncEngine(KNOWLEDGE_GRAPH).statements
+    async with elsewhere(graph) as oldest:
+        await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('n', 'c')")
+        seen = await look_for_news(graph.context().write, statements, oldest, quiet=None)
+    assert seen is not None
+    assert (seen.snapshot, seen.can_be_read(oldest)) == (None, False)
+
+
+async def test_an_open_transaction_beyond_the_last_that_has_ended_has_begun(graph: TestGraph) -> None:
+    """The server's own bound is below it: a muted one would be taken for covered."""
+    sessions = [await graph.connect_write() for _ in range(3)]
+    try:
+        for session in sessions[:2]:
+            await session.execute("BEGIN")
+            last = await session.fetchval(XID)
+        asked = (
+            f"SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint, {NEXT_TRANSACTION}::text::bigint"
+        )
+        bound, following = await sessions[2].fetchrow(asked)
+        assert bound <= last < following
+    finally:
+        for session in sessions:
+            await session.close()

@@ -17,6 +17,7 @@ from syncline.control.audit import Actor
 from syncline.control.graphs import Graph, GraphDraft
 from syncline.devstack.postgres import EmbeddedPostgres
 from syncline.engine import KNOWLEDGE_GRAPH, SchemaMap
+from syncline.engine.render import statements as rendered
 from syncline.errors import GraphInvalid, InputInvalid, SchemaMoved, ShadowInvalid
 from syncline.maps.ids import Id, IdRule
 from syncline.maps.table_map import Ownership
@@ -421,6 +422,27 @@ async def run_stale(site: Site, graph: Graph) -> SyncResult:
     """Run the live engine over the graph as it was."""
     await site.graph(**SHADOWED)
     return await site.cycle(graph=graph)
+
+
+async def test_a_promotion_waits_for_a_horizon_as_high_as_what_the_live_graph_has_read(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It falls while a transaction of another database ends; what readers see already would be gone until the next cycle."""
+    await site.unmade()
+    await site.graph(**SHADOWED)
+    await site.both()
+    dsn = site.services.settings.write_dsn.get_secret_value()
+    elsewhere = await asyncpg.connect(dsn, database="postgres")
+    try:
+        async with elsewhere.transaction():
+            await elsewhere.fetchval("SELECT pg_current_xact_id()::text")
+            await site.write("INSERT INTO write_nodes (id, concept) VALUES ('n3', 'New')")
+            await site.cycle()
+            monkeypatch.setattr(rendered, "HORIZON", "pg_snapshot_xmin(pg_current_snapshot())")
+            with pytest.raises(ShadowInvalid, match="yet to look at what the live graph has read"):
+                await site.promote()
+    finally:
+        await elsewhere.close()
 
 
 async def test_what_speaks_against_a_promotion_is_told_and_force_goes_over_it(site: Site) -> None:

@@ -24,6 +24,20 @@ CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN IF NEW.concept = 'poison' THEN RAISE check_violation; END IF; RETURN NEW; END $$;
 CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON nodes FOR EACH ROW EXECUTE FUNCTION refuse()
 """
+OTHERS = """
+CREATE SCHEMA others;
+CREATE FUNCTION others.nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+DO $$ BEGIN
+    FOR number IN 1..300 LOOP
+        EXECUTE format('CREATE TABLE others.t%s (a int, b int, c int, d int, e int, f int, g int, h int)', number);
+        FOR one IN 1..5 LOOP
+            EXECUTE format(
+                'CREATE TRIGGER capture_%s BEFORE INSERT ON others.t%s FOR EACH ROW EXECUTE FUNCTION others.nothing()', one, number
+            );
+        END LOOP;
+    END LOOP;
+END $$
+"""
 STEPS = (
     # Rows, links and references, those too that have to wait for what they name.
     """
@@ -169,6 +183,20 @@ async def test_no_statement_reads_a_table_that_grows(graph: TestGraph) -> None:
     # Targets of so few pages are read whole where that is cheaper: the proof has more.
     assert too_much(found, most=1_500, of="^(sync|write)_") == []
     assert missing(found) == set()
+
+
+async def test_no_statement_reads_what_the_catalogs_have_of_other_schemas(graph: TestGraph) -> None:
+    """A fleet has hundreds of schemas in one database: an idle cycle would take longer for each."""
+    for on in (write, on_target):
+        await on(graph, OTHERS)
+    reads = StatementReads(catalogs=True)
+    async with pooled(graph) as fresh:
+        await run_cycle(fresh.context())
+        with reads.counting():
+            for number, step in enumerate(("SELECT 1", *STEPS)):
+                await write(graph, step.format(n=number))
+                await run_cycle(fresh.context())
+    assert too_much({"": reads.most_read()}, most=1_000, of="") == []
 
 
 @pytest.mark.proof

@@ -27,6 +27,14 @@ SELECT c.relname AS name, pg_stat_get_xact_tuples_returned(c.oid) + coalesce(
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = 'kg' AND c.relkind IN ('r', 'p')
 """
+_OF_CATALOGS = """
+SELECT c.relname AS name, pg_stat_get_xact_tuples_returned(c.oid) + coalesce(
+           (SELECT sum(pg_stat_get_xact_tuples_returned(i.indexrelid)) FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid), 0
+       )::bigint AS rows
+FROM pg_catalog.pg_class c
+WHERE c.relname IN ('pg_trigger', 'pg_attribute', 'pg_proc', 'pg_inherits', 'pg_constraint', 'pg_depend', 'pg_description', 'pg_attrdef')
+  AND c.relnamespace = 'pg_catalog'::regnamespace
+"""
 _CONTROLS = re.compile(
     r"\s*(BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|LISTEN|UNLISTEN|SET|RESET|CLOSE|DEALLOCATE|DISCARD)\b"
 )
@@ -38,6 +46,8 @@ class StatementReads:
 
     most: dict[tuple[str, str], int] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
+    catalogs: bool = False
+    """Whether to count what is read of the catalogs, not of schema kg."""
 
     def most_read(self) -> dict[str, tuple[int, str]]:
         """Return statement -> the rows that it read of the table of which it read most."""
@@ -48,7 +58,7 @@ class StatementReads:
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """Count what every connection of this process reads of the tables of schema kg."""
+        """Count what every connection of this process reads of these tables."""
         own: set[asyncpg.Connection] = set()
         with pytest.MonkeyPatch.context() as patch:
             for method in _METHODS:
@@ -61,7 +71,8 @@ class StatementReads:
         fetch = asyncpg.Connection.fetch
 
         async def counts(connection: asyncpg.Connection) -> dict[str, int]:
-            return {row["name"]: row["rows"] for row in await fetch(connection, _COUNTS)}
+            query = _OF_CATALOGS if self.catalogs else _COUNTS
+            return {row["name"]: row["rows"] for row in await fetch(connection, query)}
 
         async def call(connection: asyncpg.Connection, query: Any, *args: Any, **options: Any) -> Any:
             if connection in own or _CONTROLS.match(str(query)):

@@ -15,7 +15,7 @@ from syncline.capture.listen.debounce import Snapshot
 from syncline.errors import StoreUnavailable
 from syncline.masking import error_text
 from syncline.sql import literal, statements_of
-from syncline.stores.horizon import HORIZON
+from syncline.stores.horizon import HORIZON, NEXT_TRANSACTION
 from syncline.stores.tenants import reading, writing
 
 __all__ = ["LEASE_SECONDS", "ListenConnection", "NotifyUpdate", "Obstacle", "in_batches", "obstacle"]
@@ -144,7 +144,7 @@ class ListenConnection:
 
     async def snapshot(self) -> Snapshot:
         """Return a snapshot of the write-db's transactions."""
-        [row] = await self._rows(_sql("snapshot", horizon=HORIZON))
+        [row] = await self._rows(_sql("snapshot", horizon=HORIZON, next=NEXT_TRANSACTION))
         return Snapshot(xmin=row["xmin"], xmax=row["xmax"])
 
     async def last_low_watermark(self) -> int | None:

@@ -3,7 +3,7 @@
 from syncline import names
 from syncline.capture.install.steps import QUIET, STATE, qualified
 from syncline.sql import literal, statements_of
-from syncline.stores.horizon import HORIZON
+from syncline.stores.horizon import HORIZON, NEXT_TRANSACTION
 from syncline.stores.postgres import PostgresStore
 from syncline.stores.tenants import writing
 
@@ -29,7 +29,7 @@ async def unmute(store: PostgresStore, schema: str) -> int:
     async with store.driver() as connection:
         async with writing(connection, [state], first=_ASYNCHRONOUS):
             await connection.execute(_sql("unmute", state=state, quiet=quiet))
-        row = await connection.fetchrow(_sql("snapshot", horizon=HORIZON))
+        row = await connection.fetchrow(_sql("snapshot", horizon=HORIZON, next=NEXT_TRANSACTION))
     return int(row["xmax"])
 
 

@@ -43,7 +43,7 @@ from syncline.engine.template import sql
 from syncline.engine.unique_values import ClaimStatements
 from syncline.maps.one_tenant import tenant_of
 from syncline.sql import array_text, literal, quoted, string_literal
-from syncline.stores.horizon import HORIZON, OLDEST_WRITER
+from syncline.stores.horizon import HORIZON, OLDEST_WRITER, horizon_holder
 
 __all__ = [
     "DELETES",
@@ -414,6 +414,7 @@ class SchemaStatements:
         return sql(
             "pending",
             horizon=HORIZON,
+            holder=horizon_holder("moment.horizon"),
             oldest_writer=OLDEST_WRITER,
             probes=",\n".join(probes),
             ahead=ahead,

@@ -135,7 +135,7 @@ ORDER BY o.there, o.number
 
 -- name: owed_read
 -- Whether every row that the load began with was read, of the tables $1. A write-db that was replaced has other numbers: its
--- horizon is $2.
+-- next transaction is $2.
 SELECT coalesce(bool_and(coalesce(c.xid, 0) >= least(s.load_below, $2::bigint)), true)
 FROM unnest($1::text[]) AS t (name) CROSS JOIN sync_state s LEFT JOIN sync_cursor c ON c.table_name = t.name
 

@@ -53,6 +53,7 @@ WHERE s.name = ANY ($1::text[]) AND NOT (s.unit = 'ms' AND s.setting = '0') AND 
 -- The only query of an idle cycle to the write-db.
 WITH moment AS MATERIALIZED (SELECT @{horizon} AS horizon, pg_snapshot_xmax(pg_current_snapshot()) AS next_xid)
 SELECT moment.horizon::text::bigint AS horizon, moment.next_xid::text::bigint AS next_xid,
+       NOT pg_is_in_recovery() AND moment.horizon < moment.next_xid AND NOT (@{holder}) AS fallen,
        (SELECT s.system_identifier || '/' || c.timeline_id || '/' || to_regclass('@{tombstones}')::oid
         FROM pg_control_system() AS s, pg_control_checkpoint() AS c) AS cluster,
        ARRAY[@{probes}] AS pending,
@@ -85,7 +86,7 @@ LEFT JOIN LATERAL (
                     ':', t.oid, t.xmin, t.tgenabled, p.oid, p.xmin,
                     -- For INSERT or UPDATE alone: an earlier release had one trigger for both.
                     CASE WHEN t.tgname IN ('capture_version', 'capture_update') AND t.tgtype & 20 <> 20 THEN t.tgtype & 20 END
-                ), ',' ORDER BY t.oid
+                ), ',' ORDER BY t.oid::bigint
             )
             FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
             WHERE t.tgrelid = c.oid
@@ -98,17 +99,17 @@ LEFT JOIN LATERAL (
                 json_build_array(
                     i.inhrelid, i.xmin::text,
                     (
-                        SELECT string_agg(concat_ws(':', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid)
+                        SELECT string_agg(concat_ws(':', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid::bigint)
                         FROM pg_catalog.pg_trigger t
                         WHERE t.tgrelid = i.inhrelid
                           AND t.tgname IN ('capture_version', 'capture_update', 'capture_delete', 'capture_key')
                     ),
                     (
-                        SELECT string_agg(concat_ws(':', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid)
+                        SELECT string_agg(concat_ws(':', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid::bigint)
                         FROM pg_catalog.pg_trigger t
                         WHERE t.tgrelid = i.inhrelid AND t.tgname = 'capture_truncate'
                     )
-                ) ORDER BY i.inhrelid
+                ) ORDER BY i.inhrelid::bigint
             )
             FROM pg_catalog.pg_partition_tree(c.oid) l JOIN pg_catalog.pg_inherits i ON i.inhrelid = l.relid
             WHERE l.relid <> c.oid

@@ -28,6 +28,32 @@
     FROM pg_catalog.pg_current_snapshot() AS s
 )
 
+-- name: horizon_holder
+-- A condition: whether the transaction that holds the horizon back is open, of this database or of none. If not, it has just ended.
+EXISTS (
+    SELECT FROM pg_catalog.pg_stat_get_activity(NULL) AS a
+    WHERE a.backend_xid = @{horizon}::xid
+      AND coalesce(a.datid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()), true)
+)
+OR EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts AS p WHERE p.transaction = @{horizon}::xid)
+
+-- name: next_transaction
+-- An expression of the statement's snapshot, xid8: no transaction of this database has begun from it on. `pg_snapshot_xmax` follows
+-- the last that has ended, and later ones may be open. The id of a session's has no epoch: it is the one near that.
+(
+    SELECT greatest(
+        pg_catalog.pg_snapshot_xmax(s),
+        (
+            SELECT (m + (max((a.backend_xid::text::bigint - m % 4294967296 + 6442450944) % 4294967296) - 2147483648) + 1)::text::xid8
+            FROM pg_catalog.pg_stat_get_activity(NULL) AS a, (SELECT pg_catalog.pg_snapshot_xmax(s)::text::bigint AS m) AS reference
+            WHERE a.backend_xid IS NOT NULL
+              AND a.datid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+            GROUP BY m
+        )
+    )
+    FROM pg_catalog.pg_current_snapshot() AS s
+)
+
 -- name: oldest_writer
 -- The oldest open transaction that writes to this database, and its seconds; those are null where this role may not see them. A
 -- prepared one has a `gid`.

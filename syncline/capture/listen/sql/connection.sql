@@ -14,7 +14,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended('syncline.listener:' || $1, 0)
 
 -- name: snapshot
-SELECT @{horizon}::text::bigint AS xmin, pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax
+SELECT @{horizon}::text::bigint AS xmin, @{next}::text::bigint AS xmax
 
 -- name: last
 SELECT heard_below::text::bigint AS heard_below FROM syncline.listener WHERE name = $1

@@ -72,14 +72,24 @@ async def test_a_transaction_of_another_database_holds_nothing_back(graph: TestG
 async def test_a_horizon_that_falls_back_is_no_other_past(
     graph: TestGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a transaction elsewhere ends between snapshot and question, and for a worker that asks as before."""
-    async with elsewhere(graph):
+    """As when a transaction elsewhere ends between snapshot and question: what an earlier one said stays true."""
+    asked: list[Pending] = []
+    ask = capture.pending_at
+
+    async def noted(*given: object, **named: object) -> Pending:
+        asked.append(await ask(*given, **named))  # type: ignore[arg-type]
+        return asked[-1]
+
+    monkeypatch.setattr(capture, "pending_at", noted)
+    async with elsewhere(graph) as oldest:
         await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('n', 'c')")
         assert (await run_cycle(graph.context())).rows == 1
+        read_below = asked[-1].horizon
         await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('o', 'c')")
         monkeypatch.setattr(rendered, "HORIZON", SERVER_WIDE)
         result = await SyncEngine(KNOWLEDGE_GRAPH).run_cycle(graph.context())
         assert (result.rows, result.rescanned, result.rewound_to) == (0, False, None)
+        assert asked[-1].horizon == read_below > oldest
         monkeypatch.undo()
         result = await SyncEngine(KNOWLEDGE_GRAPH).run_cycle(graph.context())
         assert (result.rows, result.rescanned, result.rewound_to) == (1, False, None)
@@ -149,18 +159,20 @@ async def test_what_is_held_back_by_what_has_just_ended_is_asked_again(
     ask = capture.pending_at
 
     async def fell_once(*given: object, **named: object) -> Pending:
-        if not asked:
-            monkeypatch.setattr(rendered, "HORIZON", SERVER_WIDE)
         asked.append(await ask(*given, **named))  # type: ignore[arg-type]
         monkeypatch.setattr(rendered, "HORIZON", HORIZON)
         # A cycle keeps the text of the query.
         given[1]._pending.clear()  # type: ignore[attr-defined]
         return asked[-1]
 
+    engine = SyncEngine(KNOWLEDGE_GRAPH)
+    await engine.run_cycle(graph.context())
     async with elsewhere(graph):
         await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('n', 'c')")
+        engine.statements._pending.clear()
+        monkeypatch.setattr(rendered, "HORIZON", SERVER_WIDE)
         monkeypatch.setattr(capture, "pending_at", fell_once)
-        result = await SyncEngine(KNOWLEDGE_GRAPH).run_cycle(graph.context())
+        result = await engine.run_cycle(graph.context())
     assert [(one.held, one.fallen) for one in asked[:2]] == [(True, True), (False, False)]
     assert result.rows == 1
 
@@ -180,7 +192,7 @@ async def test_a_look_that_fell_says_no_more_of_vectors_than_is_so(
             token = await connection.fetchval("SELECT syncline.token()")
         await connection.close()
         monkeypatch.setattr(engine_visible, "HORIZON", SERVER_WIDE)
-        await run_cycle(context)
+        await SyncEngine(KNOWLEDGE_GRAPH).run_cycle(context)
         monkeypatch.undo()
         await on_target(graph, "SELECT nextval('sync_wanted')")
         await run_cycle(context)

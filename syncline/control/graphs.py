@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from uuid import UUID, uuid4
 
 from pydantic import (
@@ -36,6 +36,7 @@ from sqlalchemy import (
     Text,
     Uuid,
     and_,
+    bindparam,
     or_,
     select,
 )
@@ -326,10 +327,9 @@ class GraphRepository:
 
     async def get(self, reference: str | UUID) -> Graph:
         """Return the graph with this slug or id, or raise GraphNotFound. A slug takes precedence."""
-        found = await self._select(_referred(reference))
-        if not found:
-            raise GraphNotFound(str(reference))
-        return next((graph for graph in found if graph.slug == reference), found[0])
+        async with self._store.begin() as connection:
+            found = (await connection.execute(_GRAPH, _named(reference))).mappings().all()
+        return _graph(_of_slug(found, reference))
 
     async def get_with_map(
         self, reference: str | UUID, *, shadow: bool = False
@@ -338,13 +338,9 @@ class GraphRepository:
 
         One statement; the map is None if none is named, or none of the name and version is stored.
         """
-        named = named_map(_graphs.c.composition, "shadow" if shadow else "sync").label("named_map")
-        statement = select(*_graphs.columns, named).where(_referred(reference))
         async with self._store.begin() as connection:
-            rows = [dict(row) for row in (await connection.execute(statement)).mappings()]
-        if not rows:
-            raise GraphNotFound(str(reference))
-        row = next((row for row in rows if row["slug"] == reference), rows[0])
+            found = (await connection.execute(_WITH_MAP[shadow], _named(reference))).mappings().all()
+        row = dict(_of_slug(found, reference))
         used = row.pop("named_map")
         return _graph(row), None if used is None else UsedMap.model_validate(used)
 
@@ -552,12 +548,27 @@ async def _audited(
         )
 
 
-def _referred(reference: str | UUID) -> ColumnElement[bool]:
-    """Return the condition for the graph with this slug or id."""
-    wanted: ColumnElement[bool] = _graphs.c.slug == str(reference)
-    if (graph_id := _as_id(reference)) is not None:
-        wanted = or_(wanted, _graphs.c.id == graph_id)
-    return wanted
+# Made once: every run reads its record twice, and what makes a statement costs as much as to ask it.
+_REFERRED: Final = or_(_graphs.c.slug == bindparam("slug"), _graphs.c.id == bindparam("id"))
+_GRAPH: Final = select(_graphs).where(_REFERRED)
+_WITH_MAP: Final = {
+    shadow: select(*_graphs.columns, named_map(_graphs.c.composition, key).label("named_map")).where(
+        _REFERRED
+    )
+    for shadow, key in ((False, "sync"), (True, "shadow"))
+}
+
+
+def _named(reference: str | UUID) -> dict[str, object]:
+    """Return the parameters for the graph with this slug or id."""
+    return {"slug": str(reference), "id": _as_id(reference)}
+
+
+def _of_slug(found: Sequence[RowMapping], reference: str | UUID) -> RowMapping:
+    """Return the row with this slug, else the one with this id; raise GraphNotFound if there is none."""
+    if not found:
+        raise GraphNotFound(str(reference))
+    return next((row for row in found if row["slug"] == reference), found[0])
 
 
 async def _check_maps(connection: AsyncConnection, slug: str, composition: Composition) -> None:

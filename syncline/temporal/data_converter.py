@@ -92,18 +92,20 @@ class _MessageJSON(PydanticJSONPlainPayloadConverter):
         return super().to_payload(value)
 
 
+_JSON: Final = _MessageJSON()
+# The SDK makes a converter for each run of a workflow.
+_CONVERTERS: Final = tuple(
+    _JSON if isinstance(converter, JSONPlainPayloadConverter) else converter
+    for converter in DefaultPayloadConverter.default_encoding_payload_converters
+)
+
+
 class MessagePayloadConverter(CompositePayloadConverter):
     """Payload converter of our clients, compatible in both directions with `pydantic_data_converter`."""
 
     def __init__(self) -> None:
         """Take the SDK's converters, with JSON by pydantic."""
-        json = _MessageJSON()
-        super().__init__(
-            *(
-                json if isinstance(converter, JSONPlainPayloadConverter) else converter
-                for converter in DefaultPayloadConverter.default_encoding_payload_converters
-            )
-        )
+        super().__init__(*_CONVERTERS)
 
 
 MESSAGES: Final = DataConverter(

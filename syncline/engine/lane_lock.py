@@ -103,7 +103,7 @@ class _Wait:
         if strange:
             raise LoadBlocked(
                 self._context.graph.slug,
-                holders=[_told(row) for row in rows if row["pid"] in strange],
+                holders=[_described(row) for row in rows if row["pid"] in strange],
                 pids=[pid for pid in sorted(strange, key=lambda pid: pid or 0) if pid is not None],
                 seconds=now - self._began,
             )
@@ -118,7 +118,7 @@ class _Wait:
             self._context.log.warning("frozen lane terminated", graph=self._context.graph.slug, pid=pid)
 
 
-def _told(row: asyncpg.Record) -> str:
+def _described(row: asyncpg.Record) -> str:
     """Describe a session that has the lock. Another role's application may be hidden from this one."""
     database = f"database {shown(row['database'])}"
     if row["pid"] is None:

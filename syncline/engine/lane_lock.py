@@ -62,7 +62,7 @@ async def lane_transaction(
     wait = _Wait(context, held, alone=alone, pausing=alone and pausing)
     async with AsyncExitStack() as transaction:
         while True:
-            begun = held.transaction(*named, lock, *first)
+            begun = held.transaction(*named, lock, *wait.over, *first)
             try:
                 target = await transaction.enter_async_context(begun)
             except asyncpg.LockNotAvailableError:
@@ -82,6 +82,8 @@ class _Wait:
         self._began = time.monotonic()
         self._silent: dict[tuple[int, str], float] = {}
         self._strange: dict[int | None, float] = {}
+        self.over: Sequence[str] = ()
+        """The statements that end the pause of lanes, once it has the lock."""
 
     async def look(self) -> None:
         """Terminate frozen lanes; raise LoadBlocked for other holders, and for lanes that take too long."""
@@ -89,6 +91,7 @@ class _Wait:
         async with self._held.transaction() as target:
             if self._pausing:
                 await target.execute(sql("lanes_stop", seconds=str(round(_LOOK_SECONDS) + _PAUSE)))
+                self.over = (sql("lanes_stop", seconds="0").strip(),)
             rows = await target.fetch(sql("lane_holders"), schema, lane_session(schema))
         now = time.monotonic()
         silent = [(row["pid"], row["silent"]) for row in rows if row["silent"] is not None]

@@ -16,7 +16,7 @@ from syncline.engine.schema_transaction import HeldSchema
 from syncline.errors import LoadBlocked, StoreUnavailable
 from syncline.messages.sync import CycleStatus, LaneEnd
 from syncline.stores.postgres import PostgresStore
-from syncline.testing.graphs import TestGraph, read, write
+from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences
 from tests.kit.lanes import Lanes, every_load_in_ranges
 
@@ -39,7 +39,7 @@ def _quick(graph: TestGraph, monkeypatch: pytest.MonkeyPatch) -> None:
         store._engine.pool._max_overflow = 8  # type: ignore[attr-defined]
     every_load_in_ranges(monkeypatch)
     monkeypatch.setattr(lane_lock, "_LOOK_SECONDS", 0.2)
-    monkeypatch.setattr(lane_lock, "_FROZEN_SECONDS", 2.0)
+    monkeypatch.setattr(lane_lock, "_FROZEN_SECONDS", 1.0)
     monkeypatch.setattr(lane_lock, "_STRANGE_SECONDS", 0.4)
 
 
@@ -84,6 +84,7 @@ async def nothing() -> AsyncIterator[bytes]:
     yield b""
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("fresh", [False, True])
 async def test_a_lane_that_freezes_within_a_copy_is_ended(
     graph: TestGraph, monkeypatch: pytest.MonkeyPatch, fresh: bool
@@ -115,10 +116,17 @@ async def test_a_lane_that_freezes_within_a_copy_is_ended(
 
 
 async def test_a_lane_that_copies_slowly_is_waited_for(graph: TestGraph) -> None:
+    """No other lane begins a batch meanwhile; then they may, at once."""
+    await on_target(graph, "UPDATE sync_state SET lanes_after = '-infinity'")
+    waiting = "SELECT lanes_after > clock_timestamp() FROM sync_state"
+    paused: list[bool] = []
+
     async def slowly() -> AsyncIterator[bytes]:
-        for _ in range(60):
+        for _ in range(30):
             yield b"row\n"
             await asyncio.sleep(0.05)
+            [(waits,)] = await read(graph, waiting)
+            paused.append(waits)
 
     async with (
         holding(graph, LANES, "syncline lane kg") as session,
@@ -129,8 +137,10 @@ async def test_a_lane_that_copies_slowly_is_waited_for(graph: TestGraph) -> None
         released: list[asyncio.Task[str]] = []
         async with lane_transaction(graph.context(), HeldSchema(target, "kg"), alone=True) as held:
             assert await held.fetchval("SHOW lock_timeout") == "0"
-        assert await copied == "COPY 60"
+        assert await copied == "COPY 30"
         await released[0]
+    assert paused[-1]
+    assert await read(graph, waiting) == [(False,)]
 
 
 async def test_another_session_that_has_the_lock_is_named(graph: TestGraph, stranger: str) -> None:

@@ -205,16 +205,20 @@ async def test_fresh_changes_do_not_wait_for_lanes_of_the_same_database(
 async def test_a_lane_goes_by_what_a_range_says(roomy: TestGraph, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another lane has taken it meanwhile, and got to its middle: only what is left is read."""
     await write(roomy, SEED)
-    take, moved = RangeDrain.take, list[Range]()
+    take, moved, updated = RangeDrain.take, list[Range](), asyncio.Event()
 
     async def taken(drain: RangeDrain, table: TableStatements, range_: Range, below: int) -> None:
-        if table.table.name == "nodes" and not moved:
+        if table.table.name == "nodes" and (moved or range_.number > 1):
+            # Whoever has found it too must not be done with it before.
+            await updated.wait()
+        elif table.table.name == "nodes":
             moved.append(range_)
             await on_target(
                 roomy,
                 "UPDATE sync_range SET xid = upto_xid, key = ARRAY['n103'] WHERE table_name = 'nodes' AND number = $1",
                 range_.number,
             )
+            updated.set()
         await take(drain, table, range_, below)
 
     monkeypatch.setattr(RangeDrain, "take", taken)

@@ -54,6 +54,7 @@
     ├── RunNotFound                   not retryable: Temporal keeps no run of this graph
     ├── AdoptionBlocked               retryable: installing capture on a table did not get its lock
     ├── SchemaMoved                   retryable: a promotion swapped the schema after the record was read
+    ├── LoadBlocked                   retryable: another session holds the lock that lanes of a load share
     ├── CycleBusy                     retryable: an earlier attempt of the same run still holds the graph
     └── CycleFenced                   not retryable: a later cycle took over; this one wrote nothing since
 
@@ -86,6 +87,7 @@ __all__ = [
     "GraphInvalid",
     "GraphNotFound",
     "InputInvalid",
+    "LoadBlocked",
     "MapInvalid",
     "MapNotFound",
     "MapProblem",
@@ -833,6 +835,23 @@ class CycleBusy(SynclineError):
             )
         held = f"Graph '{graph}' is still held by an earlier attempt of run {run_id}{session}"
         super().__init__(f"{held}; {then}.")
+
+
+class LoadBlocked(SynclineError):
+    """Another session holds the lock that lanes of a graph's loads share. `pids`: those sessions."""
+
+    retryable = True
+
+    def __init__(self, graph: str, *, holders: Sequence[str], pids: Sequence[int], seconds: float) -> None:
+        self.graph, self.holders, self.pids = graph, tuple(holders), tuple(pids)
+        end = "ROLLBACK PREPARED with its gid of pg_prepared_xacts"
+        if pids:
+            end = f"SELECT {', '.join(f'pg_terminate_backend({pid})' for pid in pids)}"
+        super().__init__(
+            f"Graph '{graph}' has waited {seconds:.0f} s for the lock that lanes of its loads share, and "
+            f"applies nothing meanwhile. It is held by {'; '.join(holders)}.",
+            fix=f"If that is none of your workers, terminate it: {end}.",
+        )
 
 
 class CycleFenced(SynclineError):

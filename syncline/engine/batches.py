@@ -19,11 +19,12 @@ from syncline.engine.dead_letters import (
 )
 from syncline.engine.deletes import Deletes
 from syncline.engine.keys import row_uuid
+from syncline.engine.lane_lock import lane_transaction
 from syncline.engine.limits import is_limit, with_setting
 from syncline.engine.merge import NOTHING, Applied, PutOff, apply_staged, remove_gone, shared_stages
 from syncline.engine.render.statements import Cursor, SchemaStatements, TableStatements
 from syncline.engine.results import Progress
-from syncline.engine.schema_transaction import FRESH_PLANS, HeldSchema, lane_lock
+from syncline.engine.schema_transaction import FRESH_PLANS, HeldSchema
 from syncline.engine.state import Fence, RunProgress
 from syncline.engine.template import sql
 from syncline.errors import StoreError, StoreRejected
@@ -174,8 +175,8 @@ class Batches:
         errors name the graph-db.
         """
         shared, batch = shared_stages(self._statements) if stages else (), Batch()
-        lock = [lane_lock(self._held.schema, alone=True)] if self._beside_lanes else []
-        async with self._transaction(*lock, *shared, *first):
+        begin = self._lane_transaction if self._beside_lanes else self._transaction
+        async with begin(*shared, *first):
             yield batch
             if batch.progress is not None:
                 wait = self._beside_lanes and self._lanes_wait
@@ -189,6 +190,28 @@ class Batches:
     async def _transaction(self, *first: str) -> AsyncIterator[asyncpg.Connection]:
         with self._context.target.store.errors_mapped():
             async with self._held.transaction(*first) as target:
+                yield target
+
+    @asynccontextmanager
+    async def _lane_transaction(
+        self,
+        *first: str,
+        alone: bool = True,
+        pausing: bool = True,
+        named: Sequence[str] = (),
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> AsyncIterator[asyncpg.Connection]:
+        """Like `_transaction`, with the lane lock (`lane_transaction`)."""
+        with self._context.target.store.errors_mapped():
+            async with lane_transaction(
+                self._context,
+                self._held,
+                *first,
+                alone=alone,
+                pausing=pausing,
+                named=named,
+                on_wait=on_wait,
+            ) as target:
                 yield target
 
     @contextmanager

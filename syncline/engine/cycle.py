@@ -21,6 +21,7 @@ from syncline.engine.drain import BatchDrain
 from syncline.engine.fill import FillDrain
 from syncline.engine.first_load import FirstLoad
 from syncline.engine.lane import run_lane
+from syncline.engine.lane_lock import lane_session, lane_transaction
 from syncline.engine.linger import Passes, linger
 from syncline.engine.live_lane import begin_loads
 from syncline.engine.lock import Holder, end_dead_holder, find_holder, holder_name_sql, refuse_own_run
@@ -32,7 +33,6 @@ from syncline.engine.ranges import (
     CYCLE,
     OpenRanges,
     forget_ranges,
-    lane_session,
     read_ranges,
     stop_lanes,
     worth_ranges,
@@ -40,7 +40,7 @@ from syncline.engine.ranges import (
 from syncline.engine.render.statements import DELETES, Cursor, SchemaStatements
 from syncline.engine.results import Progress, add_up
 from syncline.engine.schema_problems import Fit, schema_problems
-from syncline.engine.schema_transaction import HeldSchema, lane_lock
+from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.source_check import SourceCheck
 from syncline.engine.state import Fence, Ledger, payloads, read_ledger
 from syncline.engine.table_map import SchemaMap
@@ -131,8 +131,9 @@ class SyncEngine:
         the engine is `replacing` a provider that is not there: its map is not the graph's.
         Terminates the lock's holder if that is an earlier attempt of this run, or a run that has ended.
         Raises StoreUnavailable when a store cannot be reached, CycleBusy when another attempt of this run
-        still holds the graph, CycleFenced when another cycle took it over. A table that fails is reported in
-        the result; the other tables continue. Raises TenantInvalid if its map has tenants, and it is of none.
+        still holds the graph, CycleFenced when another cycle took it over, LoadBlocked when another session
+        has the lock of its lanes. A table that fails is reported in the result; the other tables continue.
+        Raises TenantInvalid if its map has tenants, and it is of none.
         Where the context lets it `linger`, it stays open for further changes once it has drained.
         """
         tenant_of(self.schema_map)
@@ -440,7 +441,7 @@ class _Cycle:
         pending, asked = await self._source_check.ask(ledger)
         if ledger.ranged and pending.held and self._is_lane(pending.oldest_writer):
             # Both schemas are in one database: what is fresh is behind a lane's batch.
-            await stop_lanes(self._held)
+            await stop_lanes(context, self._held)
             pending, asked = await self._source_check.ask(ledger)
         ledger = asked
         self.horizon = pending.horizon
@@ -581,7 +582,7 @@ class _Cycle:
             ranges, stale = await read_ranges(target)
         if stale or not ranges:
             # Their tables are read otherwise since: from the start, or by an earlier version.
-            async with self._held.transaction(lane_lock(self._held.schema, alone=True)) as target:
+            async with lane_transaction(self._context, self._held, alone=True) as target:
                 run = await forget_ranges(target, self.progress.run)
                 await fence.commit(target, run)
             self.progress.committed(run)

@@ -9,17 +9,19 @@ its parent is parked as ever. What cannot be put back exactly as it was never le
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 import asyncpg
 
 from syncline.engine.capture import Pending
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
+from syncline.engine.lane_lock import lane_transaction
 from syncline.engine.merge import PutOff
 from syncline.engine.owed import COUNTS, LOCK_TIMEOUT, OwedObject, acting_as, put_back, read_owed
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.results import Progress
-from syncline.engine.schema_transaction import HeldSchema, lane_lock
+from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.state import Fence, Ledger
 from syncline.engine.table_map import SchemaMap
 from syncline.engine.template import sql
@@ -229,9 +231,12 @@ class FirstLoad:
             heartbeat=self.progress.heartbeat,
             log=self.context.log,
             graph=self.context.graph.slug,
-            first=[lane_lock(self.held.schema, alone=True)] if self.beside_lanes else (),
+            transaction=self._alone if self.beside_lanes else None,
         )
         return cut
+
+    def _alone(self, *first: str) -> AbstractAsyncContextManager[asyncpg.Connection]:
+        return lane_transaction(self.context, self.held, *first, alone=True)
 
     async def _put_off(
         self, target: asyncpg.Connection, said: Referring, tables: Sequence[str], horizon: int

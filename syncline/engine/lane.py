@@ -12,7 +12,7 @@ from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.results import Progress
 from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.state import Fence, RunProgress
-from syncline.errors import CycleFenced, StoreError
+from syncline.errors import CycleFenced, LoadBlocked, StoreError
 from syncline.messages.sync import LaneEnd, LaneResult
 from syncline.provider import SyncContext
 
@@ -77,7 +77,7 @@ class _Lane:
                     return None
         except CycleFenced:
             return LaneEnd.FENCED
-        except (StoreError, TableStands) as error:
+        except (LoadBlocked, StoreError, TableStands) as error:
             self._problem = str(error.error if isinstance(error, TableStands) else error)
             return LaneEnd.FAILED
         self._progress.heartbeat()

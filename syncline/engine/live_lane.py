@@ -17,8 +17,9 @@ from syncline.engine.capture import Pending
 from syncline.engine.checkpoints import forget_checkpoints
 from syncline.engine.fill import TurnDrain
 from syncline.engine.first_load import are_many
+from syncline.engine.lane_lock import lane_transaction
 from syncline.engine.render.statements import Cursor, Load, SchemaStatements, TableStatements
-from syncline.engine.schema_transaction import HeldSchema, lane_lock
+from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.state import LOAD, Fence, Ledger
 from syncline.engine.template import sql
 from syncline.provider import SyncContext
@@ -97,9 +98,9 @@ async def begin_loads(
     ]
     if not names or not (many or await are_many(context, statements, names)):
         return ledger, pending
-    alone = [lane_lock(held.schema, alone=True)] if ledger.ranged else []
+    alone = lane_transaction(context, held, alone=True) if ledger.ranged else held.transaction()
     try:
-        async with held.transaction(*alone) as target:
+        async with alone as target:
             # Whoever takes the graph now waits: its loads must not be bounded by this horizon.
             await fence.commit(target, ledger.progress)
             streams = [f"{LOAD}{name}" for name in names]

@@ -6,6 +6,7 @@ neither.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import asyncpg
@@ -111,14 +112,15 @@ async def put_back(
     heartbeat: Callable[[], None],
     log: EventLog,
     graph: str,
-    first: Sequence[str] = (),
+    transaction: Callable[..., AbstractAsyncContextManager[asyncpg.Connection]] | None = None,
 ) -> Sequence[OwedObject]:
-    """Put back what is owed, step by step, each after the statements `first`; return what is left.
+    """Put back what is owed, step by step, each in a `transaction` (default: of `held`); return what is left.
 
     `heartbeat` is called after each step. What Postgres refuses is noted, also in `refused`, whose numbers
     are left alone, and the others follow.
     Raises CycleFenced if another holder has acquired the graph, and driver errors if the connection is lost.
     """
+    begin = held.transaction if transaction is None else transaction
     async with held.transaction() as target:
         owed = await read_owed(target, held.schema)
     steps = [(each, "place") for each in owed if not each.found or each.valid or not each.placed]
@@ -131,13 +133,13 @@ async def put_back(
             break
         try:
             if each.kind == COUNTS:
-                async with held.transaction(*first, statements.recount.create, _COUNTING) as target:
+                async with begin(statements.recount.create, _COUNTING) as target:
                     await fence.require(target)
                     await statements.recount.run_whole(target, each.name)
                     await target.execute(sql("owed_paid"), each.number)
             else:
                 patience = LOCK_TIMEOUT if step == "place" else _CHECK_LOCK_TIMEOUT
-                async with held.transaction(*first, *acting_as(store), patience, _MEMORY) as target:
+                async with begin(*acting_as(store), patience, _MEMORY) as target:
                     await fence.require(target)
                     await (_place if step == "place" else _validate)(target, each)
             heartbeat()

@@ -6,8 +6,9 @@ See `syncline.engine.ranges` for what keeps lanes right side by side.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Final, Self
 
@@ -19,16 +20,17 @@ from syncline.engine.capture import Reading
 from syncline.engine.dead_letters import DeadLetter
 from syncline.engine.deletes import letter_of
 from syncline.engine.keys import key_of_bytes
+from syncline.engine.lane_lock import lane_session
 from syncline.engine.live_lane import FEWEST, LoadDrain
 from syncline.engine.merge import Applied, PutOff, release_awaited, shared_stages
 from syncline.engine.owed import COUNTS
-from syncline.engine.ranges import CYCLE, OpenRanges, Range, committed_of, forget_ranges, lane_session
+from syncline.engine.ranges import CYCLE, OpenRanges, Range, committed_of, forget_ranges
 from syncline.engine.render.statements import Cursor, TableStatements
 from syncline.engine.results import Progress
-from syncline.engine.schema_transaction import BY_INDEX, lane_lock
+from syncline.engine.schema_transaction import BY_INDEX
 from syncline.engine.state import RunProgress
 from syncline.engine.template import sql
-from syncline.errors import CycleFenced, StoreError, StoreRejected
+from syncline.errors import CycleFenced, StoreError, StoreRejected, StoreUnavailable
 from syncline.provider import SyncContext
 from syncline.sql import string_literal
 from syncline.stores.tenants import reading
@@ -41,8 +43,9 @@ _BATCH_SECONDS: Final = 2.0
 """What a batch is to take: fresh changes wait for one of each lane."""
 _WAIT: Final = 0.5
 """Longest wait of a cycle for a range, before it looks for changes again."""
-_PATIENT: Final = "SET LOCAL lock_timeout = 0"
-"""Another lane that cuts a range, or commits one, is waited for."""
+_SILENCE = 30.0
+"""Seconds without a row from the write-db after which a lane gives up its batch: its session then looks like
+that of a frozen one, which is terminated."""
 
 
 class _RangeLost(Exception):
@@ -51,6 +54,26 @@ class _RangeLost(Exception):
 
 class _NotPlain(StoreRejected):
     """The batch must not be applied beside others."""
+
+
+class _SourceSilent(StoreUnavailable):
+    """The write-db sends nothing: while a lane beside the cycle waits for it, nothing else is applied."""
+
+
+class _LaneReading(Reading):
+    """What a lane beside the cycle reads; raises _SourceSilent instead of waiting for long."""
+
+    async def _received(self) -> AsyncIterator[bytes]:
+        chunks = super()._received()
+        while True:
+            try:
+                async with asyncio.timeout(_SILENCE):
+                    chunk = await anext(chunks)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise _SourceSilent(self._source_name, f"no row came for {_SILENCE:g} s") from None
+            yield chunk
 
 
 class _BatchProgress(Progress):
@@ -108,12 +131,20 @@ class RangeDrain(LoadDrain):
             if not await self._undone(name):
                 return
             if time.monotonic() >= waited:
+                await self._await_others()
                 break
             await asyncio.sleep(_PAUSE)
         await self._add_up(name)
         self.unfinished.add(name)
         # Rows of tables that come later refer to its rows.
         self._over = True
+
+    async def _await_others(self) -> None:
+        """Wait for the lanes that have the last ranges, as fresh changes would: one may be frozen."""
+        with suppress(_RangeLost):
+            # A turn is over before a frozen lane is known to be one.
+            async with self._lane_transaction(pausing=False, on_wait=partial(self._wait_on, self._spent)):
+                pass
 
     async def _undone(self, name: str) -> int:
         async with self._transaction() as target:
@@ -149,10 +180,7 @@ class RangeDrain(LoadDrain):
         """Cut the next range off the load, or return one that was left; None if none is free."""
         name, stream = table.table.name, self._stream(table.table.name)
         rows = await super()._rows_a_batch(table)
-        async with (
-            self._context.write.store.driver() as source,
-            self._transaction(_PATIENT) as target,
-        ):
+        async with self._context.write.store.driver() as source, self._transaction() as target:
             rest = await target.fetchrow(sql("range_rest"), name, stream, below)
             if rest is None:
                 left = await target.fetchrow(sql("range_left"), name, stream, below)
@@ -199,7 +227,8 @@ class RangeDrain(LoadDrain):
             return super()._read(source, table, cursor, horizon, limit)
         write = self._context.write
         query = table.capture_range(write.schema, cursor, self._range.upto, below=horizon, limit=limit)
-        return Reading(source, query, (), write.store.name, tables=[table.source(write.schema)])
+        kind = Reading if self._lane == CYCLE else _LaneReading
+        return kind(source, query, (), write.store.name, tables=[table.source(write.schema)])
 
     async def _letter_behind(
         self, table: TableStatements, cursor: Cursor, horizon: int, error: StoreError
@@ -230,6 +259,8 @@ class RangeDrain(LoadDrain):
         return None if row is None else Cursor(xid=row["sync_xid"], key=key_of_bytes(row["key"]))
 
     async def _try_fewer(self, size: BatchSize, error: StoreError, staged: int | None = None) -> bool:
+        if isinstance(error, _SourceSilent):
+            raise error
         if self._range is not None and not self._alone and not self._target.is_closed():
             # Whatever it was: alone it ends as it would have without lanes.
             self._alone = True
@@ -259,15 +290,17 @@ class RangeDrain(LoadDrain):
 
     async def _enter(self, transaction: AsyncExitStack, taken: Range, *first: str) -> None:
         """Begin a transaction that has the range, once fresh changes leave time for it."""
-        lock, stages = lane_lock(self._held.schema, alone=self._alone), shared_stages(self._statements)
-        first = *self._named(), lock, sql("lane_counts"), *stages, *first
-        while await (target := await transaction.enter_async_context(self._transaction(*first))).fetchval(
-            sql("lanes_wait")
-        ):
+        first = sql("lane_counts"), *shared_stages(self._statements), *first
+        wait_on = partial(self._wait_on, self._out_of_time)
+        while True:
+            begun = self._lane_transaction(
+                *first, alone=self._alone, pausing=False, named=self._named(), on_wait=wait_on
+            )
+            target = await transaction.enter_async_context(begun)
+            if not await target.fetchval(sql("lanes_wait")):
+                break
             await transaction.pop_all().aclose()
-            if self._out_of_time():
-                raise _RangeLost
-            self._progress.heartbeat()
+            wait_on()
             await asyncio.sleep(_PAUSE)
         name, cursor = self._name, taken.cursor
         place = name, taken.number, cursor.xid, cursor.stored()
@@ -277,6 +310,12 @@ class RangeDrain(LoadDrain):
         self._before = committed_of(row["progress"])
         self._put_off = PutOff(indexes=row["indexes"], counts=frozenset(row["counts"]))
         self._began = time.monotonic()
+
+    def _wait_on(self, over: Callable[[], bool]) -> None:
+        """Raise _RangeLost once it is `over`, instead of waiting for longer."""
+        if over():
+            raise _RangeLost
+        self._progress.heartbeat()
 
     def _named(self) -> Sequence[str]:
         """Return what names the session of a lane. The cycle's has a name: it holds the graph's lock."""
@@ -289,8 +328,8 @@ class RangeDrain(LoadDrain):
         """Commit a batch with its range, for the holder of the graph alone."""
         name, whole = self._name, self._before.joined(progress)
         rows = progress.tables[name].captured if name in progress.tables else 0
-        # From here on others are waited for, for a moment, whatever a role's settings are.
-        await self._target.execute(f"{_PATIENT}; {sql('lane_counted')}")
+        # From here on lanes wait for each other, for a moment.
+        await self._target.execute(sql("lane_counted"))
         position = after.xid, after.stored(), after.end >= self._below
         await self._target.execute(
             sql("range_moves"), name, taken.number, *position, whole.to_json(), rows, self._lane

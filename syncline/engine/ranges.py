@@ -7,7 +7,7 @@ cycle is a lane itself, so it depends on no other. What keeps it right:
 - **Fence.** Before its commit a lane locks the fence, and looks whose it is. Who takes the graph waits for
   that commit, or the lane's batch fails.
 - **Order.** A lane shares a lock with other lanes from before it reads until its commit. Every other batch of
-  the cycle has it alone: so no older version comes after a newer one, nor a row after its delete.
+  the cycle has it alone (`lane_lock`): no older version comes after a newer one, nor a row after its delete.
 - **Plain batches only.** Side by side, rows are inserted that the graph has not. A batch that does anything
   else, or fails, is rolled back and applied once more, alone, as every batch was before there were lanes.
 - **Parking.** Rows of two lanes' batches have not seen each other. Once all ranges are done, what waits for a
@@ -23,9 +23,10 @@ from typing import Final, Self
 import asyncpg
 
 from syncline.engine.first_load import without_rows
+from syncline.engine.lane_lock import lane_transaction
 from syncline.engine.merge import PutOff
 from syncline.engine.render.statements import Cursor, SchemaStatements
-from syncline.engine.schema_transaction import HeldSchema, lane_lock
+from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.state import LOAD, RunProgress
 from syncline.engine.template import sql
 from syncline.messages.sync import LoadRanges
@@ -39,7 +40,6 @@ __all__ = [
     "committed_of",
     "first_load_of",
     "forget_ranges",
-    "lane_session",
     "read_ranges",
     "stop_lanes",
     "worth_ranges",
@@ -78,16 +78,11 @@ class OpenRanges:
     said: LoadRanges
 
 
-def lane_session(schema: str) -> str:
-    """Return the name of a session while it is in a lane's batch, as Postgres shows it."""
-    return f"syncline lane {schema}".encode()[:63].decode(errors="ignore")
-
-
-async def stop_lanes(held: HeldSchema) -> None:
-    """Return once the lanes' batches are committed; none begins for a moment."""
+async def stop_lanes(context: SyncContext, held: HeldSchema) -> None:
+    """Return once the lanes' batches are committed; none begins for a moment. Raise LoadBlocked."""
     async with held.transaction() as target:
-        await target.execute(sql("lanes_stop"))
-    async with held.transaction(lane_lock(held.schema, alone=True)):
+        await target.execute(sql("lanes_stop", seconds="2"))
+    async with lane_transaction(context, held, alone=True):
         pass
 
 

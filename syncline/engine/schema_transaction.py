@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from syncline.engine.template import sql
 from syncline.sql import literal, quoted, string_literal
 
 __all__ = [
@@ -19,7 +18,6 @@ __all__ = [
     "PLAN_EACH",
     "SCHEMA_PATH",
     "HeldSchema",
-    "lane_lock",
     "looking_up",
     "schema_transaction",
 ]
@@ -109,14 +107,6 @@ class HeldSchema:
     @property
     def _key(self) -> str:
         return f"hashtextextended('syncline:{literal(self.schema)}', 0)"
-
-
-def lane_lock(schema: str, *, alone: bool) -> str:
-    """Return the script by which a transaction waits for the right to apply a batch while there are lanes.
-
-    Lanes share it among them. Who has it `alone` has it when theirs are committed, and before their next.
-    """
-    return sql("lane_lock", schema=literal(schema), shared="" if alone else "_shared").strip()
 
 
 def _named(name_sql: str) -> str:

@@ -104,7 +104,14 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
         """Execute a statement, or a script without arguments, like the driver."""
         if self._opening is not None and query.startswith("BEGIN"):
             query, self._opening = f"{query} {self._opening}", None
-            self.begun = await super().execute(query, timeout=timeout)
+            try:
+                self.begun = await super().execute(query, timeout=timeout)
+            except asyncpg.PostgresError:
+                # The server has begun it, and the driver takes the next one for a part of it.
+                self._top_xact = None
+                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                    await super().execute("ROLLBACK", timeout=timeout)
+                raise
             return self.begun
         if self._closing is not None and query.startswith("COMMIT"):
             query, self._closing = f"{query} {self._closing}", None

@@ -29,6 +29,21 @@ INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type, 
     SELECT format('e%s', n), format('n%s', n), format('n%s', 100 + n * 29 % 85), 'x', ARRAY[format('f%s', n)], true
     FROM generate_series(100, 180) n
 """
+LIMITED = """
+DO $$ BEGIN
+    EXECUTE format('ALTER DATABASE %I SET lock_timeout = ''20ms''', current_database());
+    EXECUTE format('ALTER DATABASE %I SET statement_timeout = ''1min''', current_database());
+END $$;
+CREATE FUNCTION limited() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF (current_setting('lock_timeout'), current_setting('statement_timeout')) <> ('0', '0') THEN
+        RAISE 'a batch has the limits of its database';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER limited AFTER INSERT OR UPDATE OR DELETE ON facts EXECUTE FUNCTION limited();
+CREATE TRIGGER limited AFTER INSERT OR UPDATE OR DELETE ON sync_parked_reference EXECUTE FUNCTION limited()
+"""
+"""Limits for people; and what tells that a batch has them, or the release at the end of a load."""
 RANGES = "SELECT table_name, number, done FROM sync_range ORDER BY 1, 2"
 
 
@@ -175,11 +190,8 @@ async def _deletes_while_a_lane_is_held(graph: TestGraph, monkeypatch: pytest.Mo
 async def test_a_delete_waits_for_the_lane_that_has_read_the_row(
     roomy: TestGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the row would be deleted before it is inserted, and stay. No setting of a role makes a failure of it."""
-    await on_target(
-        roomy,
-        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = ''20ms''', current_database()); END $$",
-    )
+    """Else the row would be deleted before it is inserted, and stay. No limit of a role or database is one of lanes."""
+    await on_target(roomy, LIMITED)
     await _deletes_while_a_lane_is_held(roomy, monkeypatch)
 
 
@@ -193,16 +205,20 @@ async def test_fresh_changes_do_not_wait_for_lanes_of_the_same_database(
 async def test_a_lane_goes_by_what_a_range_says(roomy: TestGraph, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another lane has taken it meanwhile, and got to its middle: only what is left is read."""
     await write(roomy, SEED)
-    take, moved = RangeDrain.take, list[Range]()
+    take, moved, updated = RangeDrain.take, list[Range](), asyncio.Event()
 
     async def taken(drain: RangeDrain, table: TableStatements, range_: Range, below: int) -> None:
-        if table.table.name == "nodes" and not moved:
+        if table.table.name == "nodes" and (moved or range_.number > 1):
+            # Whoever has found it too must not be done with it before.
+            await updated.wait()
+        elif table.table.name == "nodes":
             moved.append(range_)
             await on_target(
                 roomy,
                 "UPDATE sync_range SET xid = upto_xid, key = ARRAY['n103'] WHERE table_name = 'nodes' AND number = $1",
                 range_.number,
             )
+            updated.set()
         await take(drain, table, range_, below)
 
     monkeypatch.setattr(RangeDrain, "take", taken)

@@ -2,14 +2,46 @@
 
 -- name: lane_lock
 -- Lanes have it together; whoever else applies a batch while there are ranges has it alone. Postgres gives it in the order in
--- which it is asked for. No setting of a role makes a failure of that wait.
-SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0;
+-- which it is asked for. Who has waited for so long looks who has it. After that there is no limit again, as everywhere in the
+-- engine's sessions; TO DEFAULT would be the limit of the role, the database or the host.
+SET LOCAL lock_timeout = '@{milliseconds}ms';
 SELECT pg_advisory_xact_lock@{shared}(hashtextextended('syncline load:@{schema}', 0));
-SET LOCAL lock_timeout TO DEFAULT; SET LOCAL statement_timeout TO DEFAULT
+SET LOCAL lock_timeout = 0
+
+-- name: lane_holders
+-- Who has that lock of the graph in schema $1. `ours`: a session of this role in a lane's batch, which names it $2, or that of
+-- the graph's cycle. `silent` says where a lane is that waits for its client in the middle of a statement: the same at two
+-- looks if it got nothing in between. A prepared transaction has no session.
+WITH held AS (
+    SELECT l.pid, (l.classid::bigint << 32) | l.objid::bigint AS key
+    FROM pg_catalog.pg_locks l
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid IS DISTINCT FROM pg_backend_pid()
+      AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+)
+SELECT DISTINCT ON (h.pid) h.pid, a.usename::text AS role, nullif(a.application_name, '') AS application_name,
+       current_database()::text AS database,
+       coalesce(a.usename = current_user AND (
+           a.application_name = $2::text
+           OR EXISTS (SELECT FROM held g WHERE g.pid = h.pid AND g.key = hashtextextended('syncline:' || $1::text, 0))
+       ), false) AS ours,
+       CASE WHEN a.usename = current_user AND a.application_name = $2::text AND a.state = 'active'
+                 AND a.wait_event IN ('ClientRead', 'ClientWrite')
+            THEN format('%s %s %s', a.backend_start, a.query_start, c.bytes_processed) END AS silent
+FROM held h
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = h.pid
+LEFT JOIN pg_catalog.pg_stat_progress_copy c ON c.pid = h.pid
+WHERE h.key = hashtextextended('syncline load:' || $1::text, 0)
+ORDER BY h.pid
+
+-- name: lane_end
+-- End session $3, if it still is where it was seen at, $4: never another session, not even one that has reused its process id.
+SELECT pg_catalog.pg_terminate_backend(h.pid) FROM (
+    @{holders}
+) AS h WHERE h.pid = $3 AND h.silent = $4
 
 -- name: lane_session
--- Fresh changes wait for a lane: one whose worker has stopped, or is no more, is ended by the server. By its name the oldest
--- writer of a cluster is known to be a lane.
+-- Fresh changes wait for a lane: one whose worker has stopped between two statements, or is no more, is ended by the server;
+-- one that has stopped within a statement, by who waits for it. By its name it is known to be a lane.
 SET LOCAL application_name = @{session};
 SET LOCAL idle_in_transaction_session_timeout = '60s';
 SET LOCAL tcp_keepalives_idle = 20; SET LOCAL tcp_keepalives_interval = 5; SET LOCAL tcp_keepalives_count = 4
@@ -46,7 +78,7 @@ SELECT coalesce(lanes_after > clock_timestamp(), false) FROM sync_state
 , lanes_after = CASE WHEN lanes_after IS NOT NULL THEN '-infinity'::timestamptz END
 
 -- name: lanes_stop
-UPDATE sync_state SET lanes_after = clock_timestamp() + interval '2 s' WHERE lanes_after IS NOT NULL
+UPDATE sync_state SET lanes_after = clock_timestamp() + interval '@{seconds} s' WHERE lanes_after IS NOT NULL
 
 -- name: lanes_begin
 UPDATE sync_state SET lanes_after = '-infinity'

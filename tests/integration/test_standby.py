@@ -19,14 +19,16 @@ from pydantic import SecretStr
 from sqlalchemy import AdaptedConnection
 from sqlalchemy.exc import DisconnectionError
 
+from syncline import names
 from syncline.capture.listen.connection import obstacle
 from syncline.devstack.postgres import EmbeddedPostgres, PostgresServer
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine
 from syncline.engine.source_check import SourceCheck
 from syncline.errors import StoreUnavailable
 from syncline.messages.sync import CycleStatus, LaneEnd, SyncResult
-from syncline.migrations import migrate_write
+from syncline.migrations import migrate_graph, migrate_write
 from syncline.operator.health.postgres import check_postgres
+from syncline.shadow import lag
 from syncline.stores.dsn import Host
 from syncline.stores.horizon import HORIZON
 from syncline.stores.postgres import PostgresStore
@@ -366,6 +368,31 @@ async def _verify(sites: Sites) -> None:
         KNOWLEDGE_GRAPH, write=context.write, target=context.target, vectors=None, embedding=""
     )
     assert not [relation for relation in found.relations if relation.damaged]
+
+
+async def test_a_standby_does_not_show_what_a_shadow_lacks(
+    sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The primary shows what the live graph has read, then the standby what is left for the shadow."""
+    live = sites.graph.context()
+    shadow = replace(live.target, schema=names.shadow_schema(live.target.schema))
+    await migrate_graph(shadow.store, shadow.schema)
+    await sites.engine.run_cycle(replace(live, target=shadow, shadow=True))
+    await sites.caught_up()
+    asked, primary = lag.progress_of, iter([True, False])
+
+    async def progress_of(*given: Any) -> lag.Progress:
+        with sites.either.at(primary=next(primary)):
+            return await asked(*given)
+
+    monkeypatch.setattr(lag, "progress_of", progress_of)
+    with sites.lagging():
+        await sites.writer.execute("INSERT INTO write_nodes (id, concept) VALUES ('x', 'x')")
+        await sites.cycle()
+        async with shadow.store.driver() as connection, connection.transaction():
+            both = lag.progress_of_both(connection, live.target, shadow, live.write, sites.engine.statements)
+            problem = await sites.refused(both)
+    assert "replay" in problem
 
 
 async def test_a_lane_does_not_read_what_has_changed_since(

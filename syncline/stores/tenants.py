@@ -99,7 +99,8 @@ async def writing(
     """
     settings = f"SET LOCAL lock_timeout = '{lock_timeout}';{_sql('read_settings')}"
     guard = write_guard(tables, nowait=nowait)
-    begin = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;{settings};{guard};{first}"
+    # A session of ours is for writing; to say so again would be no outage on a standby, but a rejection.
+    begin = f"BEGIN ISOLATION LEVEL READ COMMITTED;{settings};{guard};{first}"
     async with _transaction(connection, begin):
         yield
 

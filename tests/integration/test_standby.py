@@ -4,10 +4,11 @@ Where one address leads to it and to its primary, it is read only if it has what
 """
 
 import asyncio
+import random
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -35,8 +36,10 @@ from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, on_target, read
 from syncline.testing.truth import differences
 from syncline.verify import verify
+from tests.kit.cases import further
 from tests.kit.lanes import Lanes, every_load_in_ranges
 from tests.kit.loads import end_after_turns
+from tests.kit.writer import KEYS, Writer
 
 SEED = """
 INSERT INTO write_facts (id, content, dedup_status) VALUES ('f1', 'one', 'ready');
@@ -432,6 +435,74 @@ class _NoLanes(Lanes):
 async def _concepts(sites: Sites, name: str) -> list[str]:
     rows = await read(sites.graph, f"SELECT concept FROM nodes WHERE key = '{name}'")
     return [row["concept"] for row in rows]
+
+
+class Wandering(Either):
+    """Each connection that is asked for leads to a server by chance, as with load_balance_hosts=random."""
+
+    def __init__(self, pair: Pair, chance: random.Random) -> None:
+        super().__init__(pair)
+        self._chance, self.wanders = chance, False
+
+    def driver(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
+        if self.wanders:
+            self.primary[0] = self._chance.random() < 0.6
+        return super().driver()
+
+
+@pytest.mark.long("test_a_standby_that_lags_behind_the_horizon_is_not_read[rows]")
+@pytest.mark.parametrize("seed", [1, *further(*range(2, 21))])
+async def test_drill_of_two_servers(site: Site, pair: Pair, seed: int) -> None:
+    """Writers with open transactions, a standby that stops and catches up, cycles that read either server."""
+    chance = random.Random(seed)
+    store = Wandering(pair, chance)
+    graph = replace(site.graph, write=store, write_dsn=pair.primary.dsn("write"))
+    sites = Sites(graph=graph, writer=site.writer, store=site.store, either=store, pair=pair)
+    writers = [
+        Writer(await asyncpg.connect(graph.write_dsn, server_settings=_WRITER), number) for number in range(3)
+    ]
+    try:
+        for _ in range(120):
+            await _step(sites, store, chance, chance.choice(writers))
+        pair.standby.psql("SELECT pg_wal_replay_resume()")
+        for writer in writers:
+            await writer.end(commit=True)
+        store.wanders = False
+        for _ in range(2):
+            assert not (await sites.cycle()).rescanned
+        assert await differences(graph) == []
+    finally:
+        pair.standby.psql("SELECT pg_wal_replay_resume()")
+        for writer in writers:
+            await writer.close()
+        await store.close()
+
+
+async def _step(sites: Sites, store: Wandering, chance: random.Random, writer: Writer) -> None:
+    table, key, what = chance.choice(list(KNOWLEDGE_GRAPH)), chance.randrange(KEYS), chance.random()
+    if what < 0.35:
+        refers = (chance.randrange(9), chance.randrange(9), chance.randrange(9))
+        await writer.put(table.source, key, refers, chance.random() < 0.5)
+    elif what < 0.45:
+        await writer.delete(table.source, key)
+    elif what < 0.6:
+        await writer.end(commit=chance.random() < 0.8)
+    elif what < 0.7:
+        sites.pair.standby.psql(f"SELECT pg_wal_replay_{chance.choice(['pause', 'resume', 'resume'])}()")
+    elif what < 0.75:
+        # A wait for what is visible: what is newer is asked for by key.
+        await on_target(sites.graph, "SELECT nextval('sync_wanted')")
+    elif what < 0.8:
+        await on_target(
+            sites.graph,
+            "INSERT INTO sync_comparison (table_name, reason) VALUES ($1, 'a test') ON CONFLICT DO NOTHING",
+            table.name,
+        )
+    else:
+        store.wanders = True
+        with suppress(StoreUnavailable):
+            await sites.engine.run_cycle(sites.graph.context(batch_rows=chance.choice([3, 50_000])))
+        store.wanders, store.primary[0] = False, True
 
 
 async def test_doctor_asks_for_the_primary_of_several_hosts(sites: Sites) -> None:

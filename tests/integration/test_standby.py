@@ -512,8 +512,16 @@ async def _step(sites: Sites, store: Wandering, chance: random.Random, writer: W
 
 
 async def test_doctor_asks_for_the_primary_of_several_hosts(sites: Sites) -> None:
-    found = await check_postgres(
-        "write-db", sites.either, wanted=1, setting="SYNCLINE_WRITE_DSN", writers=True
-    )
-    [servers] = [check for check in found if check.name.endswith("servers")]
-    assert (servers.status, "target_session_attrs=primary" in (servers.fix or "")) == ("warn", True)
+    async def servers(store: PostgresStore) -> list[str]:
+        found = await check_postgres("write-db", store, wanted=1, setting="SYNCLINE_WRITE_DSN", writers=True)
+        return [check.fix or "" for check in found if check.name.endswith("servers")]
+
+    [fix] = await servers(sites.either)
+    assert "target_session_attrs=primary" in fix
+    hosts = ",".join(reversed([host.name for host in sites.either.login.dsn.hosts]))
+    dsn = SecretStr(f"postgresql://postgres@/write?host={hosts}&target_session_attrs=primary")
+    asking = PostgresStore("write", dsn, pool_size=1, application_name="t")
+    try:
+        assert await servers(asking) == []
+    finally:
+        await asking.close()

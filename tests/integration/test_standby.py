@@ -455,7 +455,7 @@ class Wandering(Either):
             yield connection
 
 
-@pytest.mark.long("test_a_standby_that_lags_behind_the_horizon_is_not_read[rows]")
+@pytest.mark.long("test_a_standby_that_lags_behind_the_horizon_is_not_read")
 @pytest.mark.parametrize("seed", [1, *further(*range(2, 21))])
 async def test_drill_of_two_servers(site: Site, pair: Pair, seed: int) -> None:
     """Writers with open transactions, a standby that stops and catches up, cycles that read either server."""

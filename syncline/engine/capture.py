@@ -17,6 +17,7 @@ from syncline.errors import SchemaMismatch
 from syncline.messages.sync import OpenWriter
 from syncline.provider import GraphSchema
 from syncline.sql import literal, quoted
+from syncline.stores.floor import ServerBehind
 from syncline.stores.postgres import map_driver_error
 from syncline.stores.tenants import reading
 from syncline.tracing import span
@@ -144,7 +145,11 @@ async def pending_at(
     crashes: bool = False,
     whole: bool = False,
 ) -> Pending:
-    """Like `ask_pending`, within an open read transaction."""
+    """Like `ask_pending`, within an open read transaction.
+
+    Raises ServerBehind on a standby that may lack transactions below the ledger's cursors: not even that is
+    known there to be another past.
+    """
     query, values = statements.pending(
         schema, ledger.cursors, tables, positions=positions, crashes=crashes, whole=whole
     )
@@ -152,6 +157,9 @@ async def pending_at(
     if positions:
         parameters += [ledger.reader, str(ledger.position.number if ledger.position else 0)]
     row = await source.fetchrow(query, *parameters)
+    known = Known.from_text(row["known"])
+    if row["standby"] and ledger.may_be_ahead_of(row["cluster"], row["horizon"], known):
+        raise ServerBehind
     writer = None
     if row["writing"]:
         age = row["age"]
@@ -184,7 +192,7 @@ async def pending_at(
         held=1 in row["ahead"],
         oldest_writer=writer,
         standby=row["standby"],
-        known=Known.from_text(row["known"]),
+        known=known,
         hashes=by_table(row["hashes"]),
         ways=by_table(row["texts"]),
         shapes=by_table(row["shapes"]),

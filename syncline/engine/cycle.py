@@ -402,7 +402,9 @@ class _Cycle:
         progress: Progress,
     ) -> None:
         self._statements = statements
-        self._context = context
+        # The write-db's address may lead to several servers; `ask` found the horizon on one of them.
+        source = context.write.store.with_floor()
+        self._context = replace(context, write=replace(context.write, store=source))
         self._fast_load = fast_load
         self._held, self._target = held, held.connection
         self._started = started
@@ -445,6 +447,7 @@ class _Cycle:
             pending, asked = await self._source_check.ask(ledger)
         ledger = asked
         self.horizon = pending.horizon
+        context.write.store.floor.rise(max(pending.horizon, ledger.reached))
         self._withheld = ledger.withheld
         self._load = load = FirstLoad(
             statements=self._statements,
@@ -653,6 +656,7 @@ class _Cycle:
             return None
         async with self._held.transaction() as target:
             await request(target, seen.keys)
+        write.store.floor.rise(seen.below)
         await drain.run(
             replace(ledger, requeued=True, comparisons=frozenset()),
             replace(pending, tables=frozenset(), deletes=False),

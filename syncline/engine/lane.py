@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from syncline.engine.bisect import TableStands
@@ -40,7 +41,9 @@ class _Lane:
     def __init__(
         self, statements: SchemaStatements, context: SyncContext, *, lane: str, over: Callable[[], bool]
     ) -> None:
-        self._statements, self._context, self._lane, self._over = statements, context, lane, over
+        source = context.write.store.with_floor()
+        self._context = replace(context, write=replace(context.write, store=source))
+        self._statements, self._lane, self._over = statements, lane, over
         self._progress = Progress(context)
         self._progress.run = RunProgress(run_id=context.run.run_id)
         self._recent = RecentKeys(statements, noting=False)
@@ -86,6 +89,7 @@ class _Lane:
 
     async def _take(self, held: HeldSchema, name: str, ranges: Mapping[str, OpenRanges]) -> bool:
         drain, below = self._drain(held).in_ranges(ranges, lane=self._lane), ranges[name].below
+        self._context.write.store.floor.rise(below)
         table = self._statements.tables[name]
         found = await drain.next_range(table, below)
         if found is None:

@@ -307,6 +307,8 @@ class RangeDrain(LoadDrain):
         row = await target.fetchrow(sql("range_take", counts=COUNTS), *place, self._stream(name), self._below)
         if row is None:
             raise _RangeLost
+        # A standby that lacks a fresh change shows the version before it, which is older than what is here.
+        self._context.write.store.floor.rise(row["reached"])
         self._before = committed_of(row["progress"])
         self._put_off = PutOff(indexes=row["indexes"], counts=frozenset(row["counts"]))
         self._began = time.monotonic()

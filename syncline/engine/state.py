@@ -227,6 +227,24 @@ class Ledger:
             return None
         return known.contradicts(self.position)
 
+    def may_be_ahead_of(self, cluster: str, horizon: int, known: Known | None) -> bool:
+        """Return whether a standby with this horizon may only lack, so far, what the cursors belong to.
+
+        What it has of this cluster is an earlier point in time of the same history.
+        """
+        if self.write_cluster not in (None, cluster):
+            return False
+        if self.reached > horizon:
+            return True
+        if self.position is None or known is None:
+            return False
+        return known.number is None or known.number < self.position.number
+
+    @property
+    def reached(self) -> int:
+        """The transaction below which a server must have everything for the cursors to move on."""
+        return max((cursor.xid for cursor in self.cursors.values()), default=0)
+
     def lost_deletes(self, known: Known | None) -> bool:
         """Return whether tombstones were pruned that this graph-db has not read, as after its restore."""
         return known is not None and bool(self.stored) and self.cursors[DELETES].xid < known.cleared_below

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from syncline.control.graphs import Graph
@@ -125,10 +125,13 @@ class _Comparison:
     async def behind(self, side: Side) -> list[str]:
         """Return what each side has yet to do, in sentences."""
         told = []
+        # What the live graph has read has to be there for what the shadow lacks of it to be seen.
+        write = replace(self._write, store=self._write.store.with_floor())
         for name, place in (("live", self.live), ("shadow", self._shadow)):
             await side.fetch(SCHEMA_PATH, place.schema)
             with side.store.errors_mapped():
-                progress = await progress_of(side.connection, place, self._write, self._statements)
+                progress = await progress_of(side.connection, place, write, self._statements)
+            write.store.floor.rise(progress.ledger.reached)
             told += [f"The {name} result {words}." for words in undone(progress)]
         return told
 

@@ -1,7 +1,7 @@
 """Lag of a graph and its shadow: what each has yet to do, and what one has that the other lacks."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import asyncpg
 
@@ -84,9 +84,12 @@ async def progress_of_both(
     The shadow's schema is on its search_path afterwards. Raise StoreError.
     """
     found = []
+    # What the live graph has read has to be there for what the shadow lacks of it to be seen.
+    write = replace(write, store=write.store.with_floor())
     for place in (live, shadow):
         await connection.execute(SCHEMA_PATH, place.schema)
         found.append(await progress_of(connection, place, write, statements))
+        write.store.floor.rise(found[-1].ledger.reached)
     return found[0], found[1]
 
 

@@ -14,6 +14,7 @@ from uuid import uuid4
 import asyncpg
 
 from syncline.stores.dsn import Host, Keepalive
+from syncline.stores.floor import Floor
 from syncline.stores.watch import Watch
 
 __all__ = ["Connection"]
@@ -45,6 +46,8 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships 
         self.opened_at = time.monotonic()
         self.called = ""
         """Its usual application name, while it does no named work."""
+        self.floor = Floor()
+        """What the server must have for what is read now."""
         self.host: Host | None = None
         """The host of the connection string that it is connected to."""
         super().__init__(self._asking, transport, *rest)

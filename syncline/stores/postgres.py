@@ -4,8 +4,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from copy import copy
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 from weakref import WeakSet
 
 import asyncpg
@@ -34,6 +36,7 @@ from syncline.masking import (
 )
 from syncline.stores.connection import Connection
 from syncline.stores.dsn import ConnectionStringInvalid, Host, parse_dsn
+from syncline.stores.floor import BEHIND, Floor, ServerBehind, is_behind
 from syncline.stores.leases import leased
 from syncline.stores.login import Login
 from syncline.stores.session import begin_session, keeps_sessions
@@ -85,6 +88,7 @@ _DRIVER_ERRORS = (
     asyncpg.InternalClientError,
     OSError,
     PoolTimeout,
+    ServerBehind,
 )
 _POLICY = "row-level security policy"
 _FILTERS = "check_enable_rls"
@@ -123,6 +127,8 @@ def map_driver_error(store: str, error: BaseException) -> StoreError | None:
     """
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig.__cause__ or error.orig
+    if is_behind(error):
+        return StoreUnavailable(store, BEHIND)
     sqlstate = getattr(error, "sqlstate", None)
     if sqlstate in _OUTDATED or isinstance(
         error, asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError
@@ -152,6 +158,16 @@ async def _tear(connection: AsyncConnection) -> None:
         raw.driver_connection.terminate()
     await connection.invalidate()
     await connection.close()
+
+
+@dataclass
+class _Times:
+    """When something was found out about all connections, by the clock of the process."""
+
+    outdated: float = float("-inf")
+    """That older ones may have prepared statements for tables that have changed since."""
+    proved: float = float("-inf")
+    """That a pooler keeps sessions."""
 
 
 class PostgresStore:
@@ -195,8 +211,9 @@ class PostgresStore:
         self._application_name = application_name
         self._patience = patience or Patience()
         self._opened: WeakSet[Connection] = WeakSet()
-        self._outdated_at = float("-inf")
-        self._proved_at = float("-inf")
+        self.floor = Floor()
+        """What a server must have for what is read by this object; nothing, but for `with_floor`."""
+        self._times = _Times()
         self._proving = asyncio.Lock()
         self._engine: AsyncEngine = create_async_engine(
             "postgresql+asyncpg://",
@@ -212,6 +229,16 @@ class PostgresStore:
     def place(self) -> str:
         """Host and database, for messages."""
         return self.login.dsn.place
+
+    def with_floor(self) -> Self:
+        """Return the same pool with a `floor` of its own, for reads that depend on each other.
+
+        Its address may lead to several servers: each of `syncline.stores.tenants.reading` raises
+        StoreUnavailable on one that has less than the floor.
+        """
+        store = copy(self)
+        store.floor = Floor()
+        return store
 
     @asynccontextmanager
     async def alone(self, purpose: str, **settings: str) -> AsyncIterator[asyncpg.Connection]:
@@ -269,7 +296,7 @@ class PostgresStore:
     async def _require_sessions(self, connection: Connection) -> None:
         # One at a time: each needs a second connection, and the pooler may have few.
         async with self._proving:
-            if time.monotonic() - self._proved_at < _PROVED_SECONDS:
+            if time.monotonic() - self._times.proved < _PROVED_SECONDS:
                 return
             if not await keeps_sessions(
                 connection,
@@ -277,7 +304,7 @@ class PostgresStore:
                 seconds=self._patience.connect,
             ):
                 raise self.login.refused(PoolerUnsupported(self.name))
-            self._proved_at = time.monotonic()
+            self._times.proved = time.monotonic()
 
     def _refuse_useless(self, connection: AdaptedConnection, _record: object, _proxy: object) -> None:
         # The driver notices a closed connection itself, so no round trip per checkout is needed; the pool
@@ -285,7 +312,7 @@ class PostgresStore:
         driver = connection.driver_connection
         if driver.is_closed():
             raise DisconnectionError("the server closed this connection")
-        if driver.opened_at < self._outdated_at:
+        if driver.opened_at < self._times.outdated:
             raise DisconnectionError("a table has changed since its statements were prepared")
 
     @contextmanager
@@ -311,9 +338,9 @@ class PostgresStore:
                 raise
             if isinstance(mapped, StatementOutdated):
                 # Other connections of the pool have prepared the same statements.
-                self._outdated_at = time.monotonic()
+                self._times.outdated = time.monotonic()
                 # Or it is another client's session by now, which the next connection checks.
-                self._proved_at = float("-inf")
+                self._times.proved = float("-inf")
             raise mapped from error
 
     @asynccontextmanager
@@ -330,6 +357,7 @@ class PostgresStore:
                     raise StoreUnavailable(self.name, "the pool returned no connection")
                 try:
                     with leased(self.name, lambda: _tear(connection)), self._loss_raised(driver):
+                        driver.floor = self.floor
                         yield driver
                 except BaseException:
                     driver.terminate()

@@ -39,6 +39,9 @@ _SETTINGS: Final = {
     # The same statement meets an empty table once and a million entries later. Foreign keys are checked, and
     # SQL functions run, by statements too: a transaction that writes many rows keeps its own plans.
     "plan_cache_mode": "force_custom_plan",
+    # Before release 18 what a plan must not do has an estimated cost of ten billion: each small look that may
+    # not read a whole table would be compiled first, for a second or more.
+    "jit": "off",
     # A value must have one text form in every session: verification relies on it.
     "TimeZone": "UTC",
     "DateStyle": "ISO, MDY",

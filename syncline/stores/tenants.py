@@ -13,6 +13,7 @@ from functools import lru_cache
 import asyncpg
 
 from syncline.sql import Statements, quoted, statements_of
+from syncline.stores.floor import Floor
 
 __all__ = ["read_settings", "reading", "write_guard", "writing"]
 
@@ -33,8 +34,8 @@ async def reading(
 
     `one_moment`: one snapshot. `tables` are qualified and quoted, and cannot change until the end; statements
     must qualify their sources. Raises InsufficientPrivilegeError, with a sentence, if one is not a table or
-    has code that planning would run. One round trip before, including the settings `first`, and one after;
-    one more if a table has anything that such code may be in.
+    has code that planning would run, and on a standby below the connection's floor. One round trip before,
+    including the settings `first`, and one after; one more if a table has anything that such code may be in.
     `role`: act as that role. `lock_timeout`: raise LockNotAvailableError when a table is not free in time, so
     that a query for many owners does not wait for one of them.
     """
@@ -44,13 +45,19 @@ async def reading(
         begin = f"{begin};SET LOCAL ROLE {quoted(role)}"
     if lock_timeout is not None:
         begin = f"{begin};SET LOCAL lock_timeout = '{lock_timeout}'"
-    begin = f"{begin};{_sql('read_settings')}"
+    begin = f"{begin};{_sql('read_settings')};{_floor_of(connection).required}"
     if not tables:
-        async with _transaction(connection, f"{begin};{first}"):
+        async with _transaction(connection, f"{begin}{first}"):
             yield
         return
-    async with _transaction(connection, f"{begin};{_read_check(tuple(tables), first)}", guarded=tables):
+    async with _transaction(connection, f"{begin}{_read_check(tuple(tables), first)}", guarded=tables):
         yield
+
+
+def _floor_of(connection: asyncpg.Connection) -> Floor:
+    # A connection that no store has opened has none.
+    floor: Floor | None = getattr(connection, "floor", None)
+    return floor or Floor()
 
 
 @lru_cache(maxsize=1_000)
@@ -92,7 +99,8 @@ async def writing(
     """
     settings = f"SET LOCAL lock_timeout = '{lock_timeout}';{_sql('read_settings')}"
     guard = write_guard(tables, nowait=nowait)
-    begin = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;{settings};{guard};{first}"
+    # A session of ours is for writing; to say so again would be no outage on a standby, but a rejection.
+    begin = f"BEGIN ISOLATION LEVEL READ COMMITTED;{settings};{guard};{first}"
     async with _transaction(connection, begin):
         yield
 

@@ -80,6 +80,7 @@ async def test_session_limits_of_role(graph: TestGraph) -> None:
         shown = {name: await connection.fetchval(f"SHOW {name}") for name in LIMITS}
         assert await connection.fetchval("SHOW client_connection_check_interval") == "2s"
         assert await connection.fetchval("SHOW temp_buffers") == "64MB"
+        assert await connection.fetchval("SHOW jit") == "off"
         # As while texts are embedded: outside a transaction, and in one.
         await asyncio.sleep(0.5)
         async with connection.transaction():

@@ -134,8 +134,9 @@ ORDER BY r.number LIMIT 1 FOR UPDATE OF r SKIP LOCKED
 SELECT count(*) FROM sync_range WHERE table_name = $1 AND NOT done
 
 -- name: range_take
--- Range $2, if it is as it was left at ($3, $4), and what the first load has put off.
+-- Range $2, if it is as it was left at ($3, $4), and what the first load has put off; and what fresh changes have reached.
 SELECT r.progress::text AS progress, ARRAY(SELECT o.name FROM sync_owed o WHERE o.kind = '@{counts}') AS counts,
+       (SELECT max(c.xid) FROM sync_cursor c) AS reached,
        EXISTS (SELECT FROM sync_owed o WHERE o.kind <> '@{counts}') AS indexes
 FROM sync_range r
 WHERE r.table_name = $1 AND r.number = $2 AND NOT r.done AND r.xid = $3 AND r.key IS NOT DISTINCT FROM $4::text[]

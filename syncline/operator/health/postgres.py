@@ -15,6 +15,7 @@ from syncline.stores.postgres import PostgresStore
 __all__ = ["check_postgres", "tls_checks"]
 
 _OLD_SECONDS: Final = 60.0
+_OF_A_PRIMARY: Final = ("primary", "read-write")
 
 _ASK: Final = text(
     """
@@ -54,6 +55,7 @@ async def check_postgres(
     ]
     if writers:
         checks.append(_writer(name, writer, sees_others=row["sees_others"], standby=row["standby"]))
+        checks += _servers(name, store, setting)
     return checks
 
 
@@ -82,6 +84,22 @@ def _connections(name: str, row: RowMapping, wanted: int) -> Check:
         found=found,
         fix="Raise max_connections of the server, lower SYNCLINE_POOL_SIZE, or run fewer workers.",
     )
+
+
+def _servers(name: str, store: PostgresStore, setting: str) -> Sequence[Check]:
+    """Return a warning if the address of a write-db shows that connections may lead to several servers."""
+    dsn = store.login.dsn
+    if len(dsn.hosts) == 1 or dsn.target_session_attrs in _OF_A_PRIMARY:
+        return []
+    return [
+        Check(
+            name=f"{name}: servers",
+            status=CheckStatus.WARN,
+            found=f"its connection string names {len(dsn.hosts)} hosts and does not ask for the primary: a "
+            "standby that lacks what another server has shown is not read, and the run is retried",
+            fix=f"Add target_session_attrs=primary to {setting}, or name one host: docs/connections.md.",
+        )
+    ]
 
 
 def _writer(name: str, writer: RowMapping | None, *, sees_others: bool, standby: bool) -> Check:

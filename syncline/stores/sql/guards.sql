@@ -23,6 +23,12 @@ WHERE EXISTS (SELECT FROM pg_class WHERE oid = ANY (oids) AND (relkind <> 'r' OR
    OR EXISTS (SELECT FROM pg_statistic_ext WHERE stxrelid = ANY (oids))
    OR EXISTS (SELECT FROM pg_cast WHERE oid >= 16384 AND castfunc <> 0)
 
+-- name: read_floor
+-- Raises on a standby that has not replayed the end of every transaction below this one: there is no parameter of that name.
+-- Its snapshot has no list of open transactions, so its xmin is all that it knows.
+SELECT CASE WHEN pg_is_in_recovery() AND pg_snapshot_xmin(pg_current_snapshot()) < '@{below}'::xid8
+    THEN current_setting('@{parameter}') END
+
 -- name: read_guard
 -- Planning a query evaluates constants in expressions of indexes, statistics and partition keys, and a cast
 -- between text and a user-defined type calls that type's functions: all with the reader's privileges. A

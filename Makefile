@@ -7,7 +7,7 @@ WORDNET := .wordnet/dict
 TOOLS := .production/.ready
 CONTAINER ?= docker
 POSTGRES14 := .postgres/14/bin
-CORE := $(addprefix tests/integration/test_,engine.py deletes.py adoption.py verify.py migrations.py rebuild.py)
+CORE := $(addprefix tests/integration/test_,engine.py horizon.py deletes.py adoption.py verify.py migrations.py rebuild.py)
 WALKS := $(addprefix tests/acceptance/test_,rolling_deployment.py deployment.py wheel.py plugin_audit.py dev_stack.py)
 .DEFAULT_GOAL := help
 # $(call pytest,OPTIONS): tests that failed beside others are run once more, alone. What fails again fails the target; what passes

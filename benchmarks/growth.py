@@ -1,14 +1,17 @@
 """Growth: synthetic graphs of growing size, each loaded by the engine and by hand in a process of its own.
 
-`python -m benchmarks.growth ROWS [--alone]` is one of them; `--alone`: without the load by hand.
+`python -m benchmarks.growth ROWS [--alone] [--set NAME=VALUE …]` is one of them; `--alone`: without the load by
+hand; `--set`: on a server with this setting.
 """
 
+import argparse
 import asyncio
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.lab import SCHEMA, NoEmbedding, fresh_store, timed_by_hand, timed_cycle
@@ -38,15 +41,20 @@ INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type, 
 """
 
 
-async def load(size: int, *, compared: bool = True) -> dict[str, float]:
+async def load(size: int, *, compared: bool = True, settings: Sequence[str] = ()) -> dict[str, float]:
     """Load a graph of about `size` rows of the write-db; return rows, seconds, MiB, CPU seconds, and an idle cycle's.
 
-    `compared`: load it by hand too.
+    `compared`: load it by hand too. `settings`: of the server, as NAME=VALUE.
     """
     nodes = size // 6
     with tempfile.TemporaryDirectory(prefix="syncline-bench-") as folder:
         postgres = PostgresServer(Path(folder) / "postgres")
         server = postgres.start()
+        if settings:
+            for name, value in (each.split("=", 1) for each in settings):
+                server.psql(f"ALTER SYSTEM SET {name} = '{value}'")
+            postgres.stop()
+            server = postgres.start()
         try:
             async with (
                 fresh_store(server, "write") as write,
@@ -135,5 +143,15 @@ def measure_growth() -> list[tuple[str, str]]:
     return lines
 
 
+def main() -> None:
+    """Load one graph, and print what that took as JSON."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("rows", type=int)
+    arguments.add_argument("--alone", action="store_true")
+    arguments.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    options = arguments.parse_args()
+    print(json.dumps(asyncio.run(load(options.rows, compared=not options.alone, settings=options.set))))
+
+
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(load(int(sys.argv[1]), compared="--alone" not in sys.argv))))
+    main()

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from functools import cache
 from typing import Final
 
 from temporalio.api.enums.v1 import IndexedValueType
@@ -10,7 +11,7 @@ from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSe
 from temporalio.client import Client, Plugin
 from temporalio.common import SearchAttributeKey
 from temporalio.envconfig import ClientConfig
-from temporalio.runtime import Runtime
+from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.service import RPCError, RPCStatusCode, ServiceClient
 
 from syncline import names
@@ -63,8 +64,9 @@ async def connect(
 ) -> Client:
     """Return a client connected by the `TEMPORAL_*` variables and profiles.
 
-    `address` and `namespace` override them. Raise SettingsInvalid if the configuration cannot be read,
-    TemporalUnavailable if the server cannot be reached.
+    `address` and `namespace` override them. Without a `runtime` the SDK's core does not write each retry to
+    stderr, in a form of its own: whoever asks gets the error. Raise SettingsInvalid if the configuration
+    cannot be read, TemporalUnavailable if the server cannot be reached.
     """
     try:
         config = ClientConfig.load_client_connect_config()
@@ -78,11 +80,16 @@ async def connect(
             **config,
             data_converter=converter,
             identity=identity,
-            runtime=runtime,
+            runtime=runtime or _silent(),
             plugins=plugins,
         )
     except (RuntimeError, RPCError, OSError) as error:  # the SDK raises RuntimeError if it cannot connect
         raise TemporalUnavailable(config["target_host"], config["namespace"], _cause(error)) from error
+
+
+@cache
+def _silent() -> Runtime:
+    return Runtime(telemetry=TelemetryConfig(logging=None))
 
 
 async def connect_again(client: Client) -> Client:

@@ -65,7 +65,7 @@ async def connect(
     """Return a client connected by the `TEMPORAL_*` variables and profiles.
 
     `address` and `namespace` override them. Without a `runtime` the SDK's core does not write each retry to
-    stderr, in a form of its own: whoever asks gets the error. Raise SettingsInvalid if the configuration
+    stdout, in a form of its own: whoever asks gets the error. Raise SettingsInvalid if the configuration
     cannot be read, TemporalUnavailable if the server cannot be reached.
     """
     try:

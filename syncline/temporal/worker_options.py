@@ -43,7 +43,7 @@ def worker_identity() -> str:
 
 def open_runtime(metrics_address: str | None) -> Runtime:
     """Return the SDK's runtime; it serves all metrics at `metrics_address`, if that is set."""
-    # The SDK core's logs are forwarded to our format; by default it writes them to stderr in its own.
+    # The SDK core's logs are forwarded to our format; by default it writes them to stdout in its own.
     logs = LoggingConfig(
         filter=TelemetryFilter(core_level="WARN", other_level="ERROR"),
         forwarding=LogForwardingConfig(logger=logging.getLogger("temporalio.core")),

@@ -9,6 +9,7 @@ import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -320,7 +321,14 @@ async def test_runs_are_listed_by_what_started_them_and_how_they_ended(
     await triggered(lab, graph)
     await lab.run(graph)
     await lab.failure(await lab.start(graph))
-    answer = await syncline.answer("runs", graph.slug)
+    answer: list[Any] = []
+
+    async def listed_as_ended() -> bool:
+        # A list is of what Temporal's visibility has by now.
+        answer[:] = await syncline.answer("runs", graph.slug)
+        return "running" not in {entry["run"]["status"] for entry in answer}
+
+    await eventually(listed_as_ended)
     assert [(entry["run"]["started_by"], entry["run"]["status"], entry["cycle"]) for entry in answer] == [
         ("hand", "failed", "failed"),
         ("hand", "completed", "already_running"),

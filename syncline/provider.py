@@ -171,6 +171,10 @@ class GraphSchema:
     store: PostgresStore
     schema: str
 
+    def with_floor(self) -> Self:
+        """Return the same schema, over a pool with a floor of its own (`PostgresStore.with_floor`)."""
+        return replace(self, store=self.store.with_floor())
+
 
 @dataclass(frozen=True, kw_only=True)
 class GraphVectors:

@@ -177,12 +177,10 @@ async def pending_at(
         return {name: text for name, text in found if text is not None}
 
     waiting = named(row["pending"])
-    next_xid = row["next_xid"]
+    horizon, next_xid = row["horizon"], row["next_xid"]
     return Pending(
-        # A horizon can be lower than an earlier one was; but what that one said is true for ever.
-        horizon=max(
-            [row["horizon"], *(each.xid for each in ledger.cursors.values() if each.xid <= next_xid)]
-        ),
+        # A horizon can be lower than an earlier one; but what that one said of its past is true for ever.
+        horizon=max(horizon, ledger.reached) if ledger.reached <= next_xid else horizon,
         next_xid=next_xid,
         fallen=row["fallen"],
         cluster=row["cluster"],

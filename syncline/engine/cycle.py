@@ -403,8 +403,7 @@ class _Cycle:
     ) -> None:
         self._statements = statements
         # The write-db's address may lead to several servers; `ask` found the horizon on one of them.
-        source = context.write.store.with_floor()
-        self._context = replace(context, write=replace(context.write, store=source))
+        self._context = replace(context, write=context.write.with_floor())
         self._fast_load = fast_load
         self._held, self._target = held, held.connection
         self._started = started
@@ -447,7 +446,7 @@ class _Cycle:
             pending, asked = await self._source_check.ask(ledger)
         ledger = asked
         self.horizon = pending.horizon
-        context.write.store.floor.rise(max(pending.horizon, ledger.reached))
+        context.write.store.floor.rise(pending.horizon)
         self._withheld = ledger.withheld
         self._load = load = FirstLoad(
             statements=self._statements,

@@ -41,8 +41,7 @@ class _Lane:
     def __init__(
         self, statements: SchemaStatements, context: SyncContext, *, lane: str, over: Callable[[], bool]
     ) -> None:
-        source = context.write.store.with_floor()
-        self._context = replace(context, write=replace(context.write, store=source))
+        self._context = replace(context, write=context.write.with_floor())
         self._statements, self._lane, self._over = statements, lane, over
         self._progress = Progress(context)
         self._progress.run = RunProgress(run_id=context.run.run_id)

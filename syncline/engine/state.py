@@ -221,7 +221,7 @@ class Ledger:
         """
         if self.write_cluster not in (None, cluster):
             return "another cluster or timeline"
-        if any(cursor.xid > next_xid for cursor in self.cursors.values()):
+        if self.reached > next_xid:
             return "an earlier point in time"
         if self.position is None or known is None:
             return None

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from uuid import UUID
 
 from syncline.control.graphs import Graph
@@ -126,7 +126,7 @@ class _Comparison:
         """Return what each side has yet to do, in sentences."""
         told = []
         # What the live graph has read has to be there for what the shadow lacks of it to be seen.
-        write = replace(self._write, store=self._write.store.with_floor())
+        write = self._write.with_floor()
         for name, place in (("live", self.live), ("shadow", self._shadow)):
             await side.fetch(SCHEMA_PATH, place.schema)
             with side.store.errors_mapped():

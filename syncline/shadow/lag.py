@@ -1,7 +1,7 @@
 """Lag of a graph and its shadow: what each has yet to do, and what one has that the other lacks."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import asyncpg
 
@@ -85,7 +85,7 @@ async def progress_of_both(
     """
     found = []
     # What the live graph has read has to be there for what the shadow lacks of it to be seen.
-    write = replace(write, store=write.store.with_floor())
+    write = write.with_floor()
     for place in (live, shadow):
         await connection.execute(SCHEMA_PATH, place.schema)
         found.append(await progress_of(connection, place, write, statements))
@@ -141,9 +141,7 @@ def lags(shadow: Progress, live: Progress) -> Iterator[str]:
     behind = sorted(name for name in shadow.tables if _passed(live, shadow, name))
     if behind:
         yield f"it has yet to read what the live graph has: {', '.join(behind)}"
-    elif shadow.pending.held and any(
-        each.xid > shadow.pending.horizon for each in live.ledger.cursors.values()
-    ):
+    elif shadow.pending.held and live.ledger.reached > shadow.pending.horizon:
         yield "it has yet to look at what the live graph has read"
     if shadow.ledger.comparisons:
         yield f"it has yet to compare the keys of {', '.join(sorted(shadow.ledger.comparisons))}"

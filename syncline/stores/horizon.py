@@ -8,13 +8,15 @@ __all__ = ["HORIZON", "NEXT_TRANSACTION", "OLDEST_WRITER", "horizon_holder"]
 
 _sql = statements_of("syncline.stores")
 
-HORIZON: Final = _sql("horizon")
+_HERE: Final = _sql("here")
+
+HORIZON: Final = _sql("horizon", here=_HERE)
 """SQL expression, xid8, of its statement's snapshot: transactions below it are visible, or never will be.
 
 Under READ COMMITTED it may be in one statement of a transaction only.
 """
 
-NEXT_TRANSACTION: Final = _sql("next_transaction")
+NEXT_TRANSACTION: Final = _sql("next_transaction", here=_HERE)
 """SQL expression, xid8: no transaction of the database has begun from it on, muted ones neither."""
 
 OLDEST_WRITER: Final = _sql("oldest_writer")
@@ -26,4 +28,4 @@ def horizon_holder(horizon: str) -> str:
 
     If not, it was asked while that one ended elsewhere: another question soon finds a higher one.
     """
-    return _sql("horizon_holder", horizon=horizon)
+    return _sql("horizon_holder", here=_HERE, horizon=horizon)

@@ -1,5 +1,9 @@
 -- The horizon: the transaction below which all of this database have ended.
 
+-- name: here
+-- The oid of this database.
+(SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+
 -- name: horizon
 -- An expression of the statement's snapshot, xid8. A transaction of another database cannot write here. That it is one is
 -- believed of what is asked after the snapshot was taken: whoever has a transaction of the snapshot was connected before, and
@@ -17,7 +21,7 @@
             WHERE NOT EXISTS (
                 SELECT FROM pg_catalog.pg_stat_get_activity(NULL) AS a
                 WHERE a.backend_xid = x::xid
-                  AND a.datid <> (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+                  AND a.datid <> @{here}
             ) AND NOT EXISTS (
                 SELECT FROM pg_catalog.pg_prepared_xacts AS p
                 WHERE p.transaction = x::xid AND p.database <> pg_catalog.current_database()
@@ -33,7 +37,7 @@
 EXISTS (
     SELECT FROM pg_catalog.pg_stat_get_activity(NULL) AS a
     WHERE a.backend_xid = @{horizon}::xid
-      AND coalesce(a.datid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()), true)
+      AND coalesce(a.datid = @{here}, true)
 )
 OR EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts AS p WHERE p.transaction = @{horizon}::xid)
 
@@ -47,7 +51,7 @@ OR EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts AS p WHERE p.transaction = @
             SELECT (m + (max((a.backend_xid::text::bigint - m % 4294967296 + 6442450944) % 4294967296) - 2147483648) + 1)::text::xid8
             FROM pg_catalog.pg_stat_get_activity(NULL) AS a, (SELECT pg_catalog.pg_snapshot_xmax(s)::text::bigint AS m) AS reference
             WHERE a.backend_xid IS NOT NULL
-              AND a.datid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+              AND a.datid = @{here}
             GROUP BY m
         )
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -15,10 +15,12 @@ from syncline.engine import visible as engine_visible
 from syncline.engine.capture import Pending
 from syncline.engine.news import look_for_news
 from syncline.engine.render import statements as rendered
+from syncline.engine.render.statements import SchemaStatements
 from syncline.provider import GraphSchema, RetryRules
 from syncline.stores.horizon import HORIZON, NEXT_TRANSACTION
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, on_target, read, write
+from syncline.testing.one_graph import session
 from syncline.testing.truth import differences
 
 NODE = "INSERT INTO write_nodes (id, concept) VALUES ($1, 'c')"
@@ -31,12 +33,28 @@ SERVER_WIDE = "pg_snapshot_xmin(pg_current_snapshot())"
 @asynccontextmanager
 async def elsewhere(graph: TestGraph) -> AsyncIterator[int]:
     """Hold a transaction that writes open in another database of the write-db's cluster; yield its id."""
-    session = await asyncpg.connect(graph.write_dsn, database="postgres")
+    other = await asyncpg.connect(graph.write_dsn, database="postgres")
     try:
-        async with session.transaction():
-            yield await session.fetchval(XID)
+        async with other.transaction():
+            yield await other.fetchval(XID)
     finally:
-        await session.close()
+        await other.close()
+
+
+def noted(monkeypatch: pytest.MonkeyPatch, then: Callable[[SchemaStatements], None]) -> list[Pending]:
+    """Return what cycles find pending from now on; `then` is called after each question."""
+    asked: list[Pending] = []
+    ask = capture.pending_at
+
+    async def pending_at(
+        source: object, statements: SchemaStatements, *given: object, **named: object
+    ) -> Pending:
+        asked.append(await ask(source, statements, *given, **named))  # type: ignore[arg-type]
+        then(statements)
+        return asked[-1]
+
+    monkeypatch.setattr(capture, "pending_at", pending_at)
+    return asked
 
 
 @pytest.mark.parametrize("role", ["postgres", "onlooker"])
@@ -53,13 +71,11 @@ async def test_a_transaction_of_another_database_holds_nothing_back(graph: TestG
     try:
         async with elsewhere(graph), admin.transaction():
             await admin.execute(NODE, "held")
-            session = await graph.connect_write()
-            await session.execute(NODE, "later")
-            await session.close()
+            await write(graph, NODE, "later")
             result = await run_cycle(context)
             assert (result.rows, result.oldest_writer is not None) == (0, True)
         async with elsewhere(graph):
-            await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('n', 'c')")
+            await write(graph, NODE, "n")
             result = await run_cycle(context)
             assert (result.rows, result.oldest_writer) == (3, None)
     finally:
@@ -73,19 +89,12 @@ async def test_a_horizon_that_falls_back_is_no_other_past(
     graph: TestGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a transaction elsewhere ends between snapshot and question: what an earlier one said stays true."""
-    asked: list[Pending] = []
-    ask = capture.pending_at
-
-    async def noted(*given: object, **named: object) -> Pending:
-        asked.append(await ask(*given, **named))  # type: ignore[arg-type]
-        return asked[-1]
-
-    monkeypatch.setattr(capture, "pending_at", noted)
+    asked = noted(monkeypatch, lambda _: None)
     async with elsewhere(graph) as oldest:
-        await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('n', 'c')")
+        await write(graph, NODE, "n")
         assert (await run_cycle(graph.context())).rows == 1
         read_below = asked[-1].horizon
-        await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('o', 'c')")
+        await write(graph, NODE, "o")
         monkeypatch.setattr(rendered, "HORIZON", SERVER_WIDE)
         result = await SyncEngine(KNOWLEDGE_GRAPH).run_cycle(graph.context())
         assert (result.rows, result.rescanned, result.rewound_to) == (0, False, None)
@@ -100,17 +109,13 @@ async def test_what_ends_behind_a_transaction_of_another_database_is_news(graph:
     statements = SyncEngine(KNOWLEDGE_GRAPH).statements
     place = graph.context().write
     async with elsewhere(graph) as oldest:
-        writer = await graph.connect_write()
-        try:
-            async with writer.transaction():
-                await writer.execute(NODE, "n")
-                await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('newer', 'c')")
-                seen = await look_for_news(place, statements, oldest, quiet=None)
-                assert seen is not None
-                assert not seen.can_be_read(seen.below)
-            later = await look_for_news(place, statements, seen.below, quiet=seen.snapshot)
-        finally:
-            await writer.close()
+        async with session(graph, graph.write_dsn) as writer, writer.transaction():
+            await writer.execute(NODE, "n")
+            await write(graph, NODE, "newer")
+            seen = await look_for_news(place, statements, oldest, quiet=None)
+            assert seen is not None
+            assert not seen.can_be_read(seen.below)
+        later = await look_for_news(place, statements, seen.below, quiet=seen.snapshot)
         assert later is not None
         assert later.can_be_read(seen.below)
 
@@ -123,15 +128,15 @@ async def test_no_open_transaction_of_the_database_is_ever_below_it(graph: TestG
 
     async def transacting(known: set[int]) -> None:
         while not over.is_set():
-            session = await asyncpg.connect(graph.write_dsn, database=None if known is own else "postgres")
+            one = await asyncpg.connect(graph.write_dsn, database=None if known is own else "postgres")
             try:
                 for _ in range(generator.randrange(1, 4)):
-                    async with session.transaction():
-                        async with session.transaction():
-                            known.add(await session.fetchval(XID))
+                    async with one.transaction():
+                        async with one.transaction():
+                            known.add(await one.fetchval(XID))
                         await asyncio.sleep(generator.random() / 100)
             finally:
-                await session.close()
+                await one.close()
 
     others: set[int] = set()
     tasks = [asyncio.create_task(transacting(known)) for known in [own, others] * 4]
@@ -155,23 +160,19 @@ async def test_what_is_held_back_by_what_has_just_ended_is_asked_again(
     graph: TestGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a change would wait for the next run, behind nobody, with a lag of nothing."""
-    asked: list[Pending] = []
-    ask = capture.pending_at
 
-    async def fell_once(*given: object, **named: object) -> Pending:
-        asked.append(await ask(*given, **named))  # type: ignore[arg-type]
+    def rise(statements: SchemaStatements) -> None:
         monkeypatch.setattr(rendered, "HORIZON", HORIZON)
         # A cycle keeps the text of the query.
-        given[1]._pending.clear()  # type: ignore[attr-defined]
-        return asked[-1]
+        statements._pending.clear()
 
     engine = SyncEngine(KNOWLEDGE_GRAPH)
     await engine.run_cycle(graph.context())
     async with elsewhere(graph):
-        await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('n', 'c')")
+        await write(graph, NODE, "n")
         engine.statements._pending.clear()
         monkeypatch.setattr(rendered, "HORIZON", SERVER_WIDE)
-        monkeypatch.setattr(capture, "pending_at", fell_once)
+        asked = noted(monkeypatch, rise)
         result = await engine.run_cycle(graph.context())
     assert [(one.held, one.fallen) for one in asked[:2]] == [(True, True), (False, False)]
     assert result.rows == 1
@@ -186,11 +187,9 @@ async def test_a_look_that_fell_says_no_more_of_vectors_than_is_so(
     context = replace(graph.context(), retry=RetryRules(vector_seconds=0))
     said = "SELECT visible, vectors FROM syncline.visible('kg', $1)"
     async with elsewhere(graph):
-        connection = await graph.connect_write()
-        async with connection.transaction():
-            await connection.execute(NODE, "n")
-            token = await connection.fetchval("SELECT syncline.token()")
-        await connection.close()
+        async with session(graph, graph.write_dsn) as writer, writer.transaction():
+            await writer.execute(NODE, "n")
+            token = await writer.fetchval("SELECT syncline.token()")
         monkeypatch.setattr(engine_visible, "HORIZON", SERVER_WIDE)
         await SyncEngine(KNOWLEDGE_GRAPH).run_cycle(context)
         monkeypatch.undo()
@@ -210,7 +209,7 @@ async def test_news_that_fell_between_two_questions_are_asked_for_again(
     monkeypatch.setattr(news, "sql", fallen)
     statements = SyncEngine(KNOWLEDGE_GRAPH).statements
     async with elsewhere(graph) as oldest:
-        await write(graph, "INSERT INTO write_nodes (id, concept) VALUES ('n', 'c')")
+        await write(graph, NODE, "n")
         seen = await look_for_news(graph.context().write, statements, oldest, quiet=None)
     assert seen is not None
     assert (seen.snapshot, seen.can_be_read(oldest)) == (None, False)
@@ -220,14 +219,14 @@ async def test_an_open_transaction_beyond_the_last_that_has_ended_has_begun(grap
     """The server's own bound is below it: a muted one would be taken for covered."""
     sessions = [await graph.connect_write() for _ in range(3)]
     try:
-        for session in sessions[:2]:
-            await session.execute("BEGIN")
-            last = await session.fetchval(XID)
+        for one in sessions[:2]:
+            await one.execute("BEGIN")
+            last = await one.fetchval(XID)
         asked = (
             f"SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint, {NEXT_TRANSACTION}::text::bigint"
         )
         bound, following = await sessions[2].fetchrow(asked)
         assert bound <= last < following
     finally:
-        for session in sessions:
-            await session.close()
+        for one in sessions:
+            await one.close()

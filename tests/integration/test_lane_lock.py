@@ -1,7 +1,7 @@
 """Lane lock: a frozen lane is ended, one at work is waited for, and any other session that has the lock is named."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import asyncpg
@@ -18,9 +18,9 @@ from syncline.messages.sync import CycleStatus, LaneEnd
 from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from syncline.testing.truth import differences
+from tests.kit.holders import holding
 from tests.kit.lanes import Lanes, every_load_in_ranges
 
-STRANGER = "lane_stranger"
 SEED = """
 INSERT INTO write_facts (id, content, dedup_status)
     SELECT format('f%s', n), 'fact ' || n, 'ready' FROM generate_series(100, 140) n;
@@ -29,8 +29,9 @@ INSERT INTO write_nodes (id, concept, fact_ids)
 INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type, directed)
     SELECT format('e%s', n), format('n%s', n), format('n%s', n), 'x', true FROM generate_series(100, 140) n
 """
-LANES = "SELECT pg_advisory_xact_lock_shared(hashtextextended('syncline load:kg', 0))"
-CYCLE = "SELECT pg_advisory_xact_lock(hashtextextended('syncline load:kg', 0))"
+BATCH = "BEGIN; CREATE TEMP TABLE staged (a text);"
+LANES = f"{BATCH} SELECT pg_advisory_xact_lock_shared(hashtextextended('syncline load:kg', 0))"
+CYCLE = f"{BATCH} SELECT pg_advisory_xact_lock(hashtextextended('syncline load:kg', 0))"
 
 
 @pytest.fixture(autouse=True)
@@ -41,27 +42,6 @@ def _quick(graph: TestGraph, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane_lock, "_LOOK_SECONDS", 0.2)
     monkeypatch.setattr(lane_lock, "_FROZEN_SECONDS", 1.0)
     monkeypatch.setattr(lane_lock, "_STRANGE_SECONDS", 0.4)
-
-
-@pytest.fixture(scope="module")
-def stranger(postgres_admin: Callable[[str], object]) -> Iterator[str]:
-    postgres_admin(f"CREATE ROLE {STRANGER} LOGIN")
-    yield STRANGER
-    postgres_admin(f"DROP ROLE {STRANGER}")
-
-
-@asynccontextmanager
-async def holding(
-    graph: TestGraph, lock: str, name: str, *, role: str = "postgres"
-) -> AsyncIterator[asyncpg.Connection]:
-    """Hold the lock in an open transaction of a session of this name."""
-    dsn = graph.target_dsn.replace("postgres@", f"{role}@")
-    session = await asyncpg.connect(dsn, server_settings={"application_name": name})
-    try:
-        await session.execute(f"BEGIN; CREATE TEMP TABLE staged (a text); {lock}")
-        yield session
-    finally:
-        session.terminate()
 
 
 @asynccontextmanager

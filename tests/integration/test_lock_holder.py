@@ -1,8 +1,6 @@
 """Who holds a graph's lock: it says so itself, and a dead attempt loses it to the next one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -23,32 +21,11 @@ from syncline.stores.postgres import PostgresStore
 from syncline.testing.graphs import TestGraph, read, write
 from syncline.testing.lab import eventually
 from syncline.testing.truth import differences
+from tests.kit.holders import holding
 
-STRANGER = "lock_stranger"
 SEED = "INSERT INTO write_nodes (id, concept) SELECT 'n' || i, 'c' FROM generate_series(1, 6) i"
 HOLDERS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
 LOCK = "SELECT pg_advisory_lock(hashtextextended('syncline:kg', 0))"
-
-
-@pytest.fixture(scope="module")
-def stranger(postgres_admin: Callable[[str], object]) -> Iterator[str]:
-    postgres_admin(f"CREATE ROLE {STRANGER} LOGIN")
-    yield STRANGER
-    postgres_admin(f"DROP ROLE {STRANGER}")
-
-
-@asynccontextmanager
-async def holding(
-    graph: TestGraph, name: str, *, role: str = "postgres"
-) -> AsyncIterator[asyncpg.Connection]:
-    """Hold the graph's lock in a session that says nothing more, as a frozen worker's."""
-    dsn = graph.target_dsn.replace("postgres@", f"{role}@")
-    session = await asyncpg.connect(dsn, server_settings={"application_name": name})
-    try:
-        await session.execute(LOCK)
-        yield session
-    finally:
-        session.terminate()
 
 
 def named(run_id: str, attempt: int) -> str:
@@ -83,7 +60,7 @@ async def test_an_attempt_takes_the_graph_from_an_earlier_one_of_its_run_that_is
 ) -> None:
     await write(graph, SEED)
     run_id = str(uuid4())
-    async with holding(graph, named(run_id, 1)) as frozen:
+    async with holding(graph, LOCK, named(run_id, 1)) as frozen:
         # As it is before the fence, so that nothing in the books says whose it is.
         result = await run_cycle(graph.context(run_id=run_id, attempt=2))
         assert (result.status, result.rows) == (CycleStatus.DRAINED, 6)
@@ -94,7 +71,7 @@ async def test_an_attempt_takes_the_graph_from_an_earlier_one_of_its_run_that_is
 
 async def test_an_attempt_that_was_overtaken_ends_no_later_one(graph: TestGraph) -> None:
     run_id = str(uuid4())
-    async with holding(graph, named(run_id, 2)) as later:
+    async with holding(graph, LOCK, named(run_id, 2)) as later:
         with pytest.raises(CycleBusy) as busy:
             await run_cycle(graph.context(run_id=run_id, attempt=1))
         assert await later.fetchval("SELECT 1") == 1
@@ -112,7 +89,9 @@ async def test_a_session_of_another_role_is_named_and_never_ended(
         return True
 
     context = replace(graph.context(run_id=run_id, attempt=2), run_is_over=over)
-    async with holding(graph, named(run_id if claim == "own run" else other, 1), role=stranger) as session:
+    async with holding(
+        graph, LOCK, named(run_id if claim == "own run" else other, 1), role=stranger
+    ) as session:
         if claim == "own run":
             with pytest.raises(CycleBusy, match=f"role '{stranger}'.*pg_terminate_backend") as busy:
                 await run_cycle(context)
@@ -135,7 +114,10 @@ async def test_a_role_without_more_rights_ends_its_own_session(graph: TestGraph,
     store = PostgresStore("graph", SecretStr(dsn), pool_size=2, application_name="syncline")
     context = graph.context(attempt=2)
     try:
-        async with holding(graph, named(context.run.run_id, 1), role=stranger), store.driver() as asking:
+        async with (
+            holding(graph, LOCK, named(context.run.run_id, 1), role=stranger),
+            store.driver() as asking,
+        ):
             held = HeldSchema(asking, "kg")
             assert await end_dead_holder(context, held)
 
@@ -161,7 +143,7 @@ async def test_a_graph_is_taken_from_another_run_only_once_that_is_over(
         return bool(over)
 
     context = replace(graph.context(), run_is_over=None if over is None else is_over)
-    async with holding(graph, named(holder_run, 3)) as frozen:
+    async with holding(graph, LOCK, named(holder_run, 3)) as frozen:
         result = await run_cycle(context)
         if over:
             assert result.status is CycleStatus.DRAINED
@@ -179,14 +161,14 @@ async def test_a_graph_is_taken_from_another_run_only_once_that_is_over(
 
 async def test_doctor_names_a_holder_of_the_own_role_that_does_nothing(graph: TestGraph) -> None:
     run_id = str(uuid4())
-    async with holding(graph, named(run_id, 2)):
+    async with holding(graph, LOCK, named(run_id, 2)):
         [busy] = await check_locks("graph-db", graph.target, {"kg": "world"})
         assert busy.status is CheckStatus.OK
         assert f"world by run {run_id}, attempt 2, since " in busy.found
         [silent] = await check_locks("graph-db", graph.target, {"kg": "world"}, silent_seconds=0)
         assert silent.status is CheckStatus.WARN
         assert f"world by run {run_id}, attempt 2, since " in silent.found
-    async with holding(graph, "psql"):
+    async with holding(graph, LOCK, "psql"):
         [silent] = await check_locks("graph-db", graph.target, {"kg": "world"}, silent_seconds=0)
         assert silent.status is CheckStatus.WARN
         assert "application psql" in silent.found

@@ -65,6 +65,7 @@ class GraphOverview(Message):
     last_run: ListedRun | None = None
     """The last ended run."""
     running: ListedRun | None = None
+    """The oldest open run."""
     trying: PendingRetry | None = None
     """The failing activity of the open run that is retried."""
     stall: Stall | None = None
@@ -85,7 +86,10 @@ class GraphOverview(Message):
 
 
 class _Seen:
-    """Collects the newest runs of each graph from lists sorted by age."""
+    """Collects the last ended run and the oldest open run of each graph from lists sorted by age.
+
+    The oldest: what it waits for would else go unseen for as long as others run beside it.
+    """
 
     def __init__(self, slugs: Iterable[str]) -> None:
         self.closed: dict[str, ListedRun] = {}
@@ -96,9 +100,10 @@ class _Seen:
         # A shadow is not a graph: it has a report under its own name.
         if run.graph is None or names.shadowed_slug(run.graph) is not None:
             return
-        newest = self.running if run.open else self.closed
-        newest.setdefault(run.graph, run)
-        if not run.open:
+        if run.open:
+            self.running[run.graph] = run
+        else:
+            self.closed.setdefault(run.graph, run)
             self.missing.discard(run.graph)
 
 
@@ -255,7 +260,7 @@ def _without_worker(stall: Stall | None) -> bool:
 
 
 _LOOKED_AT: Final = 20
-"""Number of newest runs that include the open one and the last ended one."""
+"""Number of newest runs that include the open ones and the last ended one."""
 
 
 class GraphReport(Message):
@@ -267,7 +272,7 @@ class GraphReport(Message):
     findings: tuple[Finding, ...] = ()
     """Everything that somebody has to know of it, the worst first."""
     run: ListedRun | None = None
-    """The run of this state: the open one, otherwise the last ended one."""
+    """The run of this state: the oldest open one, otherwise the last ended one."""
     state: SyncState | None = None
     """State from the run's query; without a worker, from its result."""
     answered: bool = True
@@ -314,7 +319,7 @@ async def report_of(
             unasked = None if recorded is None or recorded.unknown else recorded.problem
             raise RunNotFound(slug, unasked=unasked)
     schedule = None if listed is None else GraphSchedule.of(listed)
-    running = next((run for run in runs if run.open), None)
+    running = next((run for run in reversed(runs) if run.open), None)
     ended = next((run for run in runs if not run.open), None)
     run = running or ended
     pending = Pending()

@@ -26,6 +26,11 @@ async def of_overview(lab: SyncLab, slug: str) -> GraphOverview:
     return next(one for one in await overview(lab.client) if one.graph == slug)
 
 
+async def open_runs(lab: SyncLab, slug: str) -> int:
+    query = f'{names.ATTRIBUTE_GRAPH}="{slug}" AND ExecutionStatus="Running"'
+    return (await lab.client.count_workflows(query)).count
+
+
 async def test_paused_cycle_is_told_and_continues(
     lab: SyncLab, temporal_only: Callable[[SyncLab], CommandLine]
 ) -> None:
@@ -58,18 +63,30 @@ async def test_paused_cycle_is_told_and_continues(
     said = (await syncline("status", graph.slug)).out
     assert "by jo: OPS-12" in " ".join(said.split())
     assert "retrying" not in said
-    await temporal(lab.client, "activity", "unpause", *which)
+
+    # A run that works beside it does not hide it.
+    beside = await lab.start(graph)
+
+    async def both_listed() -> bool:
+        return await open_runs(lab, graph.slug) == 2
+
     await eventually(lambda: begun(2))
+    await eventually(both_listed)
+    assert await is_told()
+    assert (await of_overview(lab, graph.slug)).running.workflow_id == run.id  # type: ignore[union-attr]
+    await temporal(lab.client, "activity", "unpause", *which)
+    await eventually(lambda: begun(3))
     assert not await is_told()
     gate.set()
+    await beside.result()
     assert (await run.result()).result.status == "drained"
 
     # An attempt that was reset is no failed one either.
     gate.clear()
     again = await lab.start(graph)
-    await eventually(lambda: begun(3))
-    await temporal(lab.client, "activity", "reset", "--workflow-id", again.id, "--activity-id", "2")
     await eventually(lambda: begun(4))
+    await temporal(lab.client, "activity", "reset", "--workflow-id", again.id, "--activity-id", "2")
+    await eventually(lambda: begun(5))
     assert "retrying" not in (await syncline("status", graph.slug)).out
     gate.set()
     await again.result()
@@ -127,8 +144,7 @@ async def test_rate_limit_holds_for_eager_cycles_and_is_told(idle_lab: SyncLab) 
         await temporal(lab.client, *config, *lift)
 
         async def nothing_open() -> bool:
-            query = f'{names.ATTRIBUTE_GRAPH}="{graph.slug}" AND ExecutionStatus="Running"'
-            return (await lab.client.count_workflows(query)).count == 0
+            return await open_runs(lab, graph.slug) == 0
 
         await eventually(nothing_open)
 

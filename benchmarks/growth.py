@@ -11,7 +11,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.lab import SCHEMA, NoEmbedding, fresh_store, timed_by_hand, timed_cycle
@@ -47,42 +48,51 @@ async def load(size: int, *, compared: bool = True, settings: Sequence[str] = ()
     `compared`: load it by hand too. `settings`: of the server, as NAME=VALUE.
     """
     nodes = size // 6
-    with tempfile.TemporaryDirectory(prefix="syncline-bench-") as folder:
-        postgres = PostgresServer(Path(folder) / "postgres")
-        server = postgres.start()
+    with (
+        tempfile.TemporaryDirectory(prefix="syncline-bench-") as folder,
+        server_with(Path(folder) / "postgres", settings) as server,
+    ):
+        async with (
+            fresh_store(server, "write") as write,
+            fresh_store(server, "graph") as target,
+            fresh_store(server, "bare") as bare,
+        ):
+            await fill(write, nodes)
+            for store in (target, bare):
+                await migrate_graph(store, SCHEMA)
+            server.psql("CHECKPOINT")
+            vectors = EmbeddedQdrantStore("benchmark", Path(folder) / "qdrant")
+            timing = await timed_cycle(write, target, vectors, NoEmbedding())
+            memory = peak_memory()
+            await _forget_points(server, target)
+            idle = [await timed_cycle(write, target, vectors, NoEmbedding()) for _ in range(IDLE)]
+            await vectors.close()
+            by_hand = (await timed_by_hand(server, write, bare))[0] if compared else 0.0
+            return {
+                "bare": by_hand,
+                "rows": nodes * 6 + 4,
+                "seconds": timing.rows_seconds,
+                "cpu": timing.cpu_seconds,
+                "memory": memory,
+                "idle": statistics.median(each.rows_seconds + each.vector_seconds for each in idle),
+                "idle_cpu": statistics.mean(each.cpu_seconds for each in idle),
+            }
+
+
+@contextmanager
+def server_with(folder: Path, settings: Sequence[str]) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL of its own, with these settings as NAME=VALUE, while entered."""
+    postgres = PostgresServer(folder)
+    server = postgres.start()
+    try:
         if settings:
             for name, value in (each.split("=", 1) for each in settings):
                 server.psql(f"ALTER SYSTEM SET {name} = '{value}'")
             postgres.stop()
             server = postgres.start()
-        try:
-            async with (
-                fresh_store(server, "write") as write,
-                fresh_store(server, "graph") as target,
-                fresh_store(server, "bare") as bare,
-            ):
-                await fill(write, nodes)
-                for store in (target, bare):
-                    await migrate_graph(store, SCHEMA)
-                server.psql("CHECKPOINT")
-                vectors = EmbeddedQdrantStore("benchmark", Path(folder) / "qdrant")
-                timing = await timed_cycle(write, target, vectors, NoEmbedding())
-                memory = peak_memory()
-                await _forget_points(server, target)
-                idle = [await timed_cycle(write, target, vectors, NoEmbedding()) for _ in range(IDLE)]
-                await vectors.close()
-                by_hand = (await timed_by_hand(server, write, bare))[0] if compared else 0.0
-                return {
-                    "bare": by_hand,
-                    "rows": nodes * 6 + 4,
-                    "seconds": timing.rows_seconds,
-                    "cpu": timing.cpu_seconds,
-                    "memory": memory,
-                    "idle": statistics.median(each.rows_seconds + each.vector_seconds for each in idle),
-                    "idle_cpu": statistics.mean(each.cpu_seconds for each in idle),
-                }
-        finally:
-            postgres.stop()
+        yield server
+    finally:
+        postgres.stop()
 
 
 async def _forget_points(server: EmbeddedPostgres, target: PostgresStore) -> None:

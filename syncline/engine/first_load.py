@@ -149,7 +149,7 @@ class FirstLoad:
     @property
     def put_off(self) -> PutOff:
         """What the batches of the cycle have to do without."""
-        counts = frozenset(owed.name for owed in self.owed if owed.kind == COUNTS)
+        counts = frozenset(owed.name for owed in self.owed if owed.kind == COUNTS and not owed.there)
         return PutOff(indexes=any(owed.kind != COUNTS for owed in self.owed), counts=counts)
 
     async def look(self) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 import asyncpg
 
 from syncline import names
-from syncline.engine.key_forms import cast, form
+from syncline.engine.counts import recount_page
 from syncline.engine.map_changes import (
     ChangeKind,
     Definition,
@@ -18,8 +18,7 @@ from syncline.engine.map_changes import (
     lists_standing,
     map_changes,
 )
-from syncline.engine.render.fragments import column
-from syncline.engine.render.identity import Identity, ours
+from syncline.engine.render.identity import Identity
 from syncline.engine.render.links import LinkTable
 from syncline.engine.render.listing import keys_from_list, list_marked
 from syncline.engine.render.points import PointNames
@@ -248,18 +247,6 @@ async def _filled(target: asyncpg.Connection, tables: Sequence[TableMap]) -> lis
 async def recount_step(target: asyncpg.Connection, statements: SchemaStatements, name: str) -> bool:
     """Make the next counts of a table again, in the caller's transaction; return True when none are left."""
     after = await target.fetchval(sql("recounted"), name)
-    table = statements.tables[name].table
-    page = sql(
-        "recount_page",
-        target=ours(table),
-        id=column(table.id_column),
-        after=cast(table.id_type, "$1::text"),
-        last=form(table.id_type, "id"),
-        noted=statements.recount.noted,
-        noted_as=statements.recount.noted_as,
-    )
-    [row] = await target.fetch(page, after, _RECOUNTED, statements.recount.labels(name))
-    ended: bool = row["rows"] < _RECOUNTED
-    await statements.recount.run(target)
-    await target.execute(sql("recount_moved"), name, ended, None if ended else row["last"])
-    return ended
+    last = await recount_page(target, statements, name, after=after, rows=_RECOUNTED)
+    await target.execute(sql("recount_moved"), name, last is None, last)
+    return last is None

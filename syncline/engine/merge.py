@@ -26,6 +26,7 @@ from syncline.messages.sync import TableProgress
 from syncline.sql import literal
 
 __all__ = [
+    "MANY_ROWS",
     "NOTHING",
     "Applied",
     "PutOff",
@@ -45,11 +46,12 @@ _ANALYZE_FROM = 2_000
 # count matters, and a small sample gives that. With the default cost of a random page, made for disks that
 # turn, a batch would read all rows of a table of a hundred times as many, and the time of a load would grow
 # with the square of its rows; a server that has a lower one keeps it.
-_MANY_ROWS = (
+MANY_ROWS = (
     "SET LOCAL work_mem = '64MB'; SET LOCAL default_statistics_target = 10;"
     "SELECT pg_catalog.set_config('random_page_cost', '1.1', true)"
     " WHERE pg_catalog.current_setting('random_page_cost')::float8 > 1.1"
 )
+"""Statements for a transaction that reads or writes many rows."""
 
 _UNCLEAR = 2 * FEW
 """Removals rejected with errors that are not about values before the table is blamed, if none succeeds."""
@@ -113,7 +115,7 @@ async def apply_staged(
     """
     few = not is_large(staged)
     if not few:
-        await target.execute(_MANY_ROWS)
+        await target.execute(MANY_ROWS)
     for statement in table.waiting.resolve:
         await target.execute(statement)
     merging, listing = table.merging, table.listing
@@ -237,7 +239,7 @@ async def release_awaited(
     if table.ranges.awaited is None:
         return []
     name, effects = table.table.name, []
-    await target.execute(_MANY_ROWS)
+    await target.execute(MANY_ROWS)
     if await target.execute(table.ranges.awaited) == "INSERT 0 0":
         return []
     if table.listing.any:

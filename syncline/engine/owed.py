@@ -2,7 +2,7 @@
 
 Each step is one transaction that also takes it off the list, so that a crash leaves an object there, or named
 as owed. `CREATE INDEX` and `ADD CONSTRAINT … NOT VALID` block other writers, never readers; `VALIDATE` blocks
-neither.
+neither. To count for all rows of a large table takes many steps, once the indexes are there.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from syncline.engine.counts import are_long, recount_page
 from syncline.engine.dead_letters import may_be_rows
+from syncline.engine.merge import MANY_ROWS
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.schema_transaction import HeldSchema
 from syncline.engine.state import Fence
@@ -23,8 +25,10 @@ from syncline.stores.postgres import PostgresStore, map_driver_error
 
 __all__ = ["COUNTS", "LOCK_TIMEOUT", "OwedObject", "acting_as", "put_back", "read_owed"]
 
-COUNTS = "counts"
-"""The kind of what is owed to a table whose rows are not counted yet."""
+COUNTS, INDEX, FOREIGN_KEY = "counts", "index", "foreign key"
+"""The kinds of what is owed; counts are those of a table for whose rows nothing is counted yet."""
+_PAGE = 50_000
+"""Rows of a large table that are counted for in one step."""
 LOCK_TIMEOUT = "SET LOCAL lock_timeout = '500ms'"
 """Less than a session waits before it looks for a deadlock: who began later gives up, and no reader does."""
 _CHECK_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '10s'"
@@ -57,16 +61,20 @@ class OwedObject:
     """Whether it is there, if only for new rows."""
     valid: bool
     """Whether nothing is left to do."""
+    counted_to: str | None = None
+    """Of counts that are made page by page: the last id that was counted for."""
 
     @classmethod
     def of(cls, row: asyncpg.Record) -> "OwedObject":
         """Return it from a row of the query `owed`."""
+        counts = row["kind"] == COUNTS
         return cls(
             number=row["number"],
             kind=row["kind"],
             table=row["table_name"],
             name=row["name"],
-            statements=row["statements"],
+            statements=() if counts else row["statements"],
+            counted_to=next(iter(row["statements"]), None) if counts else None,
             validate=row["validate"],
             there=row["there"],
             tries=row["tries"],
@@ -123,7 +131,15 @@ async def put_back(
     begin = held.transaction if transaction is None else transaction
     async with held.transaction() as target:
         owed = await read_owed(target, held.schema)
+        paged = {
+            each.number
+            for each in owed
+            if each.kind == COUNTS and (each.there or await are_long(target, statements, each.name))
+        }
     steps = [(each, "place") for each in owed if not each.found or each.valid or not each.placed]
+    # Pages find what they count by the indexes; keys would have every count checked.
+    last = (INDEX, COUNTS, FOREIGN_KEY)
+    steps.sort(key=lambda step: last.index(step[0].kind) if paged else 0)
     # The rows are checked at last, so that new ones are checked as they come meanwhile.
     steps += [(each, "validate") for each in owed if each.placed and each.validate and not each.valid]
     for each, step in steps:
@@ -132,7 +148,9 @@ async def put_back(
         if out_of_time():
             break
         try:
-            if each.kind == COUNTS:
+            if each.number in paged:
+                await _count_pages(begin, fence, statements, each, out_of_time, heartbeat)
+            elif each.kind == COUNTS:
                 async with begin(statements.recount.create, _COUNTING) as target:
                     await fence.require(target)
                     await statements.recount.run_whole(target, each.name)
@@ -157,6 +175,29 @@ async def put_back(
                 await target.execute(sql("owed_failed"), each.number, reason)
     async with held.transaction() as target:
         return await read_owed(target, held.schema)
+
+
+async def _count_pages(
+    begin: Callable[..., AbstractAsyncContextManager[asyncpg.Connection]],
+    fence: Fence,
+    statements: SchemaStatements,
+    owed: OwedObject,
+    out_of_time: Callable[[], bool],
+    heartbeat: Callable[[], None],
+) -> None:
+    """Count for the next rows of a table, at least for a page of them."""
+    last = owed.counted_to
+    while True:
+        async with begin(statements.recount.create, _COUNTING, MANY_ROWS) as target:
+            await fence.require(target)
+            last = await recount_page(target, statements, owed.name, after=last, rows=_PAGE)
+            if last is None:
+                await target.execute(sql("owed_paid"), owed.number)
+            else:
+                await target.execute(sql("owed_counted"), owed.number, last)
+        if last is None or out_of_time():
+            return
+        heartbeat()
 
 
 async def _place(target: asyncpg.Connection, owed: OwedObject) -> None:

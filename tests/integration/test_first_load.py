@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from syncline.engine import KNOWLEDGE_GRAPH, SchemaMap, SyncEngine, first_load, owed, run_cycle
+from syncline.engine import KNOWLEDGE_GRAPH, SchemaMap, SyncEngine, counts, first_load, owed, run_cycle
 from syncline.engine.keys import key_uuid
 from syncline.errors import StoreUnavailable
 from syncline.messages.sync import CycleProgress, CycleStatus, SyncResult
@@ -37,6 +37,22 @@ ARRIVES = """
 INSERT INTO write_nodes (id, concept) VALUES ('z', 'Z');
 INSERT INTO write_facts (id, content, dedup_status) VALUES ('f9', 'nine', 'ready');
 """
+COUNTED = """
+INSERT INTO write_nodes (id, concept, parent_id, fact_ids)
+    SELECT 'n' || n, 'node ' || n, CASE WHEN n > 1 THEN 'n' || n / 2 END, '{f1}' FROM generate_series(1, 7) n;
+INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type)
+    SELECT 'e' || n, 'n' || n, 'a', 'x' FROM generate_series(1, 7) n;
+"""
+RECOUNTED = """
+INSERT INTO write_nodes (id, concept, parent_id, fact_ids)
+    SELECT 'm' || n, 'node', 'n' || n, '{f2}' FROM generate_series(1, 7) n;
+INSERT INTO write_edges (id, source_node_id, target_node_id, relationship_type)
+    SELECT 'ee' || n, 'n' || n, 'b', 'x' FROM generate_series(1, 7) n;
+DELETE FROM write_edges WHERE id IN ('e1', 'e2', 'e3');
+UPDATE write_nodes SET fact_ids = '{f1,f2}' WHERE id > 'n3';
+DELETE FROM write_nodes WHERE id IN ('n6', 'n7');
+"""
+"""Changes the counts of every node, so also of those for which a page has counted."""
 ALTERED = """
 COMMENT ON CONSTRAINT edges_source_node_id_fkey ON edges IS 'It''s "ours"';
 ALTER TABLE fact_sources ALTER CONSTRAINT fact_sources_fact_id_fkey DEFERRABLE INITIALLY DEFERRED;
@@ -243,6 +259,42 @@ async def test_first_load_of_tables_of_others_puts_off_their_counts_alone(graph:
         (),
         (),
     )
+    assert await differences(graph) == []
+
+
+async def test_counts_of_large_tables_are_made_page_by_page(
+    graph: TestGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changes come between the pages, and are counted; so they are when a cycle dies after some of them."""
+    recount_page, after = counts.recount_page, list[str | None]()
+    at = {2: RECOUNTED, 4: None, 6: ARRIVES}
+
+    async def counted(target: asyncpg.Connection, *given: object, **named: object) -> str | None:
+        after.append(named["after"])  # type: ignore[arg-type]
+        if (come := at.get(len(after), "")) is None:
+            raise _StoppedError
+        if come:
+            await write(graph, come)
+        return await recount_page(target, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("syncline.engine.owed.recount_page", counted)
+    monkeypatch.setattr(counts, "_AT_ONCE", 0)
+    monkeypatch.setattr(owed, "_PAGE", 2)
+    monkeypatch.setattr(first_load, "_SECONDS", 0.0)
+    before = await _catalog(graph)
+    await write(graph, SEED + COUNTED)
+    with pytest.raises(_StoppedError):
+        await _cycle(graph)
+    await graph.wait_until_free()
+    left = [row["kind"] for row in await read(graph, "SELECT DISTINCT kind FROM sync_owed ORDER BY 1")]
+    assert left == ["counts", "foreign key"]  # pages find rows by indexes, which are back
+    assert await read(
+        graph, "SELECT FROM node_stats WHERE node_id IN (SELECT id FROM nodes WHERE key LIKE 'm%')"
+    )
+    result = await _cycle(graph)
+    assert (result.status, result.failures, result.owed) == (CycleStatus.DRAINED, 0, ())
+    assert (after.count(None), len(after) > 6, after[1:] == sorted(after[1:], key=str)) == (1, True, True)
+    assert await _catalog(graph) == before
     assert await differences(graph) == []
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from syncline.engine import first_load, live_lane
+from syncline.engine import counts, first_load, live_lane, owed
 from syncline.engine.live_lane import LoadDrain
 from tests.kit.cycle_clock import CycleClock
 
@@ -10,10 +10,12 @@ __all__ = ["end_after_turns", "every_load"]
 
 
 def every_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every table that is read from the start be a load, each turn of which is one batch or step."""
+    """Let every table that is read from the start be a load, each turn of which is one batch, step or page."""
     monkeypatch.setattr(first_load, "WORTH_ROWS", 1)
     monkeypatch.setattr(first_load, "_SECONDS", 0.0)
     monkeypatch.setattr(live_lane, "_SECONDS", 0.0)
+    monkeypatch.setattr(counts, "_AT_ONCE", 0)
+    monkeypatch.setattr(owed, "_PAGE", 3)
 
 
 def end_after_turns(monkeypatch: pytest.MonkeyPatch, turns: int) -> None:

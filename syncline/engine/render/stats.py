@@ -210,6 +210,18 @@ class Recount:
             for label in (counting.name, *groups)
         ]
 
+    def reads(self, table: str) -> list[str]:
+        """Return the target and link tables that are read to count for every row of a table."""
+        found = [self._map[table].target]
+        found += [
+            stat.counted
+            for counting, groups in self._counting
+            if counting.name == table
+            for group in groups.values()
+            for stat in group
+        ]
+        return list(dict.fromkeys(found))
+
     def _left(self, table: TableMap) -> str:
         return sql(
             "stubs_left",

@@ -135,7 +135,7 @@ SELECT count(*) FROM sync_range WHERE table_name = $1 AND NOT done
 
 -- name: range_take
 -- Range $2, if it is as it was left at ($3, $4), and what the first load has put off; and what fresh changes have reached.
-SELECT r.progress::text AS progress, ARRAY(SELECT o.name FROM sync_owed o WHERE o.kind = '@{counts}') AS counts,
+SELECT r.progress::text AS progress, ARRAY(SELECT o.name FROM sync_owed o WHERE o.kind = '@{counts}' AND NOT o.there) AS counts,
        (SELECT max(c.xid) FROM sync_cursor c) AS reached,
        EXISTS (SELECT FROM sync_owed o WHERE o.kind <> '@{counts}') AS indexes
 FROM sync_range r

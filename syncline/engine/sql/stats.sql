@@ -3,6 +3,10 @@
 -- name: noted
 SELECT counted, count(*) AS touched FROM pg_temp.@{noted} GROUP BY 1
 
+-- name: counted_size
+-- Bytes of the rows of the tables $1.
+SELECT coalesce(sum(pg_relation_size(to_regclass(quote_ident(u.name)))), 0)::bigint FROM unnest($1::text[]) AS u (name)
+
 -- name: without_line
  WHERE NOT EXISTS (SELECT FROM @{stats} t WHERE t.@{owner} = @{row})
 

@@ -19,7 +19,7 @@ from benchmarks.growth import fill, server_with
 from benchmarks.lab import SCHEMA, NoEmbedding, Timing, fresh_store, timed_cycle
 from benchmarks.ranges import OneProcess
 from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine
-from syncline.messages.sync import SyncResult
+from syncline.messages.sync import CycleProgress, SyncResult
 from syncline.migrations import migrate_graph
 from syncline.provider import SyncContext
 from syncline.stores.postgres import PostgresStore
@@ -113,13 +113,26 @@ async def measure(rows: int, lanes: int, settings: Sequence[str] = ()) -> str:
             )
             others = OneProcess(engine, come=True) if lanes > 1 else None
 
+            begun = asyncio.Event()
+
             async def run(context: SyncContext) -> SyncResult:
+                beat = context.heartbeat
+
+                def heard(progress: CycleProgress) -> None:
+                    beat(progress)
+                    begun.set()
+
+                context = replace(context, heartbeat=heard)
                 if others is not None:
                     others.context = context = replace(context, lanes=others)
                 return await engine.run_cycle(context)
 
             cycle = partial(timed_cycle, write, target, vectors, NoEmbedding(), run=run)
             load, seen = asyncio.create_task(cycle()), Seen(write, target, nodes)
+            # What was written before it is the load's own.
+            first = asyncio.create_task(begun.wait())
+            await asyncio.wait([load, first], return_when=asyncio.FIRST_COMPLETED)
+            first.cancel()
             await seen.watch(load, cycle)
             timing = await load
             if others is not None:

@@ -18,7 +18,7 @@ from syncline.engine.capture import Pending
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.lane_lock import lane_transaction
 from syncline.engine.merge import PutOff
-from syncline.engine.owed import COUNTS, LOCK_TIMEOUT, OwedObject, acting_as, put_back, read_owed
+from syncline.engine.owed import COUNTS, OwedObject, acting_as, put_back, read_owed
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.results import Progress
 from syncline.engine.schema_transaction import HeldSchema
@@ -33,6 +33,8 @@ from syncline.stores.tenants import reading
 
 __all__ = ["FirstLoad", "Referring", "are_many", "referring", "without_rows"]
 
+_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '500ms'"
+"""Less than a session waits before it looks for a deadlock: who began later gives up, and no reader does."""
 _SECONDS = 2.0
 """Longest time of putting keys back without a look for changes, but for a step that has begun."""
 WORTH_ROWS = 20_000
@@ -174,7 +176,7 @@ class FirstLoad:
             return
         store, log, graph = self.context.target.store, self.context.log, self.context.graph.slug
         try:
-            async with self.held.transaction(*acting_as(store), LOCK_TIMEOUT) as target:
+            async with self.held.transaction(*acting_as(store), _LOCK_TIMEOUT) as target:
                 await fence.require(target)
                 kept = await self._put_off(target, said, tables, pending.horizon)
                 self.owed = await read_owed(target, self.held.schema)

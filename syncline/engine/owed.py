@@ -23,17 +23,18 @@ from syncline.provider import EventLog
 from syncline.sql import quoted, string_literal
 from syncline.stores.postgres import PostgresStore, map_driver_error
 
-__all__ = ["COUNTS", "LOCK_TIMEOUT", "OwedObject", "acting_as", "put_back", "read_owed"]
+__all__ = ["COUNTS", "OwedObject", "acting_as", "put_back", "read_owed"]
 
 COUNTS, INDEX, FOREIGN_KEY = "counts", "index", "foreign key"
 """The kinds of what is owed; counts are those of a table for whose rows nothing is counted yet."""
 _PAGE = 50_000
 """Rows of a large table that are counted for in one step."""
-LOCK_TIMEOUT = "SET LOCAL lock_timeout = '500ms'"
-"""Less than a session waits before it looks for a deadlock: who began later gives up, and no reader does."""
+_PLACE_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '3s'"
+"""To put an object back waits for other writers, and for VACUUM and ANALYZE, which Postgres cancels for it
+after a second (`deadlock_timeout`) where autovacuum runs them: it does once so many rows have come. No reader
+waits for it."""
 _CHECK_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '10s'"
-"""To check rows waits for no reader or writer, and none for it: only for VACUUM and ANALYZE, which Postgres
-cancels for it after a second where autovacuum runs them."""
+"""To check rows waits for no reader or writer, and none for it: only for VACUUM and ANALYZE."""
 _COUNTING = "DISCARD PLANS; SET LOCAL work_mem = '64MB'; SET LOCAL plan_cache_mode = auto"
 _MEMORY = (
     "SELECT pg_catalog.set_config('maintenance_work_mem', '256MB', true)"
@@ -156,7 +157,7 @@ async def put_back(
                     await statements.recount.run_whole(target, each.name)
                     await target.execute(sql("owed_paid"), each.number)
             else:
-                patience = LOCK_TIMEOUT if step == "place" else _CHECK_LOCK_TIMEOUT
+                patience = _PLACE_LOCK_TIMEOUT if step == "place" else _CHECK_LOCK_TIMEOUT
                 async with begin(*acting_as(store), patience, _MEMORY) as target:
                     await fence.require(target)
                     await (_place if step == "place" else _validate)(target, each)

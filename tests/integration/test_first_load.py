@@ -170,7 +170,10 @@ async def test_first_load_that_stops_between_batches_continues(graph: TestGraph)
     assert await differences(graph) == []
 
 
-async def test_checking_rows_waits_for_a_vacuum(graph: TestGraph, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["_place", "_validate"])
+async def test_putting_back_waits_for_a_vacuum(
+    graph: TestGraph, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     """Nobody else waits meanwhile. Autovacuum comes when many rows did; Postgres cancels it after a second."""
     connection = await graph.connect_target()
     tasks: list[asyncio.Task[None]] = []
@@ -187,10 +190,10 @@ async def test_checking_rows_waits_for_a_vacuum(graph: TestGraph, monkeypatch: p
                 await vacuum.rollback()
 
             tasks.append(asyncio.create_task(ends()))
-        await validate(target, each)
+        await act(target, each)
 
-    validate = owed._validate
-    monkeypatch.setattr(owed, "_validate", vacuumed)
+    act = getattr(owed, step)
+    monkeypatch.setattr(owed, step, vacuumed)
     await write(graph, SEED)
     result = await _cycle(graph)
     await asyncio.gather(*tasks)

@@ -27,7 +27,7 @@ __all__ = ["COUNTS", "OwedObject", "acting_as", "put_back", "read_owed"]
 
 COUNTS, INDEX, FOREIGN_KEY = "counts", "index", "foreign key"
 """The kinds of what is owed; counts are those of a table for whose rows nothing is counted yet."""
-_PAGE = 50_000
+_PAGE = 150_000
 """Rows of a large table that are counted for in one step."""
 _PLACE_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '3s'"
 """To put an object back waits for other writers, and for VACUUM and ANALYZE, which Postgres cancels for it

@@ -8,7 +8,6 @@ from typing import Final
 import asyncpg
 
 from syncline import names
-from syncline.engine.counts import recount_page
 from syncline.engine.map_changes import (
     ChangeKind,
     Definition,
@@ -247,6 +246,6 @@ async def _filled(target: asyncpg.Connection, tables: Sequence[TableMap]) -> lis
 async def recount_step(target: asyncpg.Connection, statements: SchemaStatements, name: str) -> bool:
     """Make the next counts of a table again, in the caller's transaction; return True when none are left."""
     after = await target.fetchval(sql("recounted"), name)
-    last = await recount_page(target, statements, name, after=after, rows=_RECOUNTED)
+    last = await statements.recount.run_page(target, name, after=after, rows=_RECOUNTED)
     await target.execute(sql("recount_moved"), name, last is None, last)
     return last is None

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from syncline.engine.counts import are_long, recount_page
 from syncline.engine.dead_letters import may_be_rows
 from syncline.engine.merge import MANY_ROWS
 from syncline.engine.render.statements import SchemaStatements
@@ -27,6 +26,8 @@ __all__ = ["COUNTS", "OwedObject", "acting_as", "put_back", "read_owed"]
 
 COUNTS, INDEX, FOREIGN_KEY = "counts", "index", "foreign key"
 """The kinds of what is owed; counts are those of a table for whose rows nothing is counted yet."""
+_AT_ONCE = 256 * 2**20
+"""Bytes of the tables that are read to count for one, from which on that is no work of a moment."""
 _PAGE = 150_000
 """Rows of a large table that are counted for in one step."""
 _PLACE_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '3s'"
@@ -135,7 +136,7 @@ async def put_back(
         paged = {
             each.number
             for each in owed
-            if each.kind == COUNTS and (each.there or await are_long(target, statements, each.name))
+            if each.kind == COUNTS and (each.there or await _is_long(target, statements, each.name))
         }
     steps = [(each, "place") for each in owed if not each.found or each.valid or not each.placed]
     # Pages find what they count by the indexes; keys would have every count checked.
@@ -178,6 +179,12 @@ async def put_back(
         return await read_owed(target, held.schema)
 
 
+async def _is_long(target: asyncpg.Connection, statements: SchemaStatements, name: str) -> bool:
+    """Return whether to count for every row of a table at once would keep changes waiting for seconds."""
+    size = await target.fetchval(sql("counted_size"), statements.recount.reads(name))
+    return bool(size >= _AT_ONCE)
+
+
 async def _count_pages(
     begin: Callable[..., AbstractAsyncContextManager[asyncpg.Connection]],
     fence: Fence,
@@ -189,9 +196,9 @@ async def _count_pages(
     """Count for the next rows of a table, at least for a page of them."""
     last = owed.counted_to
     while True:
-        async with begin(statements.recount.create, _COUNTING, MANY_ROWS) as target:
+        async with begin(MANY_ROWS) as target:
             await fence.require(target)
-            last = await recount_page(target, statements, owed.name, after=last, rows=_PAGE)
+            last = await statements.recount.run_page(target, owed.name, after=last, rows=_PAGE)
             if last is None:
                 await target.execute(sql("owed_paid"), owed.number)
             else:

@@ -10,8 +10,9 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from syncline.engine import KNOWLEDGE_GRAPH, SchemaMap, SyncEngine, counts, first_load, owed, run_cycle
+from syncline.engine import KNOWLEDGE_GRAPH, SchemaMap, SyncEngine, first_load, owed, run_cycle
 from syncline.engine.keys import key_uuid
+from syncline.engine.render.stats import Recount
 from syncline.errors import StoreUnavailable
 from syncline.messages.sync import CycleProgress, CycleStatus, SyncResult
 from syncline.stores.postgres import PostgresStore
@@ -269,19 +270,19 @@ async def test_counts_of_large_tables_are_made_page_by_page(
     graph: TestGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Changes come between the pages, and are counted; so they are when a cycle dies after some of them."""
-    recount_page, after = counts.recount_page, list[str | None]()
+    run_page, after = Recount.run_page, list[str | None]()
     at = {2: RECOUNTED, 4: None, 6: ARRIVES}
 
-    async def counted(target: asyncpg.Connection, *given: object, **named: object) -> str | None:
+    async def counted(self: Recount, *given: object, **named: object) -> str | None:
         after.append(named["after"])  # type: ignore[arg-type]
         if (come := at.get(len(after), "")) is None:
             raise _StoppedError
         if come:
             await write(graph, come)
-        return await recount_page(target, *given, **named)  # type: ignore[arg-type]
+        return await run_page(self, *given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("syncline.engine.owed.recount_page", counted)
-    monkeypatch.setattr(counts, "_AT_ONCE", 0)
+    monkeypatch.setattr(Recount, "run_page", counted)
+    monkeypatch.setattr(owed, "_AT_ONCE", 0)
     monkeypatch.setattr(owed, "_PAGE", 2)
     monkeypatch.setattr(first_load, "_SECONDS", 0.0)
     before = await _catalog(graph)

@@ -43,7 +43,7 @@ UNMEASURED: Final[Mapping[str, str]] = {
     """,
     "read one entry, or a fixed number, in the order of an index, as `integration/test_plans.py` shows of the idle cycle": """
         engine/next_delete engine/requeue_due engine/partition_first engine/load_rows engine/load_pays engine/row_sample
-        engine/mapped_probe engine/mapped_touch engine/recount_page engine/ledger_shadow engine/checkpoint_common
+        engine/mapped_probe engine/mapped_touch engine/page_end engine/ledger_shadow engine/checkpoint_common
         engine/outbox_refuse engine/outbox_retry capture.listen/probe capture.listen/tenant_probe capture.listen/retry_due
         verify/points
     """,

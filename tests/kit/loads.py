@@ -2,7 +2,7 @@
 
 import pytest
 
-from syncline.engine import counts, first_load, live_lane, owed
+from syncline.engine import first_load, live_lane, owed
 from syncline.engine.live_lane import LoadDrain
 from tests.kit.cycle_clock import CycleClock
 
@@ -14,7 +14,7 @@ def every_load(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(first_load, "WORTH_ROWS", 1)
     monkeypatch.setattr(first_load, "_SECONDS", 0.0)
     monkeypatch.setattr(live_lane, "_SECONDS", 0.0)
-    monkeypatch.setattr(counts, "_AT_ONCE", 0)
+    monkeypatch.setattr(owed, "_AT_ONCE", 0)
     monkeypatch.setattr(owed, "_PAGE", 3)
 
 

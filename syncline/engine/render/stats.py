@@ -1,9 +1,11 @@
 """Denormalised counts: notes the rows whose counts a statement may have changed, and recounts them."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import asyncpg
 
+from syncline.engine.key_forms import cast, form, ordered
 from syncline.engine.render.fragments import column as column_name
 from syncline.engine.render.fragments import commas
 from syncline.engine.render.identity import ours
@@ -188,8 +190,6 @@ class Recount:
             "touched_create", noted=self.noted, type="uuid" if _all_uuids(schema_map) else "text"
         )
         self._noted_as_text = not _all_uuids(schema_map)
-        self.noted_as = _noted_as(schema_map)
-        """The cast of an id to how it is noted."""
         self._counting = [
             (table, _groups(table, stats)) for table in schema_map if (stats := table.stats) is not None
         ]
@@ -200,15 +200,6 @@ class Recount:
         self._statements: dict[tuple[str, frozenset[str]], str] = {}
         self.counted = frozenset(table.name for table, _ in self._counting)
         """The tables whose rows have counts."""
-
-    def labels(self, table: str) -> list[str]:
-        """Return the labels under which a row of the table is noted so that all its counts are made again."""
-        return [
-            label
-            for counting, groups in self._counting
-            if counting.name == table
-            for label in (counting.name, *groups)
-        ]
 
     def reads(self, table: str) -> list[str]:
         """Return the target and link tables that are read to count for every row of a table."""
@@ -256,17 +247,22 @@ class Recount:
         """Count for every row of a table, as a whole, within the caller's transaction."""
         for table, groups in self._counting:
             if table.name == name:
-                await target.execute(
-                    _statement(
-                        self._map,
-                        table,
-                        groups,
-                        frozenset(groups),
-                        noted=self.noted,
-                        as_text=self._noted_as_text,
-                        whole=True,
-                    )
-                )
+                await target.execute(_of_all(self._map, table, groups))
+
+    async def run_page(
+        self, target: asyncpg.Connection, name: str, *, after: str | None, rows: int
+    ) -> str | None:
+        """Count for the next `rows` of a table, in the order of their ids, within the caller's transaction.
+
+        `after` is the last id of the page before, None for the first one. Return that of this page, None
+        after the last one.
+        """
+        upto: str | None = None
+        for table, groups in self._counting:
+            if table.name == name:
+                upto = await target.fetchval(_page_end(table), after, rows)
+                await target.execute(_of_all(self._map, table, groups, paged=True), after, upto)
+        return upto
 
     def _counts(self, table: TableMap, groups: Mapping[str, list[Stat]], labels: frozenset[str]) -> str:
         # One statement writes all counts of a row, so that it is written once.
@@ -286,6 +282,59 @@ def _groups(table: TableMap, stats: Stats) -> dict[str, list[Stat]]:
     return groups
 
 
+class _Counted:
+    """What of a table's counts is the same in every statement that makes them."""
+
+    def __init__(
+        self,
+        schema_map: SchemaMap,
+        table: TableMap,
+        stats: Iterable[Stat],
+        *,
+        rows_by: Callable[[str, Sequence[str]], str],
+        id_: str,
+    ) -> None:
+        by: dict[tuple[str, tuple[str, ...]], list[Stat]] = {}
+        for stat in stats:
+            by.setdefault((stat.counted, stat.by), []).append(stat)
+        counted = list(by.values())
+        names = [quoted(stat.column) for group in counted for stat in group]
+        place, owner = table.stats_place
+        self.numbers = "".join(
+            sql(
+                "stats_numbers",
+                number=str(number),
+                values=commas([f"{stat.value} AS {quoted(stat.column)}" for stat in group]),
+                rows=rows_by(counted_rows(schema_map, group[0].counted), group[0].by),
+                table=quoted(group[0].counted),
+            )
+            for number, group in enumerate(counted)
+        )
+        self.written = {
+            "stats": quoted(place),
+            "owner": quoted(owner),
+            "written": commas(names),
+            "current": commas([f"t.{name}" for name in names]),
+            "proposed": commas([f"f.{name}" for name in names]),
+        }
+        found = [
+            f"CASE WHEN n{number}.sync_touched_id IS NULL THEN none{number}.{name} ELSE n{number}.{name} END"
+            f" AS {name}"
+            for number, group in enumerate(counted)
+            for name in (quoted(stat.column) for stat in group)
+        ]
+        self.parts = {
+            "columns": commas([quoted(owner), *names]),
+            "found": commas([f"{id_} AS {quoted(owner)}", *found]),
+            "joins": "".join(
+                f" LEFT JOIN n{number} ON n{number}.sync_touched_id = {id_} CROSS JOIN none{number}"
+                for number in range(len(counted))
+            ),
+            "updated": sql("stats_updated", **self.written) if names else "",
+            **self.written,
+        }
+
+
 def _statement(
     schema_map: SchemaMap,
     table: TableMap,
@@ -294,75 +343,61 @@ def _statement(
     *,
     noted: str,
     as_text: bool,
-    whole: bool = False,
 ) -> str:
-    """Return the statement that creates missing stats rows and updates the noted counts; the `whole`: all."""
-    rows_by = _all_rows if whole else _counted_rows
-    by: dict[tuple[str, tuple[str, ...]], list[Stat]] = {}
-    for stat in (stat for label, group in groups.items() if label in labels for stat in group):
-        by.setdefault((stat.counted, stat.by), []).append(stat)
-    counted = list(by.values())
-    names = [quoted(stat.column) for group in counted for stat in group]
-    numbers = [
-        sql(
-            "stats_numbers",
-            number=str(number),
-            values=commas([f"{stat.value} AS {quoted(stat.column)}" for stat in group]),
-            rows=rows_by(counted_rows(schema_map, group[0].counted), group[0].by),
-            table=quoted(group[0].counted),
-        )
-        for number, group in enumerate(counted)
-    ]
-    found = [
-        f"CASE WHEN n{number}.sync_touched_id IS NULL THEN none{number}.{name} ELSE n{number}.{name} END"
-        f" AS {name}"
-        for number, group in enumerate(counted)
-        for name in (quoted(stat.column) for stat in group)
-    ]
-    place, owner = table.stats_place
-    written = {
-        "stats": quoted(place),
-        "owner": quoted(owner),
-        "written": commas(names),
-        "current": commas([f"t.{name}" for name in names]),
-        "proposed": commas([f"f.{name}" for name in names]),
-    }
-    if whole:
-        return sql(
-            "counters_whole" if table.counters else "stats_whole",
-            numbers="".join(numbers).removeprefix(", ") + ("," if numbers else ""),
-            target=ours(table),
-            columns=commas([quoted(owner), *names]),
-            found=commas([f"o.{column_name(table.id_column)} AS {quoted(owner)}", *found]),
-            joins="".join(
-                f" LEFT JOIN n{number} ON n{number}.sync_touched_id = o.{column_name(table.id_column)}"
-                f" CROSS JOIN none{number}"
-                for number in range(len(counted))
-            ),
-            updated=sql("stats_updated", **written) if names else "",
-            **written,
-        )
+    """Return the statement that creates missing stats rows and updates the noted counts."""
+    stats = (stat for label, group in groups.items() if label in labels for stat in group)
+    counted = _Counted(schema_map, table, stats, rows_by=_counted_rows, id_="u.id")
     return sql(
         "counters" if table.counters else "stats",
         noted=noted,
         labels=commas([f"'{literal(label)}'" for label in sorted(labels)]),
-        numbers="".join(numbers),
+        numbers=counted.numbers,
         target=quoted(table.name),
         id=column_name(table.id_column),
         touched=f"u.id::{table.id_type.native} AS id" if as_text else "u.id",
-        columns=commas([quoted(owner), *names]),
-        found=commas([f"u.id AS {quoted(owner)}", *found]),
-        joins="".join(
-            f" LEFT JOIN n{number} ON n{number}.sync_touched_id = u.id CROSS JOIN none{number}"
-            for number in range(len(counted))
-        ),
-        updated=sql("stats_updated", **written) if names else "",
-        **written,
+        **counted.parts,
     )
 
 
-def _all_rows(counted: str, by: Sequence[str]) -> str:
-    """Return the query for all rows `counted`, once per row that they refer to."""
+def _of_all(
+    schema_map: SchemaMap, table: TableMap, groups: Mapping[str, list[Stat]], *, paged: bool = False
+) -> str:
+    """Return the statement for the counts of all rows, or of those with the ids of a page."""
+    id_ = f"o.{column_name(table.id_column)}"
+
+    def rows_by(counted: str, by: Sequence[str]) -> str:
+        return _all_rows(counted, by, within=partial(_in_page, table) if paged else None)
+
+    stats = (stat for group in groups.values() for stat in group)
+    counted = _Counted(schema_map, table, stats, rows_by=rows_by, id_=id_)
+    return sql(
+        "counters_whole" if table.counters else "stats_whole",
+        numbers=counted.numbers.removeprefix(", ") + ("," if counted.numbers else ""),
+        target=ours(table),
+        within=f" WHERE {_in_page(table, id_)}" if paged else "",
+        **counted.parts,
+    )
+
+
+def _in_page(table: TableMap, id_: str) -> str:
+    bounds = {"after": cast(table.id_type, "$1::text"), "upto": cast(table.id_type, "$2::text")}
+    return sql("in_page", id=f"({ordered(table.id_type, id_)})", **bounds).strip()
+
+
+def _page_end(table: TableMap) -> str:
+    id_ = column_name(table.id_column)
+    return sql(
+        "page_end",
+        target=ours(table),
+        id=id_,
+        ordered=f"({ordered(table.id_type, f't.{id_}')})",
+        after=cast(table.id_type, "$1::text"),
+        last=form(table.id_type, "p.id"),
+    )
+
+
+def _all_rows(counted: str, by: Sequence[str], *, within: Callable[[str], str] | None = None) -> str:
+    """Return the query for all rows `counted`, or those `within` it, once per row that they refer to."""
     return " UNION ALL ".join(
         " AND ".join(
             [
@@ -370,6 +405,7 @@ def _all_rows(counted: str, by: Sequence[str]) -> str:
                     f"SELECT c.{quoted(column)} AS sync_touched_id, c.* FROM {counted} c"
                     f" WHERE c.{quoted(column)} IS NOT NULL"
                 ),
+                *([] if within is None else [within(f"c.{quoted(column)}")]),
                 *(f"c.{quoted(before)} IS DISTINCT FROM c.{quoted(column)}" for before in by[:index]),
             ]
         )

@@ -88,15 +88,6 @@ ON CONFLICT (collection, point_id) DO UPDATE SET
 INSERT INTO sync_outbox (collection, point_id) SELECT $1, @{id} FROM @{target} ORDER BY @{order} LIMIT 1
 ON CONFLICT (collection, point_id) DO UPDATE SET seq = excluded.seq
 
--- name: recount_page
--- The next rows whose counts are made again, noted for the recount of this transaction.
-WITH page AS MATERIALIZED (
-    SELECT t.@{id} AS id FROM @{target} t WHERE $1::text IS NULL OR t.@{id} > @{after} ORDER BY t.@{id} LIMIT $2
-), noted AS (
-    INSERT INTO pg_temp.@{noted} (counted, id) SELECT l.label, p.id@{noted_as} FROM page p CROSS JOIN unnest($3::text[]) AS l (label)
-)
-SELECT count(*) AS rows, (SELECT @{last} FROM page ORDER BY id DESC LIMIT 1) AS last FROM page
-
 -- name: recounted
 SELECT recounted FROM sync_mapped WHERE table_name = $1
 

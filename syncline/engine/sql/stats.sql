@@ -32,19 +32,29 @@ UPDATE @{stats} t SET (@{written}) = ROW (@{proposed})
 FROM found f WHERE t.@{owner} = f.@{owner} AND (@{current}) IS DISTINCT FROM (@{proposed})
 
 -- name: stats_whole
--- The same for every row, each table read once.
+-- The same for every row, each table read once; of a page, its ranges of the indexes are.
 WITH @{numbers} found AS MATERIALIZED (
-    SELECT @{found} FROM @{target} o@{joins}
+    SELECT @{found} FROM @{target} o@{joins}@{within}
 )@{updated}
 INSERT INTO @{stats} (@{columns})
 SELECT @{columns} FROM found f WHERE NOT EXISTS (SELECT FROM @{stats} t WHERE t.@{owner} = f.@{owner}) ORDER BY f.@{owner}
 
 -- name: counters_whole
 WITH @{numbers} found AS MATERIALIZED (
-    SELECT @{found} FROM @{target} o@{joins}
+    SELECT @{found} FROM @{target} o@{joins}@{within}
 )
 UPDATE @{stats} t SET (@{written}) = ROW (@{proposed})
 FROM found f WHERE t.@{owner} = f.@{owner} AND (@{current}) IS DISTINCT FROM (@{proposed})
+
+-- name: page_end
+-- The last of the next $2 ids of a page after $1, as text; no row if fewer are left.
+SELECT @{last} FROM (
+    SELECT t.@{id} AS id FROM @{target} t WHERE $1::text IS NULL OR @{ordered} > @{after} ORDER BY @{ordered} OFFSET $2 - 1 LIMIT 1
+) AS p
+
+-- name: in_page
+-- That an id is after $1, up to $2; without either, the first, or the last.
+($1::text IS NULL OR @{id} > @{after}) AND ($2::text IS NULL OR @{id} <= @{upto})
 
 -- name: count_of_none
 (SELECT @{value} FROM @{counted} c WHERE false)

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from syncline.engine import KNOWLEDGE_GRAPH, SchemaMap, SyncEngine, first_load, owed, run_cycle
 from syncline.engine.keys import key_uuid
-from syncline.engine.render.stats import Recount
+from syncline.engine.render.recount import Recount
 from syncline.errors import StoreUnavailable
 from syncline.messages.sync import CycleProgress, CycleStatus, SyncResult
 from syncline.stores.postgres import PostgresStore

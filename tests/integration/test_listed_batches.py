@@ -7,7 +7,7 @@ import pytest
 
 from syncline.engine import SyncEngine
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
-from syncline.engine.render.stats import Recount
+from syncline.engine.render.recount import Recount
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from tests.integration.test_listed_histories import _history
 from tests.integration.test_listed_rows import BOOK, compared, cycle, site, uuid

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from syncline.capture.install.install import adopt
 from syncline.engine import Column, Reference, SchemaMap, Stat, Stats, SyncEngine, TableMap
-from syncline.engine.render.stats import Recount
+from syncline.engine.render.recount import Recount
 from syncline.maps.ids import Id, IdRule
 from syncline.migrations import migrate_bookkeeping
 from syncline.testing.graphs import TestGraph, on_target, read

@@ -34,8 +34,8 @@ from syncline.engine.render.marks import landed
 from syncline.engine.render.merge import Merging
 from syncline.engine.render.parking import Waiting
 from syncline.engine.render.ranges import RangeStatements
+from syncline.engine.render.recount import Recount
 from syncline.engine.render.stage import stage_creation, stage_name
-from syncline.engine.render.stats import Recount
 from syncline.engine.render.stubs import Stubs
 from syncline.engine.render.tenants import deleted_keys_of, deleted_rows, of_same_tenant, source_rows
 from syncline.engine.table_map import SchemaMap, TableMap

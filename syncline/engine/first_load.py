@@ -18,7 +18,7 @@ from syncline.engine.capture import Pending
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.lane_lock import lane_transaction
 from syncline.engine.merge import PutOff
-from syncline.engine.owed import COUNTS, OwedObject, acting_as, put_back, read_owed
+from syncline.engine.owed import COUNTS, LOCK_TIMEOUT, OwedObject, acting_as, put_back, read_owed
 from syncline.engine.render.statements import SchemaStatements
 from syncline.engine.results import Progress
 from syncline.engine.schema_transaction import HeldSchema
@@ -33,8 +33,6 @@ from syncline.stores.tenants import reading
 
 __all__ = ["FirstLoad", "Referring", "are_many", "referring", "without_rows"]
 
-_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '500ms'"
-"""Less than a session waits before it looks for a deadlock: who began later gives up, and no reader does."""
 _SECONDS = 2.0
 """Longest time of putting keys back without a look for changes, but for a step that has begun."""
 WORTH_ROWS = 20_000
@@ -164,7 +162,10 @@ class FirstLoad:
 
     async def begin(self, fence: Fence, pending: Pending) -> None:
         """Put off the keys and indexes of the empty tables that are loaded now, if that pays."""
-        if self.fast is False or self.ledger.load_below is not None:
+        if self.ledger.load_below is not None:
+            await self._go_on(fence)
+            return
+        if self.fast is False:
             return
         said = referring(self.statements.schema_map)
         new = [name for name in pending.tables if name not in self.ledger.stored]
@@ -176,7 +177,7 @@ class FirstLoad:
             return
         store, log, graph = self.context.target.store, self.context.log, self.context.graph.slug
         try:
-            async with self.held.transaction(*acting_as(store), _LOCK_TIMEOUT) as target:
+            async with self.held.transaction(*acting_as(store), LOCK_TIMEOUT) as target:
                 await fence.require(target)
                 kept = await self._put_off(target, said, tables, pending.horizon)
                 self.owed = await read_owed(target, self.held.schema)
@@ -196,6 +197,17 @@ class FirstLoad:
         if self.owed:
             names = [owed.name for owed in self.owed]
             log.info("first load puts off keys, indexes and counts", graph=graph, owed=names)
+
+    async def _go_on(self, fence: Fence) -> None:
+        """Go on with counts that are made page by page, if nobody else had the graph since the last one."""
+        begun = [each for each in self.owed if each.counted]
+        if not begun:
+            return
+        async with self.held.transaction() as target:
+            await fence.require(target)
+            for each in begun:
+                stands = each.going_on(fence, self.statements)
+                await target.execute(sql("owed_counted"), each.number, list(stands))
 
     async def end(
         self,

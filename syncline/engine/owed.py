@@ -22,7 +22,7 @@ from syncline.provider import EventLog
 from syncline.sql import quoted, string_literal
 from syncline.stores.postgres import PostgresStore, map_driver_error
 
-__all__ = ["COUNTS", "OwedObject", "acting_as", "put_back", "read_owed"]
+__all__ = ["COUNTS", "LOCK_TIMEOUT", "OwedObject", "acting_as", "put_back", "read_owed"]
 
 COUNTS, INDEX, FOREIGN_KEY = "counts", "index", "foreign key"
 """The kinds of what is owed; counts are those of a table for whose rows nothing is counted yet."""
@@ -30,10 +30,12 @@ _AT_ONCE = 256 * 2**20
 """Bytes of the tables that are read to count for one, from which on that is no work of a moment."""
 _PAGE = 150_000
 """Rows of a large table that are counted for in one step."""
-_PLACE_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '3s'"
-"""To put an object back waits for other writers, and for VACUUM and ANALYZE, which Postgres cancels for it
-after a second (`deadlock_timeout`) where autovacuum runs them: it does once so many rows have come. No reader
-waits for it."""
+LOCK_TIMEOUT = "SET LOCAL lock_timeout = '500ms'"
+"""Less than a session waits before it looks for a deadlock: who began later gives up, nobody else does."""
+_INDEX_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '3s'"
+"""An index needs the lock of one table, so there is no deadlock. It waits for other writers, and for VACUUM
+and ANALYZE, which Postgres cancels for it after a second (`deadlock_timeout`) where autovacuum runs them: it
+does once so many rows have come. No reader waits for it."""
 _CHECK_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '10s'"
 """To check rows waits for no reader or writer, and none for it: only for VACUUM and ANALYZE."""
 _COUNTING = "DISCARD PLANS; SET LOCAL work_mem = '64MB'; SET LOCAL plan_cache_mode = auto"
@@ -63,8 +65,8 @@ class OwedObject:
     """Whether it is there, if only for new rows."""
     valid: bool
     """Whether nothing is left to do."""
-    counted_to: str | None = None
-    """Of counts that are made page by page: the last id that was counted for."""
+    counted: Sequence[str] = ()
+    """Of counts that are made page by page: the last id that was counted for, the fence number, the map."""
 
     @classmethod
     def of(cls, row: asyncpg.Record) -> "OwedObject":
@@ -76,7 +78,7 @@ class OwedObject:
             table=row["table_name"],
             name=row["name"],
             statements=() if counts else row["statements"],
-            counted_to=next(iter(row["statements"]), None) if counts else None,
+            counted=row["statements"] if counts else (),
             validate=row["validate"],
             there=row["there"],
             tries=row["tries"],
@@ -85,6 +87,18 @@ class OwedObject:
             found=row["indexed"] or row["keyed"],
             valid=row["indexed"] or row["valid"],
         )
+
+    def going_on(self, fence: Fence, statements: SchemaStatements) -> Sequence[str]:
+        """Return what is known of counts now that this fence was taken; nothing if they begin anew.
+
+        Who had the graph meanwhile may have counted nothing of what it changed, as earlier versions do.
+        """
+        if len(self.counted) != 3:
+            return ()
+        last, by, map_hash = self.counted
+        if int(by) < fence.fence - 1 or map_hash != statements.map_hash:
+            return ()
+        return last, str(fence.fence), map_hash
 
     @property
     def reported(self) -> Owed:
@@ -150,7 +164,7 @@ async def put_back(
         if out_of_time():
             break
         try:
-            if each.number in paged:
+            if each.number in paged and (each.there or not _lacking(owed, refused)):
                 await _count_pages(begin, fence, statements, each, out_of_time, heartbeat)
             elif each.kind == COUNTS:
                 async with begin(statements.recount.create, _COUNTING) as target:
@@ -158,8 +172,7 @@ async def put_back(
                     await statements.recount.run_whole(target, each.name)
                     await target.execute(sql("owed_paid"), each.number)
             else:
-                patience = _PLACE_LOCK_TIMEOUT if step == "place" else _CHECK_LOCK_TIMEOUT
-                async with begin(*acting_as(store), patience, _MEMORY) as target:
+                async with begin(*acting_as(store), _patience(each, step), _MEMORY) as target:
                     await fence.require(target)
                     await (_place if step == "place" else _validate)(target, each)
             heartbeat()
@@ -179,6 +192,17 @@ async def put_back(
         return await read_owed(target, held.schema)
 
 
+def _patience(owed: OwedObject, step: str) -> str:
+    if step == "validate":
+        return _CHECK_LOCK_TIMEOUT
+    return _INDEX_LOCK_TIMEOUT if owed.kind == INDEX else LOCK_TIMEOUT
+
+
+def _lacking(owed: Sequence[OwedObject], refused: set[int]) -> bool:
+    """Return whether an index was refused: then each page would read whole tables."""
+    return any(each.kind == INDEX and each.number in refused for each in owed)
+
+
 async def _is_long(target: asyncpg.Connection, statements: SchemaStatements, name: str) -> bool:
     """Return whether to count for every row of a table at once would keep changes waiting for seconds."""
     size = await target.fetchval(sql("counted_size"), statements.recount.reads(name))
@@ -194,15 +218,16 @@ async def _count_pages(
     heartbeat: Callable[[], None],
 ) -> None:
     """Count for the next rows of a table, at least for a page of them."""
-    last = owed.counted_to
+    last = next(iter(owed.counted), None)
     while True:
-        async with begin(MANY_ROWS) as target:
+        async with begin(_COUNTING, MANY_ROWS) as target:
             await fence.require(target)
             last = await statements.recount.run_page(target, owed.name, after=last, rows=_PAGE)
             if last is None:
                 await target.execute(sql("owed_paid"), owed.number)
             else:
-                await target.execute(sql("owed_counted"), owed.number, last)
+                stands = [last, str(fence.fence), statements.map_hash]
+                await target.execute(sql("owed_counted"), owed.number, stands)
         if last is None or out_of_time():
             return
         heartbeat()

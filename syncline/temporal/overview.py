@@ -65,7 +65,7 @@ class GraphOverview(Message):
     last_run: ListedRun | None = None
     """The last ended run."""
     running: ListedRun | None = None
-    """The oldest open run."""
+    """The oldest open run that does not continue, else the oldest."""
     trying: PendingRetry | None = None
     """The failing activity of the open run that is retried."""
     stall: Stall | None = None
@@ -86,14 +86,12 @@ class GraphOverview(Message):
 
 
 class _Seen:
-    """Collects the last ended run and the oldest open run of each graph from lists sorted by age.
-
-    The oldest: what it waits for would else go unseen for as long as others run beside it.
-    """
+    """Collects the last ended run and the open runs of each graph from lists sorted by age."""
 
     def __init__(self, slugs: Iterable[str]) -> None:
         self.closed: dict[str, ListedRun] = {}
-        self.running: dict[str, ListedRun] = {}
+        self.running: dict[str, dict[str, ListedRun]] = {}
+        """Graph -> run id -> open run, the oldest first once all are read."""
         self.missing = set(slugs)
 
     def add(self, run: ListedRun) -> None:
@@ -101,7 +99,7 @@ class _Seen:
         if run.graph is None or names.shadowed_slug(run.graph) is not None:
             return
         if run.open:
-            self.running[run.graph] = run
+            self.running[run.graph] = {run.run_id: run, **self.running.get(run.graph, {})}
         else:
             self.closed.setdefault(run.graph, run)
             self.missing.discard(run.graph)
@@ -134,8 +132,9 @@ async def overview(
     for slug in slugs:
         listed = schedules.get(slug)
         schedule = None if listed is None else GraphSchedule.of(listed)
-        last, running = seen.closed.get(slug), seen.running.get(slug)
-        stands = pending.get(slug, Pending())
+        last = seen.closed.get(slug)
+        running = _shown(seen.running.get(slug, {}).values(), pending, stalls)
+        stands = Pending() if running is None else pending.get(running.run_id, Pending())
         stall = stands.stall or (None if running is None else stalls.get(running.run_id))
         told = None if numbers is None else numbers.graphs.get(slug)
         of_runs = run_findings(
@@ -165,6 +164,18 @@ async def overview(
     return sorted(found, key=lambda graph: graph.urgency)
 
 
+def _shown(
+    running: Iterable[ListedRun], pending: Mapping[str, Pending], stalls: Mapping[str, Stall]
+) -> ListedRun | None:
+    """Return the open run that a graph's state is of: the oldest that does not continue, else the oldest.
+
+    What one waits for would else go unseen for as long as others run beside it.
+    """
+    oldest = list(running)
+    held = (run for run in oldest if run.run_id in stalls or pending.get(run.run_id, Pending()).held)
+    return next(held, next(iter(oldest), None))
+
+
 def _is_gone(
     last: ListedRun | None,
     told: GraphNumbers | None,
@@ -187,9 +198,10 @@ async def _listed(client: Client) -> _Listed:
     seen = _Seen(schedules)
     await _read(client, f"{names.ATTRIBUTE_GRAPH} IS NOT NULL", seen, limit=_LEAST_RUNS + 2 * len(schedules))
     await _read_missing(client, seen)
-    stalls = await stalls_as_listed(client, seen.running.values())
+    running = [run for runs in seen.running.values() for run in runs.values()]
+    stalls = await stalls_as_listed(client, running)
     pending, why = await asyncio.gather(
-        _ask_long_runs(client, seen.running.values(), stalls), _why_failed(client, seen.closed)
+        _ask_long_runs(client, running, stalls), _why_failed(client, seen.closed)
     )
     return schedules, seen, stalls, pending, why
 
@@ -238,7 +250,7 @@ async def _read_missing(client: Client, seen: _Seen) -> None:
 async def _ask_long_runs(
     client: Client, running: Iterable[ListedRun], stalls: Mapping[str, Stall]
 ) -> dict[str, Pending]:
-    """Describe the runs that have been open for long, the longest first, to find stalls and retries.
+    """Describe the runs that have been open for long, the longest first: run id -> stall, retries.
 
     Runs without a worker are not described: there may be one per graph, all with the same cause.
     """
@@ -252,7 +264,7 @@ async def _ask_long_runs(
     )
     asked = long[:_ASKED_OF_LONG]
     answers = await asyncio.gather(*(pending_of(client, run.workflow_id, run.run_id) for run in asked))
-    return {run.graph: answer for run, answer in zip(asked, answers, strict=True) if run.graph}
+    return {run.run_id: answer for run, answer in zip(asked, answers, strict=True)}
 
 
 def _without_worker(stall: Stall | None) -> bool:
@@ -272,7 +284,7 @@ class GraphReport(Message):
     findings: tuple[Finding, ...] = ()
     """Everything that somebody has to know of it, the worst first."""
     run: ListedRun | None = None
-    """The run of this state: the oldest open one, otherwise the last ended one."""
+    """The run of this state: the oldest open one that does not continue, or the oldest, or the last ended."""
     state: SyncState | None = None
     """State from the run's query; without a worker, from its result."""
     answered: bool = True
@@ -319,12 +331,13 @@ async def report_of(
             unasked = None if recorded is None or recorded.unknown else recorded.problem
             raise RunNotFound(slug, unasked=unasked)
     schedule = None if listed is None else GraphSchedule.of(listed)
-    running = next((run for run in reversed(runs) if run.open), None)
+    oldest = [run for run in reversed(runs) if run.open]
+    asked = await asyncio.gather(*(pending_of(client, run.workflow_id, run.run_id) for run in oldest))
+    stands = {run.run_id: answer for run, answer in zip(oldest, asked, strict=True)}
+    running = _shown(oldest, stands, {})
     ended = next((run for run in runs if not run.open), None)
     run = running or ended
-    pending = Pending()
-    if running is not None:
-        pending = await pending_of(client, running.workflow_id, running.run_id)
+    pending = Pending() if running is None else stands[running.run_id]
     state, problem = None, None
     if run is not None:
         try:

@@ -393,6 +393,11 @@ class Pending(Message):
     lingers: bool = False
     """Whether its cycle has drained, and stays open for further changes."""
 
+    @property
+    def held(self) -> bool:
+        """Whether the run does not continue, or only once something is tried again."""
+        return self.trying is not None or self.stall is not None
+
 
 async def pending_of(client: Client, workflow_id: str, run_id: str | None = None) -> Pending:
     """Return what the run retries or waits for; empty if it continues, has ended or cannot be described."""

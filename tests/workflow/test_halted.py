@@ -77,6 +77,13 @@ async def test_paused_cycle_is_told_and_continues(
     await temporal(lab.client, "activity", "unpause", *which)
     await eventually(lambda: begun(3))
     assert not await is_told()
+
+    # Nor does an older one that works.
+    which = ("--workflow-id", beside.id, "--activity-id", "2")
+    await temporal(lab.client, "activity", "pause", *which)
+    await eventually(is_told)
+    await temporal(lab.client, "activity", "unpause", *which)
+    await eventually(lambda: begun(4))
     gate.set()
     await beside.result()
     assert (await run.result()).result.status == "drained"
@@ -84,9 +91,9 @@ async def test_paused_cycle_is_told_and_continues(
     # An attempt that was reset is no failed one either.
     gate.clear()
     again = await lab.start(graph)
-    await eventually(lambda: begun(4))
-    await temporal(lab.client, "activity", "reset", "--workflow-id", again.id, "--activity-id", "2")
     await eventually(lambda: begun(5))
+    await temporal(lab.client, "activity", "reset", "--workflow-id", again.id, "--activity-id", "2")
+    await eventually(lambda: begun(6))
     assert "retrying" not in (await syncline("status", graph.slug)).out
     gate.set()
     await again.result()

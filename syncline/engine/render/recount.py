@@ -5,7 +5,7 @@ from functools import partial
 
 import asyncpg
 
-from syncline.engine.key_forms import cast, form, ordered
+from syncline.engine.key_forms import cast, form
 from syncline.engine.render.fragments import column as column_name
 from syncline.engine.render.fragments import commas
 from syncline.engine.render.identity import ours
@@ -13,6 +13,7 @@ from syncline.engine.render.kept import counted_rows, referred, stubbing
 from syncline.engine.render.stats import all_uuids, noted_in, stats_label, stubs_label
 from syncline.engine.table_map import SchemaMap, Stat, Stats, TableMap
 from syncline.engine.template import sql
+from syncline.maps.key_types import Kind
 from syncline.sql import literal, quoted
 
 __all__ = ["Recount"]
@@ -45,15 +46,11 @@ class Recount:
         """The tables whose rows have counts."""
 
     def reads(self, table: str) -> list[str]:
-        """Return the target and link tables that are read to count for every row of a table."""
-        found = [self._map[table].target]
-        found += [
-            stat.counted
-            for counting, groups in self._counting
-            if counting.name == table
-            for group in groups.values()
-            for stat in group
-        ]
+        """Return the target and link tables that are read to count for a table; none if it has no counts."""
+        found: list[str] = []
+        for counting, groups in self._counting:
+            if counting.name == table:
+                found += [counting.target, *(stat.counted for group in groups.values() for stat in group)]
         return list(dict.fromkeys(found))
 
     def _left(self, table: TableMap) -> str:
@@ -211,11 +208,14 @@ def _of_all(
     def rows_by(counted: str, by: Sequence[str]) -> str:
         return _all_rows(counted, by, within=partial(_in_page, table) if paged else None)
 
+    # A column that refers by text may have an order of its own: only equality is the same on both sides.
+    by_look_up = paged and table.id_type.kind is Kind.TEXT
     stats = (stat for group in groups.values() for stat in group)
-    counted = _Counted(schema_map, table, stats, rows_by=rows_by, id_=id_)
+    counted = _Counted(schema_map, table, stats, rows_by=_counted_rows if by_look_up else rows_by, id_=id_)
+    page = sql("page_ids", target=ours(table), id=id_, within=_in_page(table, id_)) if by_look_up else ""
     return sql(
         "counters_whole" if table.counters else "stats_whole",
-        numbers=counted.numbers.removeprefix(", ") + ("," if counted.numbers else ""),
+        numbers=page + counted.numbers.removeprefix(", ") + ("," if counted.numbers else ""),
         target=ours(table),
         within=f" WHERE {_in_page(table, id_)}" if paged else "",
         **counted.parts,
@@ -224,7 +224,7 @@ def _of_all(
 
 def _in_page(table: TableMap, id_: str) -> str:
     bounds = {"after": cast(table.id_type, "$1::text"), "upto": cast(table.id_type, "$2::text")}
-    return sql("in_page", id=f"({ordered(table.id_type, id_)})", **bounds).strip()
+    return sql("in_page", id=id_, **bounds).strip()
 
 
 def _page_end(table: TableMap) -> str:
@@ -233,7 +233,6 @@ def _page_end(table: TableMap) -> str:
         "page_end",
         target=ours(table),
         id=id_,
-        ordered=f"({ordered(table.id_type, f't.{id_}')})",
         after=cast(table.id_type, "$1::text"),
         last=form(table.id_type, "p.id"),
     )

@@ -140,8 +140,8 @@ SELECT coalesce(bool_and(coalesce(c.xid, 0) >= least(s.load_below, $2::bigint)),
 FROM unnest($1::text[]) AS t (name) CROSS JOIN sync_state s LEFT JOIN sync_cursor c ON c.table_name = t.name
 
 -- name: owed_counted
--- Counted for up to id $2, and batches count what they touch. Nothing else needs the statements of counts: there are none.
-UPDATE sync_owed SET there = true, problem = NULL, statements = ARRAY[$2] WHERE number = $1
+-- Counted for up to an id, by whom and by which map ($2), and batches count what they touch. Counts have no statements else.
+UPDATE sync_owed SET there = true, problem = NULL, statements = $2 WHERE number = $1
 
 -- name: owed_there
 UPDATE sync_owed SET there = true, problem = NULL WHERE number = $1

@@ -49,8 +49,11 @@ FROM found f WHERE t.@{owner} = f.@{owner} AND (@{current}) IS DISTINCT FROM (@{
 -- name: page_end
 -- The last of the next $2 ids of a page after $1, as text; no row if fewer are left.
 SELECT @{last} FROM (
-    SELECT t.@{id} AS id FROM @{target} t WHERE $1::text IS NULL OR @{ordered} > @{after} ORDER BY @{ordered} OFFSET $2 - 1 LIMIT 1
+    SELECT t.@{id} AS id FROM @{target} t WHERE $1::text IS NULL OR t.@{id} > @{after} ORDER BY t.@{id} OFFSET $2 - 1 LIMIT 1
 ) AS p
+
+-- name: page_ids
+touched AS MATERIALIZED (SELECT @{id} AS id FROM @{target} o WHERE @{within}),
 
 -- name: in_page
 -- That an id is after $1, up to $2; without either, the first, or the last.

@@ -25,7 +25,7 @@ UNMEASURED: Final[Mapping[str, str]] = {
         engine/links_named_by engine/links_parked engine/links_wanted engine/listed engine/listed_holder engine/listed_id
         engine/of_id engine/ours engine/recent_rows engine/visible_rows engine/with_source engine/moved
         engine/gone_counted_listed engine/release_to_requeue engine/comparison_listed engine/comparison_absent_rows
-        engine/stats_whole engine/counters_whole engine/page_ids engine/count_of_none engine/next_retry engine/tenant_rows
+        engine/stats_whole engine/counters_whole engine/count_of_none engine/next_retry engine/tenant_rows
     """,
     "read a temporary table of the session, which has a batch, or nothing": """
         engine/load_lock engine/deletes_last engine/stage_last engine/list_nameless engine/list_any engine/list_first

@@ -8,6 +8,7 @@ import pytest
 from syncline.engine import SyncEngine
 from syncline.engine.knowledge_graph import KNOWLEDGE_GRAPH
 from syncline.engine.render.recount import Recount
+from syncline.engine.render.stats import stats_label
 from syncline.testing.graphs import TestGraph, on_target, read, write
 from tests.integration.test_listed_histories import _history
 from tests.integration.test_listed_rows import BOOK, compared, cycle, site, uuid
@@ -126,7 +127,8 @@ async def test_a_row_is_found_in_the_list_by_its_id_whatever_is_believed_of_its_
 
 
 async def test_touched_rows_are_not_compared_in_pairs(graph: TestGraph) -> None:
-    recount, asked = Recount(KNOWLEDGE_GRAPH), list[str]()
+    recount, asked, table = Recount(KNOWLEDGE_GRAPH), list[str](), KNOWLEDGE_GRAPH["nodes"]
+    stats = table.stats.columns if table.stats else ()
     await on_target(graph, TARGET.format(rows=10_000) + "; ANALYZE")
     connection = await graph.connect_target()
     async with connection.transaction():
@@ -134,7 +136,7 @@ async def test_touched_rows_are_not_compared_in_pairs(graph: TestGraph) -> None:
         await connection.execute(
             f"INSERT INTO pg_temp.{recount.noted} SELECT label, md5('n' || i)::uuid"
             " FROM generate_series(1, 250) i, unnest($1::text[]) label",
-            recount.labels("nodes"),
+            [table.name, *{stats_label(table, stat) for stat in stats}],
         )
         with connection.query_logger(lambda record: asked.append(record.query)):
             await recount.run(connection)

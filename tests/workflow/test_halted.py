@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import Client
 from temporalio.worker import Worker
 
@@ -15,7 +16,7 @@ from syncline.messages.sync import SyncResult
 from syncline.provider import SyncContext
 from syncline.temporal.overview import GraphOverview, overview
 from syncline.temporal.task_queues import describe_queue
-from syncline.testing.lab import SyncLab, eventually
+from syncline.testing.lab import Run, SyncLab, eventually
 from syncline.testing.providers import FakeProvider, sync_result
 from tests.kit.command_line import CommandLine
 from tests.kit.temporal_command import temporal
@@ -48,9 +49,11 @@ async def test_paused_cycle_is_told_and_continues(
     async def begun(count: int) -> bool:
         return len(attempts) == count
 
-    async def paused() -> bool:
+    async def paused(run: Run) -> bool:
+        """Whether its attempt has ended, too: until then `unpause` would leave it alone."""
         described = (await run.describe()).raw_description
-        return [one.paused for one in described.pending_activities] == [True]
+        states = [one.state for one in described.pending_activities]
+        return states == [PendingActivityState.PENDING_ACTIVITY_STATE_PAUSED]
 
     async def is_told() -> bool:
         return "halted" in (await syncline("status", graph.slug)).out
@@ -58,7 +61,7 @@ async def test_paused_cycle_is_told_and_continues(
     await eventually(lambda: begun(1))
     which = ("--workflow-id", run.id, "--activity-id", "2")
     await temporal(lab.client, "activity", "pause", *which, "--reason", "OPS-12", "--identity", "jo")
-    await eventually(paused)
+    await eventually(lambda: paused(run))
     await eventually(is_told)
     said = (await syncline("status", graph.slug)).out
     assert "by jo: OPS-12" in " ".join(said.split())
@@ -81,7 +84,8 @@ async def test_paused_cycle_is_told_and_continues(
     # Nor does an older one that works.
     which = ("--workflow-id", beside.id, "--activity-id", "2")
     await temporal(lab.client, "activity", "pause", *which)
-    await eventually(is_told)
+    await eventually(lambda: paused(beside))
+    assert await is_told()
     await temporal(lab.client, "activity", "unpause", *which)
     await eventually(lambda: begun(4))
     gate.set()

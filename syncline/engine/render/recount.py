@@ -32,9 +32,11 @@ class Recount:
             "touched_create", noted=self.noted, type="uuid" if all_uuids(schema_map) else "text"
         )
         self._noted_as_text = not all_uuids(schema_map)
-        self._counting = [
-            (table, _groups(table, stats)) for table in schema_map if (stats := table.stats) is not None
-        ]
+        self._counting = {
+            table.name: (table, _groups(table, stats))
+            for table in schema_map
+            if (stats := table.stats) is not None
+        }
         self._map = schema_map
         self._stubs = [
             (stubs_label(table.name), self._left(table))
@@ -42,16 +44,16 @@ class Recount:
             if stubbing(schema_map, table)
         ]
         self._statements: dict[tuple[str, frozenset[str]], str] = {}
-        self.counted = frozenset(table.name for table, _ in self._counting)
+        self.counted = frozenset(self._counting)
         """The tables whose rows have counts."""
 
     def reads(self, table: str) -> list[str]:
         """Return the target and link tables that are read to count for a table; none if it has no counts."""
-        found: list[str] = []
-        for counting, groups in self._counting:
-            if counting.name == table:
-                found += [counting.target, *(stat.counted for group in groups.values() for stat in group)]
-        return list(dict.fromkeys(found))
+        if table not in self._counting:
+            return []
+        counting, groups = self._counting[table]
+        counted = (stat.counted for group in groups.values() for stat in group)
+        return list(dict.fromkeys([counting.target, *counted]))
 
     def _left(self, table: TableMap) -> str:
         return sql(
@@ -77,7 +79,7 @@ class Recount:
                 leaving |= await target.execute(statement) != "INSERT 0 0"
         if sum(row["touched"] for row in rows) >= _ANALYZE_FROM:
             await target.execute(f"ANALYZE pg_temp.{self.noted}")
-        for table, groups in self._counting:
+        for table, groups in self._counting.values():
             labels = frozenset(noted & {table.name, *groups})
             if labels and table.name not in put_off:
                 await target.execute(self._counts(table, groups, labels))
@@ -85,9 +87,8 @@ class Recount:
 
     async def run_whole(self, target: asyncpg.Connection, name: str) -> None:
         """Count for every row of a table, as a whole, within the caller's transaction."""
-        for table, groups in self._counting:
-            if table.name == name:
-                await target.execute(_of_all(self._map, table, groups))
+        if name in self._counting:
+            await target.execute(_of_all(self._map, *self._counting[name]))
 
     async def run_page(
         self, target: asyncpg.Connection, name: str, *, after: str | None, rows: int
@@ -97,11 +98,11 @@ class Recount:
         `after` is the last id of the page before, None for the first one. Return that of this page, None
         after the last one.
         """
-        upto: str | None = None
-        for table, groups in self._counting:
-            if table.name == name:
-                upto = await target.fetchval(_page_end(table), after, rows)
-                await target.execute(_of_all(self._map, table, groups, paged=True), after, upto)
+        if name not in self._counting:
+            return None
+        table, groups = self._counting[name]
+        upto: str | None = await target.fetchval(_page_end(table), after, rows)
+        await target.execute(_of_all(self._map, table, groups, paged=True), after, upto)
         return upto
 
     def _counts(self, table: TableMap, groups: Mapping[str, list[Stat]], labels: frozenset[str]) -> str:

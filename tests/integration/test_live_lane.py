@@ -16,7 +16,7 @@ from syncline.engine import KNOWLEDGE_GRAPH, SyncEngine, news, run_cycle
 from syncline.engine.live_lane import LoadDrain
 from syncline.engine.news import News
 from syncline.engine.schema_problems import schema_problems
-from syncline.messages.sync import CycleProgress, CycleStatus, SyncResult
+from syncline.messages.sync import CycleProgress, CycleStatus
 from syncline.operator.explain import explain
 from syncline.operator.explanation import Explanation, RowState
 from syncline.testing.graphs import TestGraph, on_target, read, write
@@ -24,6 +24,7 @@ from syncline.testing.truth import differences
 from tests.kit.damage import damage
 from tests.kit.lanes import Lanes
 from tests.kit.loads import every_load
+from tests.kit.seen import Seen
 
 SEED = """
 INSERT INTO write_facts (id, content, dedup_status) SELECT format('f%s', n), 'fact ' || n, 'ready' FROM generate_series(10, 29) n;
@@ -285,59 +286,18 @@ async def test_changes_are_visible_within_five_seconds_during_a_load(
     )
     started = time.monotonic()
     load = asyncio.create_task(Lanes(number=lanes).cycle(graph.context(seconds=3600)))
-    waited = await _watched(graph, load, rows // 4)
+    writer, reader = await graph.connect_write(), await graph.connect_target()
+    seen = Seen(writer, reader, rows // 4, "n")
+    await seen.watch(load, lambda: run_cycle(graph.context()))
+    for connection in (writer, reader):
+        await connection.close()
     result, seconds = await load, time.monotonic() - started
-    waited.sort()
-    p50, p99 = waited[len(waited) // 2], waited[len(waited) * 99 // 100]
+    p50, p99, last = (seen.quantile(part) for part in (0.5, 0.99, 1))
     with capsys.disabled():
         sys.stdout.write(
             f"\n{lanes} lanes: {rows:,} rows and {result.vectors.upserted:,} points loaded in {seconds:.1f} s, {result.batches}"
-            f" batches; {len(waited):,} changes meanwhile visible after {p50:.2f} s (p50), {p99:.2f} s (p99), {waited[-1]:.2f} s (last)\n"
+            f" batches; {len(seen.waited):,} changes meanwhile visible after {p50:.2f} s (p50), {p99:.2f} s (p99), {last:.2f} s (last)\n"
         )
     assert result.failures == 0
     assert await damage(graph, counted=False) == []
     assert p99 <= 5
-
-
-async def _watched(graph: TestGraph, load: "asyncio.Task[SyncResult]", nodes: int) -> list[float]:
-    """Change nodes ten times a second until the load is over; return after how many seconds each was visible."""
-    writer, reader = await graph.connect_write(), await graph.connect_target()
-    coming: dict[str, tuple[str, float]] = {}
-    waited: list[float] = []
-
-    async def look() -> None:
-        rows = await reader.fetch(
-            "SELECT key, concept FROM nodes WHERE id IN (SELECT syncline.key_uuid(k) FROM unnest($1::text[]) k)",
-            list(coming),
-        )
-        for row in rows:
-            concept, committed = coming[row["key"]]
-            if row["concept"] == concept:
-                waited.append(time.monotonic() - committed)
-                del coming[row["key"]]
-
-    number = 0
-    while not load.done():
-        number += 1
-        key, concept = f"n{number * 7919 % nodes + 1}", f"w{number}"
-        if number % 3 == 0:
-            key = f"fresh{number}"
-        await writer.execute(
-            "INSERT INTO write_nodes (id, concept) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET concept = $2",
-            key,
-            concept,
-        )
-        coming[key] = concept, time.monotonic()
-        for _ in range(2):
-            await look()
-            await asyncio.sleep(0.05)
-    after = asyncio.create_task(run_cycle(graph.context()))
-    while coming and not after.done():
-        await look()
-        await asyncio.sleep(0.05)
-    await after
-    await look()
-    assert not coming
-    for connection in (writer, reader):
-        await connection.close()
-    return waited
